@@ -1,0 +1,1 @@
+//! Kernels crate to PTX, by stock rustc.

@@ -1,0 +1,1 @@
+//! Copies from global to shared memory that bypass registers.

@@ -1,0 +1,85 @@
+//! Arithmetic that Rust does not spell: fused multiply-add and the 16-bit types.
+
+/// IEEE half precision, as its bits. Same layout as `half::f16`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(transparent)]
+pub struct F16(pub u16);
+
+/// bfloat16, as its bits. Same layout as `half::bf16`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(transparent)]
+pub struct BF16(pub u16);
+
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+pub use device::{Scalar, fma};
+
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod device {
+    use super::{BF16, F16};
+    use crate::sys;
+
+    /// `a * b + c`, rounded once.
+    ///
+    /// # PTX
+    /// `fma.rn.f32`
+    #[inline(always)]
+    pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+        sys::fma_f32(a, b, c)
+    }
+
+    /// A type that points may have in device memory.
+    pub trait Scalar: Copy {
+        /// Values in a 16-byte vector.
+        const PER_VECTOR: usize = 16 / size_of::<Self>();
+        /// The exact value.
+        fn to_f32(self) -> f32;
+        /// The nearest value, ties to even.
+        fn from_f32(value: f32) -> Self;
+        /// Value `index` of a 16-byte vector; `index` is a constant once loops are unrolled.
+        fn of_vector(vector: [u32; 4], index: usize) -> f32;
+    }
+    impl Scalar for f32 {
+        #[inline(always)]
+        fn to_f32(self) -> f32 {
+            self
+        }
+        #[inline(always)]
+        fn from_f32(value: f32) -> Self {
+            value
+        }
+        #[inline(always)]
+        fn of_vector(vector: [u32; 4], index: usize) -> f32 {
+            f32::from_bits(vector[index & 3])
+        }
+    }
+    impl Scalar for F16 {
+        #[inline(always)]
+        fn to_f32(self) -> f32 {
+            sys::f16_to_f32(self.0)
+        }
+        #[inline(always)]
+        fn from_f32(value: f32) -> Self {
+            F16(sys::f32_to_f16(value))
+        }
+        #[inline(always)]
+        fn of_vector(vector: [u32; 4], index: usize) -> f32 {
+            let word = vector[(index >> 1) & 3];
+            F16((word >> (16 * (index & 1))) as u16).to_f32()
+        }
+    }
+    impl Scalar for BF16 {
+        #[inline(always)]
+        fn to_f32(self) -> f32 {
+            f32::from_bits((self.0 as u32) << 16)
+        }
+        #[inline(always)]
+        fn from_f32(value: f32) -> Self {
+            BF16(sys::f32_to_bf16(value))
+        }
+        #[inline(always)]
+        fn of_vector(vector: [u32; 4], index: usize) -> f32 {
+            let word = vector[(index >> 1) & 3];
+            f32::from_bits(if index & 1 == 0 { word << 16 } else { word & 0xffff_0000 })
+        }
+    }
+}

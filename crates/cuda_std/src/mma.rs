@@ -1,0 +1,1 @@
+//! Warp-level tensor-core products.

@@ -1,0 +1,188 @@
+//! The PTX twin: the only file with `asm!` and LLVM intrinsics for portable operations.
+//!
+//! `simt.rs` beside it has the same functions with the same signatures and meaning.
+use core::arch::asm;
+use core::arch::nvptx;
+
+unsafe extern "C" {
+    #[link_name = "llvm.nvvm.shfl.sync.bfly.i32"]
+    fn llvm_shfl_bfly(mask: u32, value: u32, lane_mask: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.shfl.sync.idx.i32"]
+    fn llvm_shfl_idx(mask: u32, value: u32, lane: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.shfl.sync.up.i32"]
+    fn llvm_shfl_up(mask: u32, value: u32, delta: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.shfl.sync.down.i32"]
+    fn llvm_shfl_down(mask: u32, value: u32, delta: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.vote.ballot.sync"]
+    fn llvm_ballot(mask: u32, predicate: bool) -> u32;
+    #[link_name = "llvm.nvvm.match.any.sync.i32"]
+    fn llvm_match_any(mask: u32, value: u32) -> u32;
+    #[link_name = "llvm.nvvm.bar.warp.sync"]
+    fn llvm_sync_warp(mask: u32);
+    #[link_name = "llvm.nvvm.barrier.cta.sync.aligned.all"]
+    fn llvm_barrier_all(id: u32);
+    #[link_name = "llvm.nvvm.barrier.cta.sync.aligned.count"]
+    fn llvm_barrier_count(id: u32, threads: u32);
+    #[link_name = "llvm.nvvm.barrier.cta.arrive.aligned.count"]
+    fn llvm_barrier_arrive(id: u32, threads: u32);
+}
+
+#[inline(always)]
+pub(crate) fn thread_idx_x() -> u32 {
+    unsafe { nvptx::_thread_idx_x() as u32 }
+}
+#[inline(always)]
+pub(crate) fn block_idx_x() -> u32 {
+    unsafe { nvptx::_block_idx_x() as u32 }
+}
+#[inline(always)]
+pub(crate) fn block_dim_x() -> u32 {
+    unsafe { nvptx::_block_dim_x() as u32 }
+}
+#[inline(always)]
+pub(crate) fn grid_dim_x() -> u32 {
+    unsafe { nvptx::_grid_dim_x() as u32 }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn barrier_all(id: u32) {
+    llvm_barrier_all(id)
+}
+#[inline(always)]
+pub(crate) unsafe fn barrier_sync(id: u32, threads: u32) {
+    llvm_barrier_count(id, threads)
+}
+#[inline(always)]
+pub(crate) unsafe fn barrier_arrive(id: u32, threads: u32) {
+    llvm_barrier_arrive(id, threads)
+}
+
+#[inline(always)]
+pub(crate) unsafe fn sync_warp(mask: u32) {
+    llvm_sync_warp(mask)
+}
+#[inline(always)]
+pub(crate) unsafe fn shuffle_xor(mask: u32, value: u32, lane_mask: u32) -> u32 {
+    llvm_shfl_bfly(mask, value, lane_mask, 0x1f)
+}
+#[inline(always)]
+pub(crate) unsafe fn shuffle_idx(mask: u32, value: u32, lane: u32) -> u32 {
+    llvm_shfl_idx(mask, value, lane, 0x1f)
+}
+#[inline(always)]
+pub(crate) unsafe fn shuffle_up(mask: u32, value: u32, delta: u32) -> u32 {
+    llvm_shfl_up(mask, value, delta, 0)
+}
+#[inline(always)]
+pub(crate) unsafe fn shuffle_down(mask: u32, value: u32, delta: u32) -> u32 {
+    llvm_shfl_down(mask, value, delta, 0x1f)
+}
+#[inline(always)]
+pub(crate) unsafe fn ballot(mask: u32, predicate: bool) -> u32 {
+    llvm_ballot(mask, predicate)
+}
+#[inline(always)]
+pub(crate) unsafe fn match_any(mask: u32, value: u32) -> u32 {
+    llvm_match_any(mask, value)
+}
+
+/// Base address of the block's dynamic shared memory, in the shared window.
+#[inline(always)]
+pub(crate) fn dynamic_shared_base() -> u32 {
+    let base: u32;
+    // The symbol is declared by `dynamic_shared_memory!` in the kernel crate.
+    unsafe {
+        asm!("mov.u32 {0}, dynamic_shared;", out(reg32) base, options(pure, nomem, nostack, preserves_flags))
+    };
+    base
+}
+
+// Shared accesses are asm with a memory clobber: LLVM keeps their order with respect to barriers.
+#[inline(always)]
+pub(crate) unsafe fn shared_load_u32(address: u32) -> u32 {
+    let v: u32;
+    asm!("ld.shared.u32 {0}, [{1}];", out(reg32) v, in(reg32) address, options(nostack, readonly));
+    v
+}
+#[inline(always)]
+pub(crate) unsafe fn shared_store_u32(address: u32, v: u32) {
+    asm!("st.shared.u32 [{0}], {1};", in(reg32) address, in(reg32) v, options(nostack));
+}
+#[inline(always)]
+pub(crate) unsafe fn shared_load_u64(address: u32) -> u64 {
+    let v: u64;
+    asm!("ld.shared.u64 {0}, [{1}];", out(reg64) v, in(reg32) address, options(nostack, readonly));
+    v
+}
+#[inline(always)]
+pub(crate) unsafe fn shared_store_u64(address: u32, v: u64) {
+    asm!("st.shared.u64 [{0}], {1};", in(reg32) address, in(reg64) v, options(nostack));
+}
+#[inline(always)]
+pub(crate) unsafe fn shared_load_v4(address: u32) -> [u32; 4] {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    asm!("ld.shared.v4.u32 {{{0}, {1}, {2}, {3}}}, [{4}];", out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d,
+        in(reg32) address, options(nostack, readonly));
+    [a, b, c, d]
+}
+#[inline(always)]
+pub(crate) unsafe fn shared_store_v4(address: u32, v: [u32; 4]) {
+    asm!("st.shared.v4.u32 [{4}], {{{0}, {1}, {2}, {3}}};", in(reg32) v[0], in(reg32) v[1], in(reg32) v[2], in(reg32) v[3],
+        in(reg32) address, options(nostack));
+}
+#[inline(always)]
+pub(crate) unsafe fn shared_fetch_add_u32(address: u32, v: u32) -> u32 {
+    let old: u32;
+    asm!("atom.shared.add.u32 {0}, [{1}], {2};", out(reg32) old, in(reg32) address, in(reg32) v, options(nostack));
+    old
+}
+
+#[inline(always)]
+pub(crate) unsafe fn global_load_v4(p: *const u32) -> [u32; 4] {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    asm!("ld.global.nc.v4.u32 {{{0}, {1}, {2}, {3}}}, [{4}];", out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d,
+        in(reg64) p, options(nostack, readonly));
+    [a, b, c, d]
+}
+#[inline(always)]
+pub(crate) unsafe fn global_fetch_add_u32(p: *mut u32, v: u32) -> u32 {
+    core::sync::atomic::AtomicU32::from_ptr(p).fetch_add(v, core::sync::atomic::Ordering::Relaxed)
+}
+#[inline(always)]
+pub(crate) unsafe fn device_fence() {
+    asm!("fence.acq_rel.gpu;", options(nostack));
+}
+
+#[inline(always)]
+pub(crate) fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
+    let r: f32;
+    unsafe {
+        asm!("fma.rn.f32 {0}, {1}, {2}, {3};", out(reg32) r, in(reg32) a, in(reg32) b, in(reg32) c,
+            options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
+pub(crate) fn f16_to_f32(bits: u16) -> f32 {
+    let r: f32;
+    unsafe {
+        asm!("cvt.f32.f16 {0}, {1};", out(reg32) r, in(reg16) bits, options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
+pub(crate) fn f32_to_f16(v: f32) -> u16 {
+    let r: u16;
+    unsafe {
+        asm!("cvt.rn.f16.f32 {0}, {1};", out(reg16) r, in(reg32) v, options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
+pub(crate) fn f32_to_bf16(v: f32) -> u16 {
+    let r: u16;
+    unsafe {
+        asm!("cvt.rn.bf16.f32 {0}, {1};", out(reg16) r, in(reg32) v, options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}

@@ -1,0 +1,1 @@
+//! The host twin of `ptx.rs`.

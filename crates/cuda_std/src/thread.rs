@@ -1,0 +1,68 @@
+//! Where a thread is in its grid, and the barrier of its block.
+//!
+//! Every kernel of this workspace is one-dimensional: a grid of blocks along x, a block of threads
+//! along x.
+use crate::sys;
+
+/// Index of the thread in its block.
+///
+/// # PTX
+/// `mov.u32 d, %tid.x`
+#[inline(always)]
+pub fn thread_idx_x() -> u32 {
+    sys::thread_idx_x()
+}
+
+/// Index of the block in its grid.
+///
+/// # PTX
+/// `mov.u32 d, %ctaid.x`
+#[inline(always)]
+pub fn block_idx_x() -> u32 {
+    sys::block_idx_x()
+}
+
+/// Threads in a block.
+///
+/// # PTX
+/// `mov.u32 d, %ntid.x`
+#[inline(always)]
+pub fn block_dim_x() -> u32 {
+    sys::block_dim_x()
+}
+
+/// Blocks in the grid.
+///
+/// # PTX
+/// `mov.u32 d, %nctaid.x`
+#[inline(always)]
+pub fn grid_dim_x() -> u32 {
+    sys::grid_dim_x()
+}
+
+/// Waits for every thread of the block; shared and global writes before it are seen after it.
+///
+/// # Safety
+/// Every thread of the block that has not exited must reach the same call.
+///
+/// # Scope
+/// Block, convergent.
+///
+/// # PTX
+/// `barrier.sync.aligned 0`
+#[inline(always)]
+pub unsafe fn sync_threads() {
+    sys::barrier_all(0)
+}
+
+/// Orders this thread's global writes before its later ones, for all threads of the device.
+///
+/// # Safety
+/// None beyond being device code.
+///
+/// # PTX
+/// `fence.acq_rel.gpu`
+#[inline(always)]
+pub unsafe fn device_fence() {
+    sys::device_fence()
+}

@@ -1,0 +1,1 @@
+//! Warpgroup-level tensor-core products.

@@ -1,0 +1,1 @@
+//! The CUDA driver's entry points, forwarded to the driver at first use.

@@ -1,0 +1,2 @@
+//! The `flash-kmeans` command.
+fn main() {}

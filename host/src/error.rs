@@ -1,0 +1,94 @@
+//! The one error type.
+use crate::params::Backend;
+use std::path::PathBuf;
+
+/// What every fallible function returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a call was refused or failed.
+///
+/// Messages are sentences for people; match on the variant in programs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option or argument breaks a rule.
+    #[error("{argument} is {value}: {rule}")]
+    InvalidArgument {
+        /// The option or argument.
+        argument: &'static str,
+        /// The value it had.
+        value: String,
+        /// The rule that the value breaks.
+        rule: &'static str,
+    },
+    /// More clusters than points.
+    #[error("{k} clusters were asked of {n} points: k must be at most n")]
+    TooManyClusters {
+        /// Clusters asked for.
+        k: usize,
+        /// Points in each problem.
+        n: usize,
+    },
+    /// Two shapes that must agree do not.
+    #[error("{what} must have shape {expected}, but has {actual}")]
+    Shape {
+        /// What has the wrong shape.
+        what: &'static str,
+        /// The shape needed.
+        expected: String,
+        /// The shape found.
+        actual: String,
+    },
+    /// A point or centroid has a coordinate that is NaN or infinite.
+    #[error("{what}: row {row}, column {column} is {value}; every value must be finite")]
+    NonFinite {
+        /// `"points"` or `"centroids"`.
+        what: &'static str,
+        /// Row, counted over all problems of a batch.
+        row: usize,
+        /// Column.
+        column: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// The backend asked for cannot be used here.
+    #[error("backend {backend} is not available: {reason}")]
+    BackendUnavailable {
+        /// The backend asked for.
+        backend: Backend,
+        /// What is missing.
+        reason: String,
+    },
+    /// The device cannot hold what the call needs.
+    #[error("the device has no room: {requested} bytes needed, {free} bytes free")]
+    OutOfDeviceMemory {
+        /// Bytes needed.
+        requested: u64,
+        /// Bytes free when they were asked for.
+        free: u64,
+    },
+    /// A call of the CUDA driver failed.
+    #[error("CUDA driver: {call} failed with {code}")]
+    Cuda {
+        /// What was being done.
+        call: String,
+        /// The driver's error.
+        code: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{}: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,46 @@
+/*!
+Exact Lloyd's k-means on GPU and CPU, in pure Rust.
+
+# Brief overview
+
+[`FlashKMeans`] is the builder: it holds the options, and [`FlashKMeans::fit`] clusters points given as an
+`ndarray` view, `(n, d)` for one problem or `(batch, n, d)` for many independent ones. The result is a
+[`KMeans`]: centroids, labels, inertia, iterations and history. The N×K matrix of distances never
+exists, on either backend.
+
+- *Exact*: a label is the nearest centroid in float64 arithmetic, the lowest index among equals.
+- *Reproducible*: the same points, options and backend give the same bits on every run.
+- *Consistent*: labels, sizes and inertia belong to the centroids that are returned with them.
+
+# Example
+
+```
+use flash_kmeans::{Backend, FlashKMeans};
+use ndarray::array;
+
+let points = array![[0.0f32, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]];
+let model = FlashKMeans::new(2).backend(Backend::Cpu).seed(7).fit(points.view())?;
+
+assert_eq!(model.labels()[0], model.labels()[1]);
+assert_ne!(model.labels()[0], model.labels()[2]);
+assert!(model.converged());
+# Ok::<(), flash_kmeans::Error>(())
+```
+*/
+
+mod backend;
+mod element;
+mod error;
+mod init;
+pub mod io;
+mod model;
+mod params;
+mod points;
+pub mod report;
+
+pub use backend::{DeviceInfo, devices};
+pub use element::{DType, Element, Float};
+pub use error::{Error, Result};
+pub use model::{BatchSummary, IterationStats, KMeans};
+pub use params::{Backend, FlashKMeans, Init};
+pub use points::PointsDim;

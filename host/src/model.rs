@@ -1,0 +1,134 @@
+//! What a fit returns.
+use crate::backend::{Engine, LloydOutcome};
+use crate::error::{Error, Result};
+use crate::points::{PointsDim, Problem, shaped};
+use crate::{Backend, Element};
+use ndarray::{Array, ArrayView};
+
+/// One iteration of one problem.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct IterationStats {
+    /// Sum over points of the squared distance to the nearest centroid, before the centroids moved. In
+    /// the precision of the assignment; [`KMeans::inertia`] is the exact figure of the result.
+    pub inertia: f64,
+    /// Points whose label differs from the iteration before; all of them in the first.
+    pub changed: u64,
+    /// `Σ_k ‖c_new − c_old‖²`.
+    pub shift: f64,
+}
+
+/// How one problem of a batch ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchSummary {
+    /// Sum over points of the squared distance to their centroid, summed in float64.
+    pub inertia: f64,
+    /// Iterations done.
+    pub n_iter: usize,
+    /// Whether it stopped because it had converged.
+    pub converged: bool,
+    /// Every iteration, in order.
+    pub history: Vec<IterationStats>,
+}
+
+/// A fitted k-means. `D` is the points' dimension: `Ix2` for one problem, `Ix3` for a batch.
+#[derive(Clone, Debug)]
+pub struct KMeans<T: Element, D: PointsDim> {
+    centroids: Array<T::Centroid, D>,
+    labels: Array<u32, D::Smaller>,
+    sizes: Array<u64, D::Smaller>,
+    problems: Vec<BatchSummary>,
+    engine: Engine,
+}
+
+impl<T: Element, D: PointsDim> KMeans<T, D> {
+    pub(crate) fn new(
+        outcome: LloydOutcome<T::Centroid>,
+        engine: Engine,
+        problem: &Problem<'_, T>,
+    ) -> Result<Self> {
+        let (batch, n, d) = (problem.batch, problem.n, problem.d);
+        let k = outcome.centroids.len() / (batch * d);
+        let mut sizes = vec![0u64; batch * k];
+        for (row, &label) in outcome.labels.iter().enumerate() {
+            sizes[row / n * k + label as usize] += 1;
+        }
+        Ok(KMeans {
+            centroids: shaped(outcome.centroids, D::join(batch, k, d), "centroids")?,
+            labels: shaped(outcome.labels, D::join_rows(batch, n), "labels")?,
+            sizes: shaped(sizes, D::join_rows(batch, k), "sizes")?,
+            problems: outcome.problems,
+            engine,
+        })
+    }
+
+    /// The centroids, `(k, d)` or `(batch, k, d)`. For 16-bit points they are values of that type.
+    pub fn centroids(&self) -> &Array<T::Centroid, D> {
+        &self.centroids
+    }
+
+    /// The nearest centroid of each point, `(n)` or `(batch, n)`.
+    pub fn labels(&self) -> &Array<u32, D::Smaller> {
+        &self.labels
+    }
+
+    /// The labels, given away.
+    pub fn into_labels(self) -> Array<u32, D::Smaller> {
+        self.labels
+    }
+
+    /// Points in each cluster, `(k)` or `(batch, k)`.
+    pub fn sizes(&self) -> &Array<u64, D::Smaller> {
+        &self.sizes
+    }
+
+    /// Sum over all points of all problems of the squared distance to their centroid.
+    pub fn inertia(&self) -> f64 {
+        self.problems.iter().map(|p| p.inertia).sum()
+    }
+
+    /// Iterations done; of the problem that took most, in a batch.
+    pub fn n_iter(&self) -> usize {
+        self.problems.iter().map(|p| p.n_iter).max().unwrap_or(0)
+    }
+
+    /// Whether every problem converged.
+    pub fn converged(&self) -> bool {
+        self.problems.iter().all(|p| p.converged)
+    }
+
+    /// How each problem of the batch ended, with its history; one entry for `(n, d)` points.
+    pub fn problems(&self) -> &[BatchSummary] {
+        &self.problems
+    }
+
+    /// Where the fit ran; never [`Backend::Auto`].
+    pub fn backend(&self) -> Backend {
+        self.engine.backend()
+    }
+
+    /// The device's name, for people.
+    pub fn device(&self) -> String {
+        self.engine.device()
+    }
+
+    /// The nearest centroid of each of other points: `(m, d)` gives `(m)`, `(batch, m, d)` gives `(batch, m)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `d` or the batch differ from the centroids', [`Error::NonFinite`], and the
+    /// device's errors.
+    pub fn predict(&self, points: ArrayView<'_, T, D>) -> Result<Array<u32, D::Smaller>> {
+        let problem = Problem::new(points)?;
+        let (batch, k, d) = D::split(self.centroids.shape());
+        if (problem.batch, problem.d) != (batch, d) {
+            return Err(Error::Shape {
+                what: "points",
+                expected: format!("({batch}, any, {d})"),
+                actual: format!("({}, {}, {})", problem.batch, problem.n, problem.d),
+            });
+        }
+        problem.check_finite()?;
+        let centroids: Vec<_> = self.centroids.iter().copied().collect();
+        let assignment = self.engine.assign(&problem, &centroids, k)?;
+        shaped(assignment.labels, D::join_rows(batch, problem.n), "labels")
+    }
+}

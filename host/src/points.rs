@@ -1,0 +1,111 @@
+//! Points as the backends take them: one contiguous slice and its shape.
+use crate::Element;
+use crate::error::{Error, Result};
+use ndarray::{Array, ArrayView, Dimension, Ix2, Ix3, RemoveAxis};
+use rayon::prelude::*;
+use std::borrow::Cow;
+
+/// The two shapes points may have: [`Ix2`], `(n, d)`, and [`Ix3`], `(batch, n, d)`. Sealed.
+pub trait PointsDim: Dimension<Smaller: Dimension> + RemoveAxis + private::Sealed {
+    /// `(batch, n, d)` of a shape; `batch` is 1 for [`Ix2`].
+    fn split(shape: &[usize]) -> (usize, usize, usize);
+    /// The inverse of [`PointsDim::split`].
+    fn join(batch: usize, rows: usize, columns: usize) -> Self;
+    /// `(batch, n)`, without `batch` for [`Ix2`].
+    fn join_rows(batch: usize, rows: usize) -> Self::Smaller;
+}
+
+mod private {
+    pub trait Sealed {}
+    impl Sealed for ndarray::Ix2 {}
+    impl Sealed for ndarray::Ix3 {}
+}
+
+impl PointsDim for Ix2 {
+    fn split(shape: &[usize]) -> (usize, usize, usize) {
+        (1, shape[0], shape[1])
+    }
+    fn join(_batch: usize, rows: usize, columns: usize) -> Self {
+        ndarray::Dim([rows, columns])
+    }
+    fn join_rows(_batch: usize, rows: usize) -> Self::Smaller {
+        ndarray::Dim([rows])
+    }
+}
+impl PointsDim for Ix3 {
+    fn split(shape: &[usize]) -> (usize, usize, usize) {
+        (shape[0], shape[1], shape[2])
+    }
+    fn join(batch: usize, rows: usize, columns: usize) -> Self {
+        ndarray::Dim([batch, rows, columns])
+    }
+    fn join_rows(batch: usize, rows: usize) -> Self::Smaller {
+        ndarray::Dim([batch, rows])
+    }
+}
+
+/// `batch` problems of `n` points in `d` dimensions, row-major.
+#[derive(Debug)]
+pub(crate) struct Problem<'a, T: Element> {
+    /// `batch · n · d` values.
+    pub(crate) points: Cow<'a, [T]>,
+    pub(crate) batch: usize,
+    pub(crate) n: usize,
+    pub(crate) d: usize,
+}
+
+impl<'a, T: Element> Problem<'a, T> {
+    /// Checks the shape; copies only a view that is not in standard layout.
+    pub(crate) fn new<D: PointsDim>(view: ArrayView<'a, T, D>) -> Result<Self> {
+        let (batch, n, d) = D::split(view.shape());
+        for (argument, value) in [("batch", batch), ("n", n), ("d", d)] {
+            if value == 0 {
+                let rule = "points must have at least one row and one column";
+                return Err(Error::InvalidArgument { argument, value: "0".into(), rule });
+            }
+        }
+        let points = match view.to_slice() {
+            Some(slice) => Cow::Borrowed(slice),
+            None => Cow::Owned(view.iter().copied().collect()),
+        };
+        Ok(Problem { points, batch, n, d })
+    }
+
+    /// The points of problem `batch`, `n · d` values.
+    pub(crate) fn of_batch(&self, batch: usize) -> &[T] {
+        let len = self.n * self.d;
+        &self.points[batch * len..][..len]
+    }
+
+    /// Refuses NaN and infinity, naming the first place.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        const CHUNK: usize = 1 << 16;
+        let found = self
+            .points
+            .par_chunks(CHUNK)
+            .enumerate()
+            .filter_map(|(chunk, values)| {
+                if values.iter().fold(true, |finite, v| finite & v.is_finite()) {
+                    return None;
+                }
+                values.iter().position(|v| !v.is_finite()).map(|at| chunk * CHUNK + at)
+            })
+            .min();
+        match found {
+            None => Ok(()),
+            Some(at) => Err(Error::NonFinite {
+                what: "points",
+                row: at / self.d,
+                column: at % self.d,
+                value: self.points[at].to_f64().to_string(),
+            }),
+        }
+    }
+}
+
+/// An owned array of a shape whose product is the length of `values` by construction.
+pub(crate) fn shaped<A, D: Dimension>(values: Vec<A>, shape: D, what: &'static str) -> Result<Array<A, D>> {
+    let actual = values.len().to_string();
+    let expected = format!("{:?}", shape.slice());
+    Array::from_shape_vec(shape, values).map_err(|_| Error::Shape { what, expected, actual })
+}

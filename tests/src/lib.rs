@@ -1,0 +1,1 @@
+//! The float64 reference and the generators that the tests share.

@@ -22,6 +22,23 @@
 // A device function is unsafe as a whole: each states its contract once, under `# Safety`.
 #![allow(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+/// Repeats a block with a constant in place of a loop variable.
+///
+/// Arrays must live in registers, which have no addresses: an index has to be a constant before LLVM looks,
+/// and a `while` loop is unrolled only if LLVM thinks it worth it.
+///
+/// ```
+/// let mut sum = 0;
+/// cuda_std::unroll!(I in [0, 1, 2, 3] => { sum += I });
+/// assert_eq!(sum, 6);
+/// ```
+#[macro_export]
+macro_rules! unroll {
+    ($i:ident in [$($value:literal),* $(,)?] => $body:block) => {
+        { $( { const $i: usize = $value; $body } )* }
+    };
+}
+
 pub mod float;
 pub mod shared;
 

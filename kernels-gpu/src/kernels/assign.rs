@@ -68,7 +68,7 @@ fn min(a: f32, b: f32) -> f32 {
 #[inline(always)]
 pub(super) unsafe fn assign<T: Scalar>(
     points: *const T,
-    centroids: *const f32,
+    centroids: *const T,
     states: *const LoopState,
     labels: *mut u32,
     tile_cost: *mut f64,
@@ -96,7 +96,7 @@ pub(super) unsafe fn assign<T: Scalar>(
 
 /// Leaves each point's nearest centroid, distance and doubt in shared memory.
 #[inline(always)]
-unsafe fn nearest_of_tile<T: Scalar>(points: *const T, centroids: *const f32, first: u32, shape: Shape) {
+unsafe fn nearest_of_tile<T: Scalar>(points: *const T, centroids: *const T, first: u32, shape: Shape) {
     let column = thread_idx_x() % 16 * PER_THREAD as u32;
     let row = thread_idx_x() / 16 * PER_THREAD as u32;
     let mut nearest = [Nearest::NONE; PER_THREAD];
@@ -160,7 +160,7 @@ unsafe fn nearest_of_tile<T: Scalar>(points: *const T, centroids: *const f32, fi
 #[inline(always)]
 unsafe fn load_stage<T: Scalar>(
     points: *const T,
-    centroids: *const f32,
+    centroids: *const T,
     first: u32,
     first_centroid: u32,
     first_feature: u32,
@@ -179,7 +179,7 @@ unsafe fn load_stage<T: Scalar>(
         let inside = first_feature + feature < shape.d;
         let value = if inside && point < shape.n { (*x.add(feature as usize)).to_f32() } else { 0.0 };
         SHARED.points.here().set(feature * ASSIGN_POINTS + row, value);
-        let value = if inside && centroid < shape.k { *c.add(feature as usize) } else { 0.0 };
+        let value = if inside && centroid < shape.k { (*c.add(feature as usize)).to_f32() } else { 0.0 };
         SHARED.centroids.here().set(feature * ASSIGN_CENTROIDS + row, value);
         feature += FEATURES_AT_ONCE;
     }
@@ -203,7 +203,7 @@ fn is_unsure(nearest: Nearest, shape: Shape) -> bool {
 /// Computes the unsure points again in f64, each by one warp, a centroid a lane, features in order: the
 /// definition, so that every backend gives the same label.
 #[inline(always)]
-unsafe fn settle_unsure<T: Scalar>(points: *const T, centroids: *const f32, first: u32, shape: Shape) {
+unsafe fn settle_unsure<T: Scalar>(points: *const T, centroids: *const T, first: u32, shape: Shape) {
     let mut row = warp_id();
     while row < ASSIGN_POINTS {
         if first + row < shape.n && SHARED.unsure.here().get(row) != 0 {
@@ -241,11 +241,11 @@ unsafe fn settle_unsure<T: Scalar>(points: *const T, centroids: *const f32, firs
 
 /// `Σ (x − c)²` in f64, in the order of the features.
 #[inline(always)]
-unsafe fn distance_f64<T: Scalar>(x: *const T, c: *const f32, d: u32) -> f64 {
+unsafe fn distance_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
     let mut sum = 0.0;
     let mut feature = 0;
     while feature < d as usize {
-        let difference = (*x.add(feature)).to_f32() as f64 - *c.add(feature) as f64;
+        let difference = (*x.add(feature)).to_f32() as f64 - (*c.add(feature)).to_f32() as f64;
         sum += difference * difference;
         feature += 1;
     }

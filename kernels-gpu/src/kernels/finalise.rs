@@ -18,7 +18,7 @@ pub(super) unsafe fn finalise<T: Scalar>(
     starts: *const u32,
     states: *const LoopState,
     centroids: *mut f32,
-    rounded: *mut f32,
+    rounded: *mut T,
     moves: *mut f64,
     params: FinaliseParams,
 ) {
@@ -37,7 +37,7 @@ pub(super) unsafe fn finalise<T: Scalar>(
                 let old = *centroids.add(place);
                 let new = if count == 0 { old } else { (sum / count as f64) as f32 };
                 *centroids.add(place) = new;
-                *rounded.add(place) = T::from_f32(new).to_f32();
+                *rounded.add(place) = T::from_f32(new);
                 let difference = new as f64 - old as f64;
                 moved += difference * difference;
                 feature += WARP_SIZE;

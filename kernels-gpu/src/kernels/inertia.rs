@@ -14,7 +14,7 @@ const WARPS: u32 = REDUCE_THREADS / WARP_SIZE;
 #[inline(always)]
 pub(super) unsafe fn inertia<T: Scalar>(
     points: *const T,
-    centroids: *const f32,
+    centroids: *const T,
     labels: *const u32,
     partial: *mut f64,
     params: InertiaParams,
@@ -37,7 +37,7 @@ pub(super) unsafe fn inertia<T: Scalar>(
             let c = centroids.add(((batch * shape.k as u64 + label) * shape.d as u64) as usize);
             let mut feature = lane_id() as usize;
             while feature < d {
-                let difference = (*x.add(feature)).to_f32() as f64 - *c.add(feature) as f64;
+                let difference = (*x.add(feature)).to_f32() as f64 - (*c.add(feature)).to_f32() as f64;
                 sum += difference * difference;
                 feature += WARP_SIZE as usize;
             }

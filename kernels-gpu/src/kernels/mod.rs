@@ -39,44 +39,127 @@ pub trait Kernel: Copy {
     unsafe fn run(self);
 }
 
+// `each`: kernels with one entry for each type of points; `plain`: kernels that do not see points. A row
+// gives the argument struct, the trait that a type of points has when the kernel has an entry for it, the
+// pointers, the parameter struct, the body, the block and the entries' names in PTX.
 macro_rules! kernels {
-    ($( $(#[$doc:meta])* $entry:ident: $Args:ident = $body:path,
-        ($($pointer:ident: $pointee:ty),* ; $params:ident: $Params:ty), $shape:expr; )*) => {
+    (
+        each {$(
+            $(#[$doc:meta])*
+            $Args:ident<$T:ident>: $Instance:ident $arguments:tt
+            = $body:path, $shape:expr, [$($entry:ident: $type:ty),*];
+        )*}
+        plain {$(
+            $(#[$plain_doc:meta])*
+            $PlainArgs:ident $plain_arguments:tt = $plain_body:path, $plain_shape:expr, $plain_entry:ident;
+        )*}
+    ) => {
         $(
-            $(#[$doc])*
-            #[cfg(target_arch = "nvptx64")]
-            #[unsafe(no_mangle)]
-            pub unsafe extern "ptx-kernel" fn $entry($($pointer: $pointee,)* $params: $Params) {
-                $body($($pointer,)* $params)
-            }
-
-            $(#[$doc])*
-            #[cfg(not(target_arch = "nvptx64"))]
-            #[derive(Clone, Copy, Debug)]
-            #[allow(missing_docs)]
-            pub struct $Args { $(pub $pointer: $pointee,)* pub $params: $Params }
-
-            #[cfg(not(target_arch = "nvptx64"))]
-            impl Kernel for $Args {
-                const SPEC: KernelSpec = $shape.named(stringify!($entry));
-                fn blocks(&self) -> u64 {
-                    self.$params.blocks()
-                }
-                fn with_addresses<R>(&self, launch: impl FnOnce(&mut [*mut core::ffi::c_void]) -> R) -> R {
-                    launch(&mut [
-                        $((&raw const self.$pointer).cast_mut().cast(),)*
-                        (&raw const self.$params).cast_mut().cast(),
-                    ])
-                }
-                #[cfg(feature = "simt")]
-                unsafe fn run(self) {
-                    $body($(self.$pointer,)* self.$params)
-                }
-            }
+            $(kernels!(@entry [type $T = $type;] $entry $body, $arguments);)*
+            kernels!(@arguments [$(#[$doc])*] [$Args<$T>] $arguments);
+            kernels!(@instance $Args $Instance);
+            kernels!(@kernel [<T: $Instance>] [$Args<T>] T::SPEC, [T::run], $arguments);
+            $(kernels!(@instance_of $Args $Instance $type, $shape, $entry, $body, $arguments);)*
         )*
+        $(
+            kernels!(@entry [] $plain_entry $plain_body, $plain_arguments);
+            kernels!(@arguments [$(#[$plain_doc])*] [$PlainArgs] $plain_arguments);
+            #[cfg(not(target_arch = "nvptx64"))]
+            impl $PlainArgs { kernels!(@run Self, $plain_body, $plain_arguments); }
+            kernels!(@kernel [] [$PlainArgs] $plain_shape.named(stringify!($plain_entry)), [Self::run_body],
+                $plain_arguments);
+        )*
+
         /// What every entry point needs.
         #[cfg(not(target_arch = "nvptx64"))]
-        pub const ALL: &[KernelSpec] = &[$($Args::SPEC),*];
+        pub const ALL: &[KernelSpec] = &[
+            $($(<$type as $Instance>::SPEC,)*)*
+            $(<$PlainArgs as Kernel>::SPEC,)*
+        ];
+
+        /// A type of points that every kernel has an entry for.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub trait PointType: $($Instance +)* 'static {}
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl<T: $($Instance +)* 'static> PointType for T {}
+    };
+
+    // The entry in PTX.
+    (@entry [$($alias:tt)*] $entry:ident $body:path,
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(target_arch = "nvptx64")]
+        const _: () = {
+            $($alias)*
+            #[unsafe(no_mangle)]
+            unsafe extern "ptx-kernel" fn $entry($($pointer: $pointee,)* $params: $Params) {
+                $body($($pointer,)* $params)
+            }
+        };
+    };
+
+    // The arguments of a launch.
+    (@arguments [$($doc:tt)*] [$Args:ident $(<$T:ident>)?]
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        $($doc)*
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[derive(Clone, Copy, Debug)]
+        #[allow(missing_docs)]
+        pub struct $Args $(<$T>)? { $(pub $pointer: $pointee,)* pub $params: $Params }
+    };
+
+    // The types of points that a kernel has entries for.
+    (@instance $Args:ident $Instance:ident) => {
+        #[doc = concat!("A type of points that [`", stringify!($Args), "`] has an entry for.")]
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub trait $Instance: Copy {
+            /// The entry.
+            const SPEC: KernelSpec;
+            /// See [`Kernel::run`].
+            ///
+            /// # Safety
+            /// As [`Kernel::run`].
+            #[cfg(feature = "simt")]
+            unsafe fn run(arguments: $Args<Self>);
+        }
+    };
+    (@instance_of $Args:ident $Instance:ident $type:ty, $shape:expr, $entry:ident, $body:path,
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl $Instance for $type {
+            const SPEC: KernelSpec = $shape.named(stringify!($entry));
+            #[cfg(feature = "simt")]
+            unsafe fn run(arguments: $Args<Self>) {
+                $body($(arguments.$pointer,)* arguments.$params)
+            }
+        }
+    };
+
+    // How the host launches it, and how the emulation runs it.
+    (@kernel [$($generics:tt)*] [$Args:ty] $spec:expr, [$run:path],
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl $($generics)* Kernel for $Args {
+            const SPEC: KernelSpec = $spec;
+            fn blocks(&self) -> u64 {
+                self.$params.blocks()
+            }
+            fn with_addresses<R>(&self, launch: impl FnOnce(&mut [*mut core::ffi::c_void]) -> R) -> R {
+                launch(&mut [
+                    $((&raw const self.$pointer).cast_mut().cast(),)*
+                    (&raw const self.$params).cast_mut().cast(),
+                ])
+            }
+            #[cfg(feature = "simt")]
+            unsafe fn run(self) {
+                $run(self)
+            }
+        }
+    };
+    (@run $Args:ty, $body:path, ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(feature = "simt")]
+        unsafe fn run_body(arguments: $Args) {
+            $body($(arguments.$pointer,)* arguments.$params)
+        }
     };
 }
 
@@ -98,97 +181,63 @@ const INERTIA: BlockShape = BlockShape::new(REDUCE_THREADS).shared(InertiaShared
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
 
 kernels! {
-    /// Nearest centroid of f32 points, in plain f32 arithmetic.
-    fk_assign_f32: AssignF32 = assign::assign::<f32>,
-        (points: *const f32, centroids: *const f32, states: *const LoopState, labels: *mut u32,
-         tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams), ASSIGN;
-    /// Nearest centroid of f16 points, in plain f32 arithmetic.
-    fk_assign_f16: AssignF16 = assign::assign::<F16>,
-        (points: *const F16, centroids: *const f32, states: *const LoopState, labels: *mut u32,
-         tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams), ASSIGN;
-    /// Nearest centroid of bf16 points, in plain f32 arithmetic.
-    fk_assign_bf16: AssignBf16 = assign::assign::<BF16>,
-        (points: *const BF16, centroids: *const f32, states: *const LoopState, labels: *mut u32,
-         tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams), ASSIGN;
-
-    /// Sort pass, first step: keys of each digit in each tile.
-    fk_sort_histogram: SortHistogram = sort::histogram,
-        (labels: *const u32, order: *const u32, states: *const LoopState,
-         histogram: *mut u32; params: SortParams), HISTOGRAM;
-    /// Sort pass, second step: where the first key of each digit of each tile goes.
-    fk_sort_scan: SortScan = sort::scan,
-        (histogram: *mut u32, totals: *mut u32; params: ScanParams), SCAN;
-    /// Sort pass, third step: indices to their places.
-    fk_sort_scatter: SortScatter = sort::scatter,
-        (labels: *const u32, order: *const u32, histogram: *const u32, totals: *const u32,
-         states: *const LoopState, sorted: *mut u32; params: SortParams), SCATTER;
-    /// Where each cluster begins in its panel's sorted order.
-    fk_segment_starts: SegmentStarts = sort::segment_starts,
-        (labels: *const u32, sorted: *const u32, states: *const LoopState,
-         starts: *mut u32; params: StartsParams), UPDATE;
-
-    /// Sums of sorted f32 points, 16 bytes a lane.
-    fk_segment_sums_f32_v4: SegmentSumsF32V4 = segment_sums::segment_sums::<f32, 4>,
-        (points: *const f32, labels: *const u32, sorted: *const u32, starts: *const u32,
-         states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams), UPDATE;
-    /// Sums of sorted f16 points, 16 bytes a lane.
-    fk_segment_sums_f16_v8: SegmentSumsF16V8 = segment_sums::segment_sums::<F16, 8>,
-        (points: *const F16, labels: *const u32, sorted: *const u32, starts: *const u32,
-         states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams), UPDATE;
-    /// Sums of sorted bf16 points, 16 bytes a lane.
-    fk_segment_sums_bf16_v8: SegmentSumsBf16V8 = segment_sums::segment_sums::<BF16, 8>,
-        (points: *const BF16, labels: *const u32, sorted: *const u32, starts: *const u32,
-         states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams), UPDATE;
-    /// Sums of sorted f32 points whose rows are no multiple of 16 bytes.
-    fk_segment_sums_f32_v1: SegmentSumsF32V1 = segment_sums::segment_sums::<f32, 1>,
-        (points: *const f32, labels: *const u32, sorted: *const u32, starts: *const u32,
-         states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams), UPDATE;
-    /// Sums of sorted f16 points whose rows are no multiple of 16 bytes.
-    fk_segment_sums_f16_v1: SegmentSumsF16V1 = segment_sums::segment_sums::<F16, 1>,
-        (points: *const F16, labels: *const u32, sorted: *const u32, starts: *const u32,
-         states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams), UPDATE;
-    /// Sums of sorted bf16 points whose rows are no multiple of 16 bytes.
-    fk_segment_sums_bf16_v1: SegmentSumsBf16V1 = segment_sums::segment_sums::<BF16, 1>,
-        (points: *const BF16, labels: *const u32, sorted: *const u32, starts: *const u32,
-         states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams), UPDATE;
-
-    /// Means and moves of the centroids, for f32 points.
-    fk_finalise_f32: FinaliseF32 = finalise::finalise::<f32>,
-        (sums: *const f32, heads: *const f32, starts: *const u32, states: *const LoopState,
-         centroids: *mut f32, rounded: *mut f32, moves: *mut f64; params: FinaliseParams), UPDATE;
-    /// Means and moves of the centroids, for f16 points.
-    fk_finalise_f16: FinaliseF16 = finalise::finalise::<F16>,
-        (sums: *const f32, heads: *const f32, starts: *const u32, states: *const LoopState,
-         centroids: *mut f32, rounded: *mut f32, moves: *mut f64; params: FinaliseParams), UPDATE;
-    /// Means and moves of the centroids, for bf16 points.
-    fk_finalise_bf16: FinaliseBf16 = finalise::finalise::<BF16>,
-        (sums: *const f32, heads: *const f32, starts: *const u32, states: *const LoopState,
-         centroids: *mut f32, rounded: *mut f32, moves: *mut f64; params: FinaliseParams), UPDATE;
-    /// Whether each problem has converged.
-    fk_converge: Converge = converge::converge,
-        (moves: *const f64, tile_cost: *const f64, tile_changed: *const u32, thresholds: *const f64,
-         states: *mut LoopState, records: *mut IterationRecord; params: ConvergeParams), CONVERGE;
-
-    /// Sum of squared distances of f32 points to their centroids.
-    fk_inertia_f32: InertiaF32 = inertia::inertia::<f32>,
-        (points: *const f32, centroids: *const f32, labels: *const u32, partial: *mut f64;
-         params: InertiaParams), INERTIA;
-    /// Sum of squared distances of f16 points to their centroids.
-    fk_inertia_f16: InertiaF16 = inertia::inertia::<F16>,
-        (points: *const F16, centroids: *const f32, labels: *const u32, partial: *mut f64;
-         params: InertiaParams), INERTIA;
-    /// Sum of squared distances of bf16 points to their centroids.
-    fk_inertia_bf16: InertiaBf16 = inertia::inertia::<BF16>,
-        (points: *const BF16, centroids: *const f32, labels: *const u32, partial: *mut f64;
-         params: InertiaParams), INERTIA;
-
-    /// Sums of f32 features and of their squares, about the first row.
-    fk_moments_f32: MomentsF32 = moments::moments::<f32>,
-        (points: *const f32, first: *mut f64, second: *mut f64; params: MomentsParams), MOMENTS;
-    /// Sums of f16 features and of their squares, about the first row.
-    fk_moments_f16: MomentsF16 = moments::moments::<F16>,
-        (points: *const F16, first: *mut f64, second: *mut f64; params: MomentsParams), MOMENTS;
-    /// Sums of bf16 features and of their squares, about the first row.
-    fk_moments_bf16: MomentsBf16 = moments::moments::<BF16>,
-        (points: *const BF16, first: *mut f64, second: *mut f64; params: MomentsParams), MOMENTS;
+    each {
+        /// Nearest centroid in plain f32 arithmetic, settled in f64 where that is in doubt.
+        Assign<T>: AssignInstance
+            (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
+             tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams)
+            = assign::assign, ASSIGN, [fk_assign_f32: f32, fk_assign_f16: F16, fk_assign_bf16: BF16];
+        /// Sums of sorted points, 16 bytes a lane: rows must be multiples of 16 bytes.
+        SegmentSums<T>: SegmentSumsInstance
+            (points: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
+             states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
+            = segment_sums::of_vectors, UPDATE,
+            [fk_segment_sums_f32: f32, fk_segment_sums_f16: F16, fk_segment_sums_bf16: BF16];
+        /// Sums of sorted points of any row length, one value a lane.
+        SegmentSumsAnyRow<T>: SegmentSumsAnyRowInstance
+            (points: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
+             states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
+            = segment_sums::of_values, UPDATE, [fk_segment_sums_any_row_f32: f32,
+            fk_segment_sums_any_row_f16: F16, fk_segment_sums_any_row_bf16: BF16];
+        /// Means and moves of the centroids.
+        Finalise<T>: FinaliseInstance
+            (sums: *const f32, heads: *const f32, starts: *const u32, states: *const LoopState,
+             centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
+            = finalise::finalise, UPDATE,
+            [fk_finalise_f32: f32, fk_finalise_f16: F16, fk_finalise_bf16: BF16];
+        /// Sum of squared distances of points to their centroids.
+        Inertia<T>: InertiaInstance
+            (points: *const T, centroids: *const T, labels: *const u32, partial: *mut f64;
+             params: InertiaParams)
+            = inertia::inertia, INERTIA, [fk_inertia_f32: f32, fk_inertia_f16: F16, fk_inertia_bf16: BF16];
+        /// Sums of features and of their squares, about the first row.
+        Moments<T>: MomentsInstance
+            (points: *const T, first: *mut f64, second: *mut f64; params: MomentsParams)
+            = moments::moments, MOMENTS, [fk_moments_f32: f32, fk_moments_f16: F16, fk_moments_bf16: BF16];
+    }
+    plain {
+        /// Sort pass, first step: keys of each digit in each tile.
+        SortHistogram
+            (labels: *const u32, order: *const u32, states: *const LoopState, histogram: *mut u32;
+             params: SortParams)
+            = sort::histogram, HISTOGRAM, fk_sort_histogram;
+        /// Sort pass, second step: where the first key of each digit of each tile goes.
+        SortScan
+            (histogram: *mut u32, totals: *mut u32; params: ScanParams) = sort::scan, SCAN, fk_sort_scan;
+        /// Sort pass, third step: indices to their places.
+        SortScatter
+            (labels: *const u32, order: *const u32, histogram: *const u32, totals: *const u32,
+             states: *const LoopState, sorted: *mut u32; params: SortParams)
+            = sort::scatter, SCATTER, fk_sort_scatter;
+        /// Where each cluster begins in its panel's sorted order.
+        SegmentStarts
+            (labels: *const u32, sorted: *const u32, states: *const LoopState, starts: *mut u32;
+             params: StartsParams)
+            = sort::segment_starts, UPDATE, fk_segment_starts;
+        /// Whether each problem has converged.
+        Converge
+            (moves: *const f64, tile_cost: *const f64, tile_changed: *const u32, thresholds: *const f64,
+             states: *mut LoopState, records: *mut IterationRecord; params: ConvergeParams)
+            = converge::converge, CONVERGE, fk_converge;
+    }
 }

@@ -20,14 +20,55 @@ use cuda_std::warp::*;
 /// Rows that a group of lanes has in flight.
 const IN_FLIGHT: u32 = 4;
 
+/// Most values of a lane: a 16-byte vector of 16-bit ones.
+const MAX_VALUES: usize = 8;
+
 /// Partial sums `[panel][cluster][feature]`, of clusters that begin in a stretch, and `[panel][stretch][feature]`,
-/// of the one that began earlier.
+/// of the one that began earlier. A lane loads a 16-byte vector.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; with `V > 1` a
-/// row is a multiple of 16 bytes and `points` is aligned to that.
+/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; a row is a
+/// multiple of 16 bytes and `points` is aligned to that.
 #[inline(always)]
-pub(super) unsafe fn segment_sums<T: Scalar, const V: usize>(
+pub(super) unsafe fn of_vectors<T: Scalar>(
+    points: *const T,
+    labels: *const u32,
+    sorted: *const u32,
+    starts: *const u32,
+    states: *const LoopState,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: SumsParams,
+) {
+    segment_sums::<T, true>(points, labels, sorted, starts, states, sums, heads, params)
+}
+
+/// [`of_vectors`] for rows of any length: a lane loads one value.
+///
+/// # Safety
+/// As [`of_vectors`], without its demands on rows.
+#[inline(always)]
+pub(super) unsafe fn of_values<T: Scalar>(
+    points: *const T,
+    labels: *const u32,
+    sorted: *const u32,
+    starts: *const u32,
+    states: *const LoopState,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: SumsParams,
+) {
+    segment_sums::<T, false>(points, labels, sorted, starts, states, sums, heads, params)
+}
+
+/// Values of a lane.
+#[inline(always)]
+const fn values<T: Scalar, const VECTORS: bool>() -> usize {
+    if VECTORS { T::PER_VECTOR } else { 1 }
+}
+
+#[inline(always)]
+unsafe fn segment_sums<T: Scalar, const VECTORS: bool>(
     points: *const T,
     labels: *const u32,
     sorted: *const u32,
@@ -70,7 +111,7 @@ pub(super) unsafe fn segment_sums<T: Scalar, const V: usize>(
                 } else {
                     heads.add((stretch_of_all * shape.d as u64) as usize)
                 };
-                sum_run::<T, V>(points, sorted, place, stop, chunk, target, params);
+                sum_run::<T, VECTORS>(points, sorted, place, stop, chunk, target, params);
                 place = stop;
             }
         }
@@ -80,7 +121,7 @@ pub(super) unsafe fn segment_sums<T: Scalar, const V: usize>(
 
 /// Sums the rows at sorted places `place..stop` and writes this chunk of their features.
 #[inline(always)]
-unsafe fn sum_run<T: Scalar, const V: usize>(
+unsafe fn sum_run<T: Scalar, const VECTORS: bool>(
     points: *const T,
     sorted: *const u32,
     place: u32,
@@ -93,9 +134,9 @@ unsafe fn sum_run<T: Scalar, const V: usize>(
     let lanes = params.lanes_per_row;
     let rows_at_once = div(WARP_SIZE, lanes);
     let row_of_lane = div(lane_id(), lanes);
-    let feature = (chunk * WARP_SIZE + (lane_id() & (lanes - 1))) * V as u32;
+    let feature = (chunk * WARP_SIZE + (lane_id() & (lanes - 1))) * values::<T, VECTORS>() as u32;
     let inside = feature < d;
-    let mut sum = [0.0f32; V];
+    let mut sum = [0.0f32; MAX_VALUES];
 
     let mut at = place;
     while at < stop {
@@ -104,13 +145,13 @@ unsafe fn sum_run<T: Scalar, const V: usize>(
             let mine = at + I as u32 * rows_at_once + row_of_lane;
             if inside && mine < stop {
                 let row = *sorted.add(mine as usize);
-                vectors[I] = load::<T, V>(points.add((row as u64 * d as u64 + feature as u64) as usize));
+                vectors[I] = load::<T, VECTORS>(points.add((row as u64 * d as u64 + feature as u64) as usize));
             }
         });
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if J < V {
+            if J < values::<T, VECTORS>() {
                 let [a, b, c, d] = vectors;
-                sum[J] += (value::<T, V>(a, J) + value::<T, V>(b, J)) + (value::<T, V>(c, J) + value::<T, V>(d, J));
+                sum[J] += (value::<T, VECTORS>(a, J) + value::<T, VECTORS>(b, J)) + (value::<T, VECTORS>(c, J) + value::<T, VECTORS>(d, J));
             }
         });
         at += IN_FLIGHT * rows_at_once;
@@ -120,7 +161,7 @@ unsafe fn sum_run<T: Scalar, const V: usize>(
     let mut offset = lanes;
     while offset < WARP_SIZE {
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if J < V {
+            if J < values::<T, VECTORS>() {
                 sum[J] += warp_shuffle_xor(FULL_MASK, sum[J], offset);
             }
         });
@@ -128,20 +169,20 @@ unsafe fn sum_run<T: Scalar, const V: usize>(
     }
     if inside && row_of_lane == 0 {
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if J < V {
+            if J < values::<T, VECTORS>() {
                 *target.add(feature as usize + J) = sum[J];
             }
         });
     }
 }
 
-/// `V` values as they lie in memory; a single one as f32 bits.
+/// A lane's values as they lie in memory; a single one as f32 bits.
 #[inline(always)]
-unsafe fn load<T: Scalar, const V: usize>(x: *const T) -> [u32; 4] {
-    if V == 1 { [(*x).to_f32().to_bits(), 0, 0, 0] } else { ptr::load_v4(x.cast()) }
+unsafe fn load<T: Scalar, const VECTORS: bool>(x: *const T) -> [u32; 4] {
+    if VECTORS { ptr::load_v4(x.cast()) } else { [(*x).to_f32().to_bits(), 0, 0, 0] }
 }
 
 #[inline(always)]
-fn value<T: Scalar, const V: usize>(vector: [u32; 4], index: usize) -> f32 {
-    if V == 1 { f32::from_bits(vector[0]) } else { T::of_vector(vector, index) }
+fn value<T: Scalar, const VECTORS: bool>(vector: [u32; 4], index: usize) -> f32 {
+    if VECTORS { T::of_vector(vector, index) } else { f32::from_bits(vector[0]) }
 }

@@ -24,3 +24,34 @@ pub const PTX_SM_90A: &str = include_str!("../ptx/sm_90a.ptx");
 
 #[cfg(target_arch = "nvptx64")]
 core::arch::global_asm!(".extern .shared .align 1024 .b8 dynamic_shared[];");
+
+/// The part of a shipped module that holds only the entries `names`, so that the driver compiles no others.
+/// `None` when one of them is not in it.
+#[cfg(not(target_arch = "nvptx64"))]
+pub fn ptx_of(module: &str, names: &[&str]) -> Option<String> {
+    const MARK: &str = "\n// entry ";
+    let mut parts = module.split(MARK);
+    let mut ptx = parts.next()?.to_string();
+    let mut found = 0;
+    for part in parts {
+        if part.lines().next().is_some_and(|name| names.contains(&name)) {
+            ptx.push_str(MARK);
+            ptx.push_str(part);
+            found += 1;
+        }
+    }
+    (found == names.len()).then_some(ptx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ptx_of;
+
+    #[test]
+    fn a_module_is_cut_by_entry() {
+        let module = "head\n// entry a\nA\n// entry ab\nAB\n";
+        assert_eq!(ptx_of(module, &["ab"]).as_deref(), Some("head\n// entry ab\nAB\n"));
+        assert_eq!(ptx_of(module, &["a", "ab"]).as_deref(), Some(module));
+        assert_eq!(ptx_of(module, &["b"]), None);
+    }
+}

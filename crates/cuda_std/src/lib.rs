@@ -69,5 +69,5 @@ pub(crate) mod sys;
 #[cfg(all(not(target_arch = "nvptx64"), feature = "simt"))]
 pub mod simt {
     //! Running kernels on the host: one fiber for each GPU thread.
-    pub use crate::sys::{Launch, LaunchError, Schedule, launch};
+    pub use crate::sys::{Launch, LaunchError, Position, Schedule, launch};
 }

@@ -122,6 +122,16 @@ pub struct Shape {
     pub k: u32,
     /// Dimensions.
     pub d: u32,
+    /// Values from one row of points to the next: `d` rounded up to 16 bytes, the rest zeros, so that every
+    /// row is made of whole aligned vectors.
+    pub pitch: u32,
+}
+
+impl Shape {
+    /// With the pitch that points of `size` bytes a value have.
+    pub const fn new(batch: u32, n: u32, k: u32, d: u32, size: u32) -> Self {
+        Shape { batch, n, k, d, pitch: d.next_multiple_of(16 / size) }
+    }
 }
 
 /// How the points of each problem are cut into panels.
@@ -559,10 +569,10 @@ mod tests {
 
     #[test]
     fn lanes_cover_every_feature() {
-        let shape = |d| Shape { batch: 1, n: 1, k: 1, d };
+        let shape = |d, values| Shape::new(1, 1, 1, d, 16 / values);
         for d in [1, 3, 16, 64, 100, 128, 129, 256, 768, 1030] {
-            for values in [1, 4, 8] {
-                let p = SumsParams::new(shape(d), Panels::of(1, 1), values);
+            for values in [4, 8] {
+                let p = SumsParams::new(shape(d, values), Panels::of(1, 1), values);
                 assert!(p.lanes_per_row.is_power_of_two() && p.lanes_per_row <= 32);
                 assert!(p.chunks * p.lanes_per_row * values >= d);
                 assert!(p.chunks == 1 || p.lanes_per_row == 32);

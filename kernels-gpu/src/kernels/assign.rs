@@ -83,7 +83,7 @@ pub(super) unsafe fn assign<T: Scalar>(
         let batch = div_u64(item, tiles as u64);
         let first = (item - batch * tiles as u64) as u32 * ASSIGN_POINTS;
         if (*states.add(batch as usize)).done == 0 {
-            let points = points.add((batch * shape.n as u64 * shape.d as u64) as usize);
+            let points = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
             let centroids = centroids.add((batch * shape.k as u64 * shape.d as u64) as usize);
             let labels = labels.add((batch * shape.n as u64) as usize);
             nearest_of_tile(points, centroids, first, shape);
@@ -173,7 +173,7 @@ unsafe fn load_stage<T: Scalar>(
     let mut feature = thread_idx_x() / ASSIGN_POINTS;
     let point = first + row;
     let centroid = first_centroid + row;
-    let x = points.add((point as u64 * shape.d as u64 + first_feature as u64) as usize);
+    let x = points.add((point as u64 * shape.pitch as u64 + first_feature as u64) as usize);
     let c = centroids.add((centroid as u64 * shape.d as u64 + first_feature as u64) as usize);
     while feature < ASSIGN_FEATURES {
         let inside = first_feature + feature < shape.d;
@@ -207,7 +207,7 @@ unsafe fn settle_unsure<T: Scalar>(points: *const T, centroids: *const T, first:
     let mut row = warp_id();
     while row < ASSIGN_POINTS {
         if first + row < shape.n && SHARED.unsure.here().get(row) != 0 {
-            let x = points.add(((first + row) as u64 * shape.d as u64) as usize);
+            let x = points.add(((first + row) as u64 * shape.pitch as u64) as usize);
             let mut best = f64::INFINITY;
             let mut label = u32::MAX;
             let mut centroid = lane_id();

@@ -33,7 +33,7 @@ pub(super) unsafe fn inertia<T: Scalar>(
         while row < end {
             let point = batch * shape.n as u64 + row as u64;
             let label = *labels.add(point as usize) as u64;
-            let x = points.add((point * shape.d as u64) as usize);
+            let x = points.add((point * shape.pitch as u64) as usize);
             let c = centroids.add(((batch * shape.k as u64 + label) * shape.d as u64) as usize);
             let mut feature = lane_id() as usize;
             while feature < d {

@@ -187,18 +187,12 @@ kernels! {
             (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
              tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams)
             = assign::assign, ASSIGN, [fk_assign_f32: f32, fk_assign_f16: F16, fk_assign_bf16: BF16];
-        /// Sums of sorted points, 16 bytes a lane: rows must be multiples of 16 bytes.
+        /// Sums of sorted points.
         SegmentSums<T>: SegmentSumsInstance
             (points: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
              states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
-            = segment_sums::of_vectors, UPDATE,
+            = segment_sums::segment_sums, UPDATE,
             [fk_segment_sums_f32: f32, fk_segment_sums_f16: F16, fk_segment_sums_bf16: BF16];
-        /// Sums of sorted points of any row length, one value a lane.
-        SegmentSumsAnyRow<T>: SegmentSumsAnyRowInstance
-            (points: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
-             states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
-            = segment_sums::of_values, UPDATE, [fk_segment_sums_any_row_f32: f32,
-            fk_segment_sums_any_row_f16: F16, fk_segment_sums_any_row_bf16: BF16];
         /// Means and moves of the centroids.
         Finalise<T>: FinaliseInstance
             (sums: *const f32, heads: *const f32, starts: *const u32, states: *const LoopState,

@@ -23,18 +23,18 @@ pub(super) unsafe fn moments<T: Scalar>(
         let batch = div_u64(item, params.tiles as u64);
         let begin = (item - batch * params.tiles as u64) as u32 * params.rows;
         let end = if shape.n - begin < params.rows { shape.n } else { begin + params.rows };
-        let points = points.add((batch * shape.n as u64 * shape.d as u64) as usize);
+        let points = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
         let mut feature = thread_idx_x() as usize;
         while feature < d {
             let origin = (*points.add(feature)).to_f32() as f64;
-            let mut x = points.add((begin as u64 * shape.d as u64) as usize + feature);
+            let mut x = points.add((begin as u64 * shape.pitch as u64) as usize + feature);
             let (mut sum, mut squares) = (0.0, 0.0);
             let mut row = begin;
             while row < end {
                 let value = (*x).to_f32() as f64 - origin;
                 sum += value;
                 squares += value * value;
-                x = x.add(d);
+                x = x.add(shape.pitch as usize);
                 row += 1;
             }
             *first.add(item as usize * d + feature) = sum;

@@ -27,48 +27,10 @@ const MAX_VALUES: usize = 8;
 /// of the one that began earlier. A lane loads a 16-byte vector.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; a row is a
-/// multiple of 16 bytes and `points` is aligned to that.
+/// Pointers are valid for the shapes in `params`, `points` aligned to 16 bytes; a block has
+/// [`UPDATE_THREADS`] threads.
 #[inline(always)]
-pub(super) unsafe fn of_vectors<T: Scalar>(
-    points: *const T,
-    labels: *const u32,
-    sorted: *const u32,
-    starts: *const u32,
-    states: *const LoopState,
-    sums: *mut f32,
-    heads: *mut f32,
-    params: SumsParams,
-) {
-    segment_sums::<T, true>(points, labels, sorted, starts, states, sums, heads, params)
-}
-
-/// [`of_vectors`] for rows of any length: a lane loads one value.
-///
-/// # Safety
-/// As [`of_vectors`], without its demands on rows.
-#[inline(always)]
-pub(super) unsafe fn of_values<T: Scalar>(
-    points: *const T,
-    labels: *const u32,
-    sorted: *const u32,
-    starts: *const u32,
-    states: *const LoopState,
-    sums: *mut f32,
-    heads: *mut f32,
-    params: SumsParams,
-) {
-    segment_sums::<T, false>(points, labels, sorted, starts, states, sums, heads, params)
-}
-
-/// Values of a lane.
-#[inline(always)]
-const fn values<T: Scalar, const VECTORS: bool>() -> usize {
-    if VECTORS { T::PER_VECTOR } else { 1 }
-}
-
-#[inline(always)]
-unsafe fn segment_sums<T: Scalar, const VECTORS: bool>(
+pub(super) unsafe fn segment_sums<T: Scalar>(
     points: *const T,
     labels: *const u32,
     sorted: *const u32,
@@ -97,7 +59,7 @@ unsafe fn segment_sums<T: Scalar, const VECTORS: bool>(
         let mut place = stretch * STRETCH;
         if (*states.add(batch as usize)).done == 0 && place < len {
             let end = if len - place < STRETCH { len } else { place + STRETCH };
-            let points = points.add((batch * shape.n as u64 * shape.d as u64) as usize);
+            let points = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
             let labels = labels.add((batch * shape.n as u64) as usize);
             let sorted = sorted.add((batch * shape.n as u64 + panel_first as u64) as usize);
             let starts = starts.add((group * (shape.k as u64 + 1)) as usize);
@@ -111,7 +73,7 @@ unsafe fn segment_sums<T: Scalar, const VECTORS: bool>(
                 } else {
                     heads.add((stretch_of_all * shape.d as u64) as usize)
                 };
-                sum_run::<T, VECTORS>(points, sorted, place, stop, chunk, target, params);
+                sum_run(points, sorted, place, stop, chunk, target, params);
                 place = stop;
             }
         }
@@ -121,7 +83,7 @@ unsafe fn segment_sums<T: Scalar, const VECTORS: bool>(
 
 /// Sums the rows at sorted places `place..stop` and writes this chunk of their features.
 #[inline(always)]
-unsafe fn sum_run<T: Scalar, const VECTORS: bool>(
+unsafe fn sum_run<T: Scalar>(
     points: *const T,
     sorted: *const u32,
     place: u32,
@@ -134,7 +96,7 @@ unsafe fn sum_run<T: Scalar, const VECTORS: bool>(
     let lanes = params.lanes_per_row;
     let rows_at_once = div(WARP_SIZE, lanes);
     let row_of_lane = div(lane_id(), lanes);
-    let feature = (chunk * WARP_SIZE + (lane_id() & (lanes - 1))) * values::<T, VECTORS>() as u32;
+    let feature = (chunk * WARP_SIZE + (lane_id() & (lanes - 1))) * T::PER_VECTOR as u32;
     let inside = feature < d;
     let mut sum = [0.0f32; MAX_VALUES];
 
@@ -145,13 +107,13 @@ unsafe fn sum_run<T: Scalar, const VECTORS: bool>(
             let mine = at + I as u32 * rows_at_once + row_of_lane;
             if inside && mine < stop {
                 let row = *sorted.add(mine as usize);
-                vectors[I] = load::<T, VECTORS>(points.add((row as u64 * d as u64 + feature as u64) as usize));
+                vectors[I] = ptr::load_v4(points.add((row as u64 * params.shape.pitch as u64 + feature as u64) as usize).cast());
             }
         });
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if J < values::<T, VECTORS>() {
+            if J < T::PER_VECTOR {
                 let [a, b, c, d] = vectors;
-                sum[J] += (value::<T, VECTORS>(a, J) + value::<T, VECTORS>(b, J)) + (value::<T, VECTORS>(c, J) + value::<T, VECTORS>(d, J));
+                sum[J] += (T::of_vector(a, J) + T::of_vector(b, J)) + (T::of_vector(c, J) + T::of_vector(d, J));
             }
         });
         at += IN_FLIGHT * rows_at_once;
@@ -161,7 +123,7 @@ unsafe fn sum_run<T: Scalar, const VECTORS: bool>(
     let mut offset = lanes;
     while offset < WARP_SIZE {
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if J < values::<T, VECTORS>() {
+            if J < T::PER_VECTOR {
                 sum[J] += warp_shuffle_xor(FULL_MASK, sum[J], offset);
             }
         });
@@ -169,20 +131,9 @@ unsafe fn sum_run<T: Scalar, const VECTORS: bool>(
     }
     if inside && row_of_lane == 0 {
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if J < values::<T, VECTORS>() {
+            if J < T::PER_VECTOR && feature + (J as u32) < d {
                 *target.add(feature as usize + J) = sum[J];
             }
         });
     }
-}
-
-/// A lane's values as they lie in memory; a single one as f32 bits.
-#[inline(always)]
-unsafe fn load<T: Scalar, const VECTORS: bool>(x: *const T) -> [u32; 4] {
-    if VECTORS { ptr::load_v4(x.cast()) } else { [(*x).to_f32().to_bits(), 0, 0, 0] }
-}
-
-#[inline(always)]
-fn value<T: Scalar, const VECTORS: bool>(vector: [u32; 4], index: usize) -> f32 {
-    if VECTORS { T::of_vector(vector, index) } else { f32::from_bits(vector[0]) }
 }

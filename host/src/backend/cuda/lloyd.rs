@@ -136,12 +136,13 @@ impl<'a, T: GpuElement> Call<'a, T> {
         k: usize,
         fit: Option<&LloydOptions>,
     ) -> Result<Self> {
-        let shape = Shape {
-            batch: small("batch", problem.batch)?,
-            n: small("n", problem.n)?,
-            k: small("k", k)?,
-            d: small("d", problem.d)?,
-        };
+        let shape = Shape::new(
+            small("batch", problem.batch)?,
+            small("n", problem.n)?,
+            small("k", k)?,
+            small("d", problem.d)?,
+            size_of::<T>() as u32,
+        );
         let panels = Panels::of(shape.n, shape.k);
         let (batch, n, d) = (problem.batch, problem.n, problem.d);
         // Records of a window stay under 64 MiB however many problems there are.
@@ -150,7 +151,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let mut plan = Plan::default();
         let tiles = batch * AssignParams { shape }.tiles() as usize;
         let places = Places {
-            points: plan.array(batch * n * d),
+            points: plan.array(batch * n * shape.pitch as usize),
             labels: plan.array(batch * n),
             centroids: plan.array(batch * k * d),
             rounded: plan.array(batch * k * d),
@@ -196,11 +197,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
                 SortScan::SPEC,
                 SortScatter::SPEC,
                 SegmentStarts::SPEC,
-                if call.rows_are_vectors() {
-                    <SegmentSums<T::Device> as Kernel>::SPEC
-                } else {
-                    <SegmentSumsAnyRow<T::Device> as Kernel>::SPEC
-                },
+                <SegmentSums<T::Device> as Kernel>::SPEC,
                 <Finalise<T::Device> as Kernel>::SPEC,
                 Converge::SPEC,
                 <Moments<T::Device> as Kernel>::SPEC,
@@ -209,7 +206,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         device.load(&kernels)?;
 
         let rounded: Vec<T> = centroids.iter().map(|&c| T::from_centroid(c)).collect();
-        arena.upload(&call.stream, call.places.points, &problem.points)?;
+        arena.upload_rows(&call.stream, call.places.points, &problem.points, d, shape.pitch as usize)?;
         arena.upload(&call.stream, call.places.centroids, centroids)?;
         arena.upload(&call.stream, call.places.rounded, &rounded)?;
         arena.zero(&call.stream, call.places.states)?;
@@ -224,10 +221,6 @@ impl<'a, T: GpuElement> Call<'a, T> {
 
     fn at<U>(&self, place: Place<U>) -> Result<*mut U> {
         Ok(self.arena()?.at(place))
-    }
-
-    fn rows_are_vectors(&self) -> bool {
-        (self.shape.d as usize * size_of::<T>()).is_multiple_of(16)
     }
 
     /// Iterations until every problem is done or `max_iter` is reached: each problem's last state and history.
@@ -364,34 +357,18 @@ impl<'a, T: GpuElement> Call<'a, T> {
 
     /// Partial sums of every cluster.
     fn sums(&self, update: &UpdatePlaces, sorted: *const u32) -> Result<()> {
-        let (shape, panels) = (self.shape, self.panels);
-        let points = self.at(self.places.points)?.cast();
-        let labels = self.at(self.places.labels)?;
-        let starts = self.at(update.starts)?;
-        let states = self.at(self.places.states)?.cast();
-        let (sums, heads) = (self.at(update.sums)?, self.at(update.heads)?);
-        // SAFETY: as in `iteration`; vectors only where rows are multiples of them.
-        unsafe {
-            if self.rows_are_vectors() {
-                let params = SumsParams::new(shape, panels, 16 / size_of::<T>() as u32);
-                let kernel =
-                    SegmentSums::<T::Device> { points, labels, sorted, starts, states, sums, heads, params };
-                self.device.launch(&self.stream, &kernel)
-            } else {
-                let params = SumsParams::new(shape, panels, 1);
-                let kernel = SegmentSumsAnyRow::<T::Device> {
-                    points,
-                    labels,
-                    sorted,
-                    starts,
-                    states,
-                    sums,
-                    heads,
-                    params,
-                };
-                self.device.launch(&self.stream, &kernel)
-            }
-        }
+        let kernel = SegmentSums::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            labels: self.at(self.places.labels)?,
+            sorted,
+            starts: self.at(update.starts)?,
+            states: self.at(self.places.states)?.cast(),
+            sums: self.at(update.sums)?,
+            heads: self.at(update.heads)?,
+            params: SumsParams::new(self.shape, self.panels, 16 / size_of::<T>() as u32),
+        };
+        // SAFETY: as in `iteration`; the pitch makes rows of whole vectors.
+        unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
     /// `Σ (x − c)²` of each problem.

@@ -2,7 +2,7 @@
 use super::device::{check, failed};
 use crate::error::{Error, Result};
 use cust::error::CudaError;
-use cust::memory::{DeviceBuffer, DeviceMemory};
+use cust::memory::DeviceBuffer;
 use cust::stream::Stream;
 use cust::sys;
 use std::marker::PhantomData;
@@ -90,6 +90,44 @@ impl Arena {
         };
         check("cuMemcpyHtoDAsync", code)?;
         // A page-locked slice is read later: wait, since the borrow ends here.
+        stream.synchronize().map_err(|code| failed("copying to the device", code))
+    }
+
+    /// Copies rows of `d` values to rows `pitch` values apart, with zeros between.
+    pub(super) fn upload_rows<T: bytemuck::Pod>(
+        &self,
+        stream: &Stream,
+        place: Place<T>,
+        values: &[T],
+        d: usize,
+        pitch: usize,
+    ) -> Result<()> {
+        if d == pitch {
+            return self.upload(stream, place, values);
+        }
+        let rows = values.len() / d;
+        assert_len(place.len, rows * pitch)?;
+        self.zero(stream, place)?;
+        let copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST,
+            srcHost: values.as_ptr().cast(),
+            srcDevice: 0,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: d * size_of::<T>(),
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: self.at(place) as u64,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: pitch * size_of::<T>(),
+            WidthInBytes: d * size_of::<T>(),
+            Height: rows,
+        };
+        // SAFETY: `rows` rows of `d` values lie at the source and have room at the place.
+        check("cuMemcpy2DAsync", unsafe { sys::cuMemcpy2DAsync_v2(&copy, stream.as_inner()) })?;
         stream.synchronize().map_err(|code| failed("copying to the device", code))
     }
 

@@ -84,6 +84,12 @@ impl BlockShape {
         self.shared_bytes = bytes;
         self
     }
+    /// For Hopper only, `sm_90a`.
+    #[inline]
+    pub const fn hopper(mut self) -> Self {
+        self.min_sm = 90;
+        self
+    }
     /// With room for at least `blocks` blocks on a multiprocessor.
     #[inline]
     pub const fn blocks_per_sm(mut self, blocks: u32) -> Self {
@@ -228,6 +234,198 @@ impl Items for AssignParams {
     #[inline]
     fn blocks(&self) -> u64 {
         self.shape.batch as u64 * self.tiles() as u64
+    }
+}
+
+/// Points of a tile of Hopper's assignment: two warpgroups, each with two halves of 64.
+pub const HOPPER_POINTS: u32 = 256;
+/// Centroids of a tile.
+pub const HOPPER_CENTROIDS: u32 = 128;
+/// Threads: one warpgroup copies, two multiply.
+pub const HOPPER_THREADS: u32 = 384;
+/// Warps that multiply; each keeps its own statistics.
+pub const HOPPER_WARPS: u32 = 8;
+/// Features of a panel: a row of it is the 128 bytes that the swizzle permutes.
+pub const HOPPER_PANEL_FEATURES: u32 = 64;
+/// Bytes of a panel.
+pub const HOPPER_PANEL_BYTES: u32 = HOPPER_CENTROIDS * 128;
+/// Features of one product.
+pub const HOPPER_STEP_FEATURES: u32 = 16;
+/// Most products that cover the features of a point kept in registers.
+pub const HOPPER_MAX_STEPS: u32 = 8;
+/// Values from one quarter of a tile's biases to the next: 32, and 4 so that the quarters meet different banks.
+pub const HOPPER_BIAS_PITCH: u32 = 36;
+/// Biases of a tile, as a thread reads them: `[quarter][8-column group][2]`.
+pub const HOPPER_BIASES: u32 = 4 * HOPPER_BIAS_PITCH;
+
+/// Products over the features of a row.
+#[inline]
+pub const fn hopper_steps(d: u32) -> u32 {
+    // Below 64 features the epilogue is what takes the time.
+    let steps = d.div_ceil(HOPPER_STEP_FEATURES);
+    if steps < 4 { 4 } else { steps }
+}
+
+/// Panels over the features of a row.
+#[inline]
+pub const fn hopper_panels(d: u32) -> u32 {
+    (hopper_steps(d) * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES)
+}
+
+/// Shared memory of Hopper's assignment.
+#[derive(Clone, Copy, Debug)]
+pub struct HopperShared {
+    /// `[stage]` tiles of centroids, swizzled.
+    pub centroids: Slot<u8>,
+    /// `[stage]` biases of a tile.
+    pub biases: Slot<f32>,
+    /// Points of the tile to come, rows 16 bytes further apart than they are long, against bank conflicts.
+    pub points: Slot<u8>,
+    /// `[stage]` barriers: a tile has arrived.
+    pub full: Slot<u64>,
+    /// `[stage]` barriers: a tile is done with.
+    pub empty: Slot<u64>,
+    /// The points have arrived.
+    pub points_full: Slot<u64>,
+    /// The points are in registers.
+    pub points_empty: Slot<u64>,
+    /// Stages.
+    pub stages: u32,
+    /// Bytes of a stage of centroids.
+    pub stage_bytes: u32,
+    /// Bytes from one row of points to the next.
+    pub row_bytes: u32,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl HopperShared {
+    /// The layout for `steps` products over the features.
+    #[inline]
+    pub const fn new(steps: u32) -> Self {
+        let panels = (steps * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES);
+        // As many stages as fit the 227 KiB of a block beside the points.
+        let stages = if panels == 1 { 8 } else { 4 };
+        let stage_bytes = panels * HOPPER_PANEL_BYTES;
+        let row_bytes = steps * HOPPER_STEP_FEATURES * 2 + 16;
+        let mut layout = Layout::new();
+        HopperShared {
+            centroids: layout.aligned_array(stages * stage_bytes, 1024),
+            biases: layout.array(stages * HOPPER_BIASES),
+            points: layout.array(HOPPER_POINTS * row_bytes),
+            full: layout.array(stages),
+            empty: layout.array(stages),
+            points_full: layout.array(1),
+            points_empty: layout.array(1),
+            stages,
+            stage_bytes,
+            row_bytes,
+            bytes: layout.bytes(),
+        }
+    }
+}
+const _: () = assert!(HopperShared::new(4).bytes <= 227 << 10 && HopperShared::new(8).bytes <= 227 << 10);
+
+/// A type of points and the products over its features: one entry of Hopper's assignment.
+pub trait HopperOperand: Copy + 'static {
+    /// The points' type.
+    type Scalar;
+    /// Products of [`HOPPER_STEP_FEATURES`] features.
+    const STEPS: u32;
+}
+
+/// The [`HopperOperand`] of `T` with `STEPS` products.
+#[derive(Clone, Copy, Debug)]
+pub struct Tensor<T, const STEPS: u32>(core::marker::PhantomData<T>);
+impl<T: Copy + 'static, const STEPS: u32> HopperOperand for Tensor<T, STEPS> {
+    type Scalar = T;
+    const STEPS: u32 = STEPS;
+}
+
+/// Parameters of Hopper's assignment.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct HopperParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Which of the two slots holds the centroids' largest norm.
+    pub slot: u32,
+}
+
+impl HopperParams {
+    /// Point tiles of a problem.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.shape.n.div_ceil(HOPPER_POINTS)
+    }
+    /// Centroid tiles of a problem.
+    #[inline]
+    pub const fn centroid_tiles(&self) -> u32 {
+        self.shape.k.div_ceil(HOPPER_CENTROIDS)
+    }
+}
+impl Items for HopperParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.tiles() as u64
+    }
+}
+
+/// Parameters of `pack_centroids`: one block for each tile of centroids.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PackParams {
+    /// The problems.
+    pub shape: Shape,
+    /// The slot of the largest norm to raise; the other is set to 0.
+    pub slot: u32,
+}
+impl PackParams {
+    /// Centroid tiles of a problem.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.shape.k.div_ceil(HOPPER_CENTROIDS)
+    }
+}
+impl Items for PackParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.tiles() as u64
+    }
+}
+
+/// Parameters of `norms`: one warp a row.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct NormsParams {
+    /// The problems.
+    pub shape: Shape,
+}
+impl Items for NormsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.shape.batch as u64 * self.shape.n as u64).div_ceil(UPDATE_WARPS as u64)
+    }
+}
+
+/// A point's second candidate: none.
+pub const NO_CANDIDATE: u32 = u32::MAX;
+/// A point's second candidate: more than can be named, so every centroid is one.
+pub const MANY_CANDIDATES: u32 = u32::MAX - 1;
+
+/// Parameters of `settle`: how many points there are to settle is known on the device only.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SettleParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Blocks to launch.
+    pub blocks: u32,
+}
+impl Items for SettleParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.blocks as u64
     }
 }
 
@@ -462,7 +660,7 @@ pub struct IterationRecord {
 pub struct ConvergeParams {
     /// The problems.
     pub shape: Shape,
-    /// Point tiles of a problem, as the assignment had them.
+    /// Entries of the assignment's statistics for a problem.
     pub tiles: u32,
     /// The iteration, from 0.
     pub iteration: u32,

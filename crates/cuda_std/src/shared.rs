@@ -136,6 +136,12 @@ mod device {
     }
 
     impl<T> Shared<T> {
+        /// The value at an address in the shared window, in bytes.
+        #[inline(always)]
+        pub fn of(address: u32) -> Self {
+            Shared { address, _type: PhantomData }
+        }
+
         /// The address in the shared window, in bytes.
         #[inline(always)]
         pub fn address(self) -> u32 {

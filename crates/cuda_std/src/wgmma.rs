@@ -37,22 +37,43 @@ pub unsafe fn wgmma_commit() {
     llvm_wgmma_commit()
 }
 
-/// Gives registers to this warpgroup, until each thread has `240`.
+/// A 16-bit type that the tensor cores multiply.
+pub trait TensorScalar: crate::float::Scalar {
+    /// See [`wgmma_m64n128k16_f16`].
+    ///
+    /// # Safety
+    /// As [`wgmma_m64n128k16_f16`].
+    unsafe fn wgmma_m64n128k16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64);
+}
+impl TensorScalar for crate::float::F16 {
+    #[inline(always)]
+    unsafe fn wgmma_m64n128k16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
+        wgmma_m64n128k16_f16::<ADD>(d, a, b)
+    }
+}
+impl TensorScalar for crate::float::BF16 {
+    #[inline(always)]
+    unsafe fn wgmma_m64n128k16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
+        wgmma_m64n128k16_bf16::<ADD>(d, a, b)
+    }
+}
+
+/// Gives registers to this warpgroup, until each thread has 232.
 ///
 /// # Safety
 /// All threads of the warpgroup call it together, and others have given as many up.
 #[inline(always)]
-pub unsafe fn setmaxnreg_inc_240() {
-    llvm_setmaxnreg_inc(240)
+pub unsafe fn setmaxnreg_inc_232() {
+    llvm_setmaxnreg_inc(232)
 }
 
-/// Gives up this warpgroup's registers but for `24` a thread.
+/// Gives up this warpgroup's registers but for 40 a thread.
 ///
 /// # Safety
-/// As [`setmaxnreg_inc_240`].
+/// As [`setmaxnreg_inc_232`].
 #[inline(always)]
-pub unsafe fn setmaxnreg_dec_24() {
-    llvm_setmaxnreg_dec(24)
+pub unsafe fn setmaxnreg_dec_40() {
+    llvm_setmaxnreg_dec(40)
 }
 
 /// Describes a tile in shared memory whose rows are 128 bytes, in the 128-byte swizzle: 16-byte chunk `c` of
@@ -75,7 +96,8 @@ mod products {
     use super::asm;
 
 
-    /// One step: `d += a · bᵀ` for 64 points, 128 centroids and 16 features, `f16` operands, f32 sums.
+    /// One step: `d = a · bᵀ` or, with `ADD`, `d += a · bᵀ`, for 64 points, 128 centroids and 16 features of
+    /// `f16`, summed in f32.
     ///
     /// # Safety
     /// All 128 threads of the warpgroup call it, after [`wgmma_fence`] in the same straight block; nothing
@@ -84,9 +106,9 @@ mod products {
     /// # PTX
     /// `wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16`
     #[inline(always)]
-    pub unsafe fn wgmma_m64n128k16_f16(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
+    pub unsafe fn wgmma_m64n128k16_f16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
         asm!(
-            concat!("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {{", operands!(), "}}, {{{64}, {65}, {66}, {67}}}, {68}, 1, 1, 1, 0;"),
+            concat!("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {{", operands!(), "}}, {{{64}, {65}, {66}, {67}}}, {68}, {69}, 1, 1, 0;"),
             inout(reg32) d[0],
             inout(reg32) d[1],
             inout(reg32) d[2],
@@ -151,12 +173,13 @@ mod products {
             inout(reg32) d[61],
             inout(reg32) d[62],
             inout(reg32) d[63],
-            in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg64) b,
+            in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg64) b, const ADD as u32,
             options(nostack)
         );
     }
 
-    /// One step: `d += a · bᵀ` for 64 points, 128 centroids and 16 features, `bf16` operands, f32 sums.
+    /// One step: `d = a · bᵀ` or, with `ADD`, `d += a · bᵀ`, for 64 points, 128 centroids and 16 features of
+    /// `bf16`, summed in f32.
     ///
     /// # Safety
     /// All 128 threads of the warpgroup call it, after [`wgmma_fence`] in the same straight block; nothing
@@ -165,9 +188,9 @@ mod products {
     /// # PTX
     /// `wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16`
     #[inline(always)]
-    pub unsafe fn wgmma_m64n128k16_bf16(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
+    pub unsafe fn wgmma_m64n128k16_bf16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
         asm!(
-            concat!("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {{", operands!(), "}}, {{{64}, {65}, {66}, {67}}}, {68}, 1, 1, 1, 0;"),
+            concat!("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {{", operands!(), "}}, {{{64}, {65}, {66}, {67}}}, {68}, {69}, 1, 1, 0;"),
             inout(reg32) d[0],
             inout(reg32) d[1],
             inout(reg32) d[2],
@@ -232,7 +255,7 @@ mod products {
             inout(reg32) d[61],
             inout(reg32) d[62],
             inout(reg32) d[63],
-            in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg64) b,
+            in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg64) b, const ADD as u32,
             options(nostack)
         );
     }

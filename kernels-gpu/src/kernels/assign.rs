@@ -241,7 +241,7 @@ unsafe fn settle_unsure<T: Scalar>(points: *const T, centroids: *const T, first:
 
 /// `Σ (x − c)²` in f64, in the order of the features.
 #[inline(always)]
-unsafe fn distance_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
+pub(super) unsafe fn distance_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
     let mut sum = 0.0;
     let mut feature = 0;
     while feature < d as usize {

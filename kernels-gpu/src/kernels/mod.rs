@@ -6,6 +6,8 @@
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod assign;
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+mod assign_hopper;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod converge;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -15,7 +17,13 @@ mod inertia;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod moments;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod norms;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod pack_centroids;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod segment_sums;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod settle;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod sort;
 
@@ -53,16 +61,21 @@ macro_rules! kernels {
             $(#[$plain_doc:meta])*
             $PlainArgs:ident $plain_arguments:tt = $plain_body:path, $plain_shape:expr, $plain_entry:ident;
         )*}
+        hopper {$(
+            $(#[$hopper_doc:meta])*
+            $HopperArgs:ident<$C:ident> $hopper_arguments:tt
+            = $hopper_body:path, [$($hopper_entry:ident: $operand:ty),*];
+        )*}
     ) => {
         $(
-            $(kernels!(@entry [type $T = $type;] $entry $body, $arguments);)*
+            $(kernels!(@entry [target_arch = "nvptx64"] [type $T = $type;] $entry $body, $arguments);)*
             kernels!(@arguments [$(#[$doc])*] [$Args<$T>] $arguments);
             kernels!(@instance $Args $Instance);
             kernels!(@kernel [<T: $Instance>] [$Args<T>] T::SPEC, [T::run], $arguments);
             $(kernels!(@instance_of $Args $Instance $type, $shape, $entry, $body, $arguments);)*
         )*
         $(
-            kernels!(@entry [] $plain_entry $plain_body, $plain_arguments);
+            kernels!(@entry [target_arch = "nvptx64"] [] $plain_entry $plain_body, $plain_arguments);
             kernels!(@arguments [$(#[$plain_doc])*] [$PlainArgs] $plain_arguments);
             #[cfg(not(target_arch = "nvptx64"))]
             impl $PlainArgs { kernels!(@run Self, $plain_body, $plain_arguments); }
@@ -70,11 +83,19 @@ macro_rules! kernels {
                 $plain_arguments);
         )*
 
+        $(
+            $(kernels!(@entry [all(target_arch = "nvptx64", target_feature = "sm_90a")] [type $C = $operand;] $hopper_entry $hopper_body, $hopper_arguments);)*
+            kernels!(@arguments_hopper [$(#[$hopper_doc])*] [$HopperArgs<$C>] $hopper_arguments);
+            $(kernels!(@kernel_hopper [$HopperArgs<$operand>] hopper(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
+                $hopper_arguments);)*
+        )*
+
         /// What every entry point needs.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const ALL: &[KernelSpec] = &[
             $($(<$type as $Instance>::SPEC,)*)*
             $(<$PlainArgs as Kernel>::SPEC,)*
+            $($(<$HopperArgs<$operand> as Kernel>::SPEC,)*)*
         ];
 
         /// A type of points that every kernel has an entry for.
@@ -85,9 +106,9 @@ macro_rules! kernels {
     };
 
     // The entry in PTX.
-    (@entry [$($alias:tt)*] $entry:ident $body:path,
+    (@entry [$target:meta] [$($alias:tt)*] $entry:ident $body:path,
         ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
-        #[cfg(target_arch = "nvptx64")]
+        #[cfg($target)]
         const _: () = {
             $($alias)*
             #[unsafe(no_mangle)]
@@ -134,25 +155,54 @@ macro_rules! kernels {
         }
     };
 
+    (@arguments_hopper [$($doc:tt)*] [$Args:ident<$C:ident>]
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        $($doc)*
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[derive(Clone, Copy, Debug)]
+        #[allow(missing_docs)]
+        pub struct $Args<$C> {
+            $(pub $pointer: $pointee,)*
+            pub $params: $Params,
+            pub operand: core::marker::PhantomData<$C>,
+        }
+    };
+
     // How the host launches it, and how the emulation runs it.
     (@kernel [$($generics:tt)*] [$Args:ty] $spec:expr, [$run:path],
         ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
         #[cfg(not(target_arch = "nvptx64"))]
         impl $($generics)* Kernel for $Args {
             const SPEC: KernelSpec = $spec;
-            fn blocks(&self) -> u64 {
-                self.$params.blocks()
-            }
-            fn with_addresses<R>(&self, launch: impl FnOnce(&mut [*mut core::ffi::c_void]) -> R) -> R {
-                launch(&mut [
-                    $((&raw const self.$pointer).cast_mut().cast(),)*
-                    (&raw const self.$params).cast_mut().cast(),
-                ])
-            }
+            kernels!(@host $params, $($pointer),*);
             #[cfg(feature = "simt")]
             unsafe fn run(self) {
                 $run(self)
             }
+        }
+    };
+    (@kernel_hopper [$Args:ty] $spec:expr,
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl Kernel for $Args {
+            const SPEC: KernelSpec = $spec;
+            kernels!(@host $params, $($pointer),*);
+            #[cfg(feature = "simt")]
+            unsafe fn run(self) {
+                // Hopper's own instructions have no emulation; a test that asks for one must fail.
+                unimplemented!("Hopper's kernels run on Hopper only")
+            }
+        }
+    };
+    (@host $params:ident, $($pointer:ident),*) => {
+        fn blocks(&self) -> u64 {
+            self.$params.blocks()
+        }
+        fn with_addresses<R>(&self, launch: impl FnOnce(&mut [*mut core::ffi::c_void]) -> R) -> R {
+            launch(&mut [
+                $((&raw const self.$pointer).cast_mut().cast(),)*
+                (&raw const self.$params).cast_mut().cast(),
+            ])
         }
     };
     (@run $Args:ty, $body:path, ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
@@ -177,6 +227,10 @@ const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
 const CONVERGE: BlockShape = BlockShape::new(REDUCE_THREADS).shared(ConvergeShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const INERTIA: BlockShape = BlockShape::new(REDUCE_THREADS).shared(InertiaShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const fn hopper(steps: u32) -> BlockShape {
+    BlockShape::new(HOPPER_THREADS).shared(HopperShared::new(steps).bytes).hopper()
+}
 #[cfg(not(target_arch = "nvptx64"))]
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
 
@@ -208,6 +262,21 @@ kernels! {
         Moments<T>: MomentsInstance
             (points: *const T, first: *mut f64, second: *mut f64; params: MomentsParams)
             = moments::moments, MOMENTS, [fk_moments_f32: f32, fk_moments_f16: F16, fk_moments_bf16: BF16];
+        /// Squared norms of points.
+        Norms<T>: NormsInstance
+            (points: *const T, norms: *mut f32; params: NormsParams)
+            = norms::norms, UPDATE, [fk_norms_f32: f32, fk_norms_f16: F16, fk_norms_bf16: BF16];
+        /// Centroids in the order in which Hopper's assignment streams them.
+        PackCentroids<T>: PackCentroidsInstance
+            (centroids: *const T, states: *const LoopState, packed: *mut T, biases: *mut f32,
+             largest: *mut u32; params: PackParams)
+            = pack_centroids::pack_centroids, UPDATE,
+            [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
+        /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
+        Settle<T>: SettleInstance
+            (points: *const T, centroids: *const T, count: *const u32, rows: *const u32, first: *const u32,
+             second: *const u32, labels: *mut u32, changed: *mut u32; params: SettleParams)
+            = settle::settle, UPDATE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
     }
     plain {
         /// Sort pass, first step: keys of each digit in each tile.
@@ -233,5 +302,17 @@ kernels! {
             (moves: *const f64, tile_cost: *const f64, tile_changed: *const u32, thresholds: *const f64,
              states: *mut LoopState, records: *mut IterationRecord; params: ConvergeParams)
             = converge::converge, CONVERGE, fk_converge;
+    }
+    hopper {
+        /// Nearest centroid of 16-bit points on Hopper's tensor cores.
+        AssignHopper<C>
+            (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32,
+             largest: *const u32, states: *const LoopState, labels: *mut u32, cost: *mut f64,
+             changed: *mut u32, list_count: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+             list_second: *mut u32; params: HopperParams)
+            = assign_hopper::assign_hopper::<C>, [
+                fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
+                fk_assign_hopper_bf16_s4: Tensor<BF16, 4>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>
+            ];
     }
 }

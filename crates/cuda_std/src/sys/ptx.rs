@@ -149,6 +149,10 @@ pub(crate) unsafe fn global_fetch_add_u32(p: *mut u32, v: u32) -> u32 {
     core::sync::atomic::AtomicU32::from_ptr(p).fetch_add(v, core::sync::atomic::Ordering::Relaxed)
 }
 #[inline(always)]
+pub(crate) unsafe fn global_fetch_max_u32(p: *mut u32, v: u32) -> u32 {
+    core::sync::atomic::AtomicU32::from_ptr(p).fetch_max(v, core::sync::atomic::Ordering::Relaxed)
+}
+#[inline(always)]
 pub(crate) unsafe fn device_fence() {
     asm!("fence.acq_rel.gpu;", options(nostack));
 }
@@ -159,6 +163,14 @@ pub(crate) fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
     unsafe {
         asm!("fma.rn.f32 {0}, {1}, {2}, {3};", out(reg32) r, in(reg32) a, in(reg32) b, in(reg32) c,
             options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
+pub(crate) fn sqrt_f32(v: f32) -> f32 {
+    let r: f32;
+    unsafe {
+        asm!("sqrt.rn.f32 {0}, {1};", out(reg32) r, in(reg32) v, options(pure, nomem, nostack, preserves_flags))
     };
     r
 }

@@ -146,6 +146,11 @@ pub(crate) unsafe fn global_fetch_add_u32(p: *mut u32, v: u32) -> u32 {
     // SAFETY: the caller's contract, valid and accessed atomically by all.
     unsafe { core::sync::atomic::AtomicU32::from_ptr(p).fetch_add(v, core::sync::atomic::Ordering::Relaxed) }
 }
+pub(crate) unsafe fn global_fetch_max_u32(p: *mut u32, v: u32) -> u32 {
+    check(|m| m.check_global(p as usize, 4, Access::Atomic));
+    // SAFETY: the caller's contract, valid and accessed atomically by all.
+    unsafe { core::sync::atomic::AtomicU32::from_ptr(p).fetch_max(v, core::sync::atomic::Ordering::Relaxed) }
+}
 /// Nothing to do: the threads of a grid run in sequence.
 #[inline]
 pub(crate) unsafe fn device_fence() {}
@@ -153,6 +158,11 @@ pub(crate) unsafe fn device_fence() {}
 #[inline]
 pub(crate) fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
+}
+
+/// `sqrt.rn.f32`.
+pub(crate) fn sqrt_f32(v: f32) -> f32 {
+    v.sqrt()
 }
 
 /// `cvt.f32.f16`: exact.

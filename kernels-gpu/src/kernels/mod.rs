@@ -269,7 +269,7 @@ kernels! {
         /// Centroids in the order in which Hopper's assignment streams them.
         PackCentroids<T>: PackCentroidsInstance
             (centroids: *const T, states: *const LoopState, packed: *mut T, biases: *mut f32,
-             largest: *mut u32; params: PackParams)
+             largest: *mut u32, list_count: *mut u32; params: PackParams)
             = pack_centroids::pack_centroids, UPDATE,
             [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
         /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
@@ -311,8 +311,10 @@ kernels! {
              changed: *mut u32, list_count: *mut u32, list_rows: *mut u32, list_first: *mut u32,
              list_second: *mut u32; params: HopperParams)
             = assign_hopper::assign_hopper::<C>, [
-                fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
-                fk_assign_hopper_bf16_s4: Tensor<BF16, 4>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>
+                fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,
+                fk_assign_hopper_f16_s6: Tensor<F16, 6>, fk_assign_hopper_f16_s7: Tensor<F16, 7>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
+                fk_assign_hopper_bf16_s4: Tensor<BF16, 4>, fk_assign_hopper_bf16_s5: Tensor<BF16, 5>,
+                fk_assign_hopper_bf16_s6: Tensor<BF16, 6>, fk_assign_hopper_bf16_s7: Tensor<BF16, 7>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>
             ];
     }
 }

@@ -11,7 +11,7 @@ use cuda_std::float::{Scalar, sqrt};
 use cuda_std::thread::*;
 use cuda_std::warp::*;
 
-/// Packed centroids, their biases, and the largest norm of each problem.
+/// Packed centroids, their biases, the largest norm of each problem, and an empty list for `settle`.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`, `packed` aligned to 16 bytes; a block has [`UPDATE_THREADS`]
@@ -23,12 +23,17 @@ pub(super) unsafe fn pack_centroids<T: Scalar>(
     packed: *mut T,
     biases: *mut f32,
     largest: *mut u32,
+    list_count: *mut u32,
     params: PackParams,
 ) {
     let shape = params.shape;
     let panels = hopper_panels(shape.d);
     let tiles = params.tiles();
     let items = params.blocks();
+    if block_idx_x() == 0 && thread_idx_x() == 0 {
+        // The assignment that follows begins its list of unsure points.
+        *list_count = 0;
+    }
     let mut item = block_idx_x() as u64;
     while item < items {
         let batch = div_u64(item, tiles as u64);

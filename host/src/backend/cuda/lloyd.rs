@@ -1,6 +1,7 @@
 //! The iterations.
 use super::GpuElement;
 use super::device::Device;
+use super::hopper;
 use super::memory::{Arena, Place, Plan};
 use crate::backend::{Assignment, LloydOptions, LloydOutcome};
 use crate::error::{Error, Result};
@@ -10,6 +11,8 @@ use bytemuck::{Pod, Zeroable};
 use cust::stream::Stream;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
+use std::cell::Cell;
+use std::marker::PhantomData;
 
 /// [`LoopState`] as bytes; the kernels' crate is free of dependencies.
 #[derive(Clone, Copy)]
@@ -46,6 +49,7 @@ struct Places<T> {
     tile_cost: Place<f64>,
     tile_changed: Place<u32>,
     partial: Place<f64>,
+    hopper: Option<hopper::Places<T>>,
     update: Option<UpdatePlaces>,
 }
 
@@ -73,6 +77,10 @@ struct Call<'a, T: GpuElement> {
     places: Places<T>,
     shape: Shape,
     panels: Panels,
+    /// The tensor-core entry that assigns, where there is one for this shape and device.
+    hopper: Option<hopper::Launch>,
+    /// The slot of the largest centroid norm that the next assignment uses.
+    slot: Cell<u32>,
     /// Iterations of which records are kept between two looks.
     window: usize,
 }
@@ -148,8 +156,13 @@ impl<'a, T: GpuElement> Call<'a, T> {
         // Records of a window stay under 64 MiB however many problems there are.
         let window = ((64 << 20) / size_of::<Record>() / batch).clamp(1, WINDOW);
 
+        let fast = device.is_hopper() && u32::try_from(batch * n).is_ok();
+        let hopper = T::hopper(hopper_steps(shape.d)).filter(|_| fast);
         let mut plan = Plan::default();
-        let tiles = batch * AssignParams { shape }.tiles() as usize;
+        let tiles = match hopper {
+            Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
+            None => AssignParams { shape }.blocks() as usize,
+        };
         let places = Places {
             points: plan.array(batch * n * shape.pitch as usize),
             labels: plan.array(batch * n),
@@ -160,6 +173,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             tile_cost: plan.array(tiles),
             tile_changed: plan.array(tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
+            hopper: hopper.map(|_| hopper::Places::new(&mut plan, shape)),
             update: fit.map(|options| {
                 let groups = batch * panels.count as usize;
                 let moments =
@@ -186,11 +200,22 @@ impl<'a, T: GpuElement> Call<'a, T> {
             places,
             shape,
             panels,
+            hopper,
+            slot: Cell::new(0),
             window,
         };
         let arena = call.arena()?;
         // One module for all that this call launches, so that the driver compiles it once.
-        let mut kernels = vec![<Assign<T::Device> as Kernel>::SPEC, <Inertia<T::Device> as Kernel>::SPEC];
+        let mut kernels = vec![<Inertia<T::Device> as Kernel>::SPEC];
+        kernels.extend(match hopper {
+            Some(entry) => vec![
+                entry.spec,
+                <Norms<T::Device> as Kernel>::SPEC,
+                <PackCentroids<T::Device> as Kernel>::SPEC,
+                <Settle<T::Device> as Kernel>::SPEC,
+            ],
+            None => vec![<Assign<T::Device> as Kernel>::SPEC],
+        });
         if fit.is_some() {
             kernels.extend([
                 SortHistogram::SPEC,
@@ -211,6 +236,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         arena.upload(&call.stream, call.places.rounded, &rounded)?;
         arena.zero(&call.stream, call.places.states)?;
         arena.zero(&call.stream, call.places.open)?;
+        call.norms()?;
         Ok(call)
     }
 
@@ -271,7 +297,6 @@ impl<'a, T: GpuElement> Call<'a, T> {
     fn iteration(&self, iteration: usize, slot: usize) -> Result<()> {
         let update = self.update()?;
         let (shape, panels) = (self.shape, self.panels);
-        let params = AssignParams { shape };
         self.assign(self.places.states)?;
         let sorted = self.sort(update)?;
         self.sums(update, sorted)?;
@@ -296,7 +321,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
                 .at(update.records)?
                 .cast::<IterationRecord>()
                 .wrapping_add(slot * shape.batch as usize),
-            params: ConvergeParams { shape, tiles: params.tiles(), iteration: iteration as u32 },
+            params: ConvergeParams { shape, tiles: self.tiles(), iteration: iteration as u32 },
         };
         // SAFETY: every array lies in the arena with the length that `Call::new` gave it for this shape.
         unsafe {
@@ -305,8 +330,32 @@ impl<'a, T: GpuElement> Call<'a, T> {
         }
     }
 
+    /// Entries of the assignment's statistics for a problem.
+    fn tiles(&self) -> u32 {
+        match self.hopper {
+            Some(_) => HopperParams { shape: self.shape, slot: 0 }.tiles() * HOPPER_WARPS,
+            None => AssignParams { shape: self.shape }.tiles(),
+        }
+    }
+
+    /// `‖x‖²` of every point, where the assignment needs it.
+    fn norms(&self) -> Result<()> {
+        let Some(places) = &self.places.hopper else { return Ok(()) };
+        self.arena()?.zero(&self.stream, places.largest)?;
+        let kernel = Norms::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            norms: self.at(places.norms)?,
+            params: NormsParams { shape: self.shape },
+        };
+        // SAFETY: as in `iteration`.
+        unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
     /// Labels of the problems that `states` has not done.
     fn assign(&self, states: Place<State>) -> Result<()> {
+        if let (Some(entry), Some(places)) = (self.hopper, &self.places.hopper) {
+            return self.assign_hopper(entry, places, states);
+        }
         let kernel = Assign::<T::Device> {
             points: self.at(self.places.points)?.cast(),
             centroids: self.at(self.places.rounded)?.cast(),
@@ -318,6 +367,69 @@ impl<'a, T: GpuElement> Call<'a, T> {
         };
         // SAFETY: as in `iteration`.
         unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
+    /// [`Self::assign`] on tensor cores: pack the centroids, multiply, settle what is not sure.
+    fn assign_hopper(
+        &self,
+        entry: hopper::Launch,
+        places: &hopper::Places<T>,
+        states: Place<State>,
+    ) -> Result<()> {
+        /// Blocks of a multiprocessor that settle; few points need it, and how many the host does not know.
+        const SETTLE_BLOCKS: u32 = 4;
+        let shape = self.shape;
+        let slot = self.slot.get();
+        self.slot.set(1 - slot);
+        let states = self.at(states)?.cast::<LoopState>();
+        let (packed, biases) = (self.at(places.packed)?, self.at(places.biases)?);
+        let (largest, list_count) = (self.at(places.largest)?, self.at(places.list_count)?);
+        let [list_rows, list_first, list_second] =
+            [self.at(places.list_rows)?, self.at(places.list_first)?, self.at(places.list_second)?];
+        let (labels, changed) = (self.at(self.places.labels)?, self.at(self.places.tile_changed)?);
+        let pack = PackCentroids::<T::Device> {
+            centroids: self.at(self.places.rounded)?.cast(),
+            states,
+            packed: packed.cast(),
+            biases,
+            largest,
+            list_count,
+            params: PackParams { shape, slot },
+        };
+        let assign = hopper::Arguments {
+            points: self.at(self.places.points)?.cast(),
+            packed: packed.cast(),
+            biases,
+            norms: self.at(places.norms)?,
+            largest,
+            states,
+            labels,
+            cost: self.at(self.places.tile_cost)?,
+            changed,
+            list_count,
+            list_rows,
+            list_first,
+            list_second,
+            params: HopperParams { shape, slot },
+            operand: PhantomData,
+        };
+        let settle = Settle::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            centroids: self.at(self.places.rounded)?.cast(),
+            count: list_count,
+            rows: list_rows,
+            first: list_first,
+            second: list_second,
+            labels,
+            changed,
+            params: SettleParams { shape, blocks: SETTLE_BLOCKS * self.device.multiprocessors() },
+        };
+        // SAFETY: as in `iteration`.
+        unsafe {
+            self.device.launch(&self.stream, &pack)?;
+            (entry.launch)(self.device, &self.stream, assign)?;
+            self.device.launch(&self.stream, &settle)
+        }
     }
 
     /// Labels of every problem, whatever its state.

@@ -4,6 +4,7 @@
 //! convergence. A problem of a batch that has converged stops costing work, and the host looks only
 //! every few iterations.
 mod device;
+mod hopper;
 mod lloyd;
 mod memory;
 
@@ -18,16 +19,22 @@ use kernels_gpu::kernels::PointType;
 use std::borrow::Cow;
 
 /// A type of points that the kernels take.
-pub(super) trait GpuElement: Element<Centroid = f32> {
+trait GpuElement: Element<Centroid = f32> {
     /// The same type in kernels.
     type Device: PointType;
     /// A centroid coordinate in the points' type.
     fn from_centroid(value: f32) -> Self;
+    /// Hopper's assignment with `steps` products over the features; `None` where the tensor cores do not take
+    /// the type or there is no such entry.
+    fn hopper(steps: u32) -> Option<hopper::Launch>;
 }
 impl GpuElement for f32 {
     type Device = f32;
     fn from_centroid(value: f32) -> Self {
         value
+    }
+    fn hopper(_steps: u32) -> Option<hopper::Launch> {
+        None
     }
 }
 impl GpuElement for f16 {
@@ -35,11 +42,17 @@ impl GpuElement for f16 {
     fn from_centroid(value: f32) -> Self {
         f16::from_f32(value)
     }
+    fn hopper(steps: u32) -> Option<hopper::Launch> {
+        hopper::of_type::<cuda_std::float::F16>(steps)
+    }
 }
 impl GpuElement for bf16 {
     type Device = cuda_std::float::BF16;
     fn from_centroid(value: f32) -> Self {
         bf16::from_f32(value)
+    }
+    fn hopper(steps: u32) -> Option<hopper::Launch> {
+        hopper::of_type::<cuda_std::float::BF16>(steps)
     }
 }
 

@@ -1,5 +1,10 @@
 //! Kernels over fibers compute what they should, under every schedule.
 #![cfg(feature = "simt")]
+#![allow(
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks,
+    reason = "kernels, whose contracts are what the emulator checks"
+)]
 use cuda_std::barrier::{barrier_arrive, barrier_sync};
 use cuda_std::shared::{Layout, Slot};
 use cuda_std::simt::{Launch, LaunchError, Schedule, launch};

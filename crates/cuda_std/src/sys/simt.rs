@@ -1,33 +1,6 @@
 //! The host twin of `ptx.rs`: the same functions over fibers.
 //!
-//! One fiber runs for each thread of a block; the blocks of a grid run one after another on the calling
-//! OS thread. A fiber runs until a convergent operation and waits there for the other lanes, so
-//! everything between two such points is atomic in effect, and every run of a [`Schedule`] is the same.
-//! What a GPU leaves undefined is an error here, whatever the schedule:
-//!
-//! - **Warp operations** (shuffles, votes, `sync_warp`, `ldmatrix`, `mma`) complete when every lane of
-//!   the mask has made the same call with the same mask. Two lanes that wait for each other in different
-//!   calls, a mask without the caller, a mask with a lane that has exited or does not exist, and a
-//!   shuffle from a lane outside the mask are errors.
-//! - **Barriers** are `.aligned`: the live lanes of a warp arrive together. `barrier_all` completes when
-//!   every warp that still runs has arrived (exited lanes count as arrived); a named barrier counts 32
-//!   for each warp. Lanes left waiting when nothing can run are an error.
-//! - **Shared memory** starts as bytes of 0xFF, and reading a word that the block has not written is an
-//!   error, as are accesses outside the launch's bytes or not aligned to their size.
-//! - **Races** in shared memory: two accesses to a word by two threads, not both reads and not both
-//!   atomic, must be ordered by `barrier_all` (all threads), a named barrier (those that arrive before
-//!   those that wait) or `sync_warp` (the lanes of its mask). Shuffles and votes order nothing, as the
-//!   PTX manual says. Atomics and fences order nothing either, so a flag in shared memory that guards
-//!   data is reported as a race.
-//! - **`cp.async`** writes when the issuing thread waits for its group; until then any access to those
-//!   bytes is an error, and afterwards it is that thread's write, for others to see behind a barrier.
-//!
-//! Limits. Global memory is host memory: alignment of vectors is checked, bounds and races are not. The
-//! last write and three readers of a word are kept (the last, one more of its warp, one of another
-//! warp), so a rare read-before-write race between partly ordered readers can be missed; nothing is
-//! reported that is not a race. A loop that waits for another thread without a convergent operation
-//! never ends. Blocks run in sequence, so a grid-wide barrier does not work, while "the last block
-//! finishes the job" does. Floating-point sums of `mma` are made in one order; hardware has its own.
+//! [`launch`] documents the semantics; each function names the instruction that it stands for.
 #[path = "simt/error.rs"]
 mod error;
 #[path = "simt/launch.rs"]

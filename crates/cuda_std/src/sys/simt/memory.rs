@@ -119,6 +119,7 @@ struct Recent {
 impl Recent {
     const NONE: Recent = Recent { epoch: 0, stamps: [NOBODY; 3] };
 
+    #[inline]
     fn push(&mut self, epoch: u32, stamp: Stamp) {
         let [last, other_lane, other_warp] = if self.epoch == epoch { self.stamps } else { [NOBODY; 3] };
         self.epoch = epoch;
@@ -132,10 +133,12 @@ impl Recent {
     }
 
     /// An access that nothing orders before the next one of `thread`.
+    #[inline]
     fn racing(&self, order: &Order, thread: u32) -> Option<u32> {
-        if self.epoch != order.epoch {
-            return None;
-        }
+        if self.epoch == order.epoch { self.racing_in_epoch(order, thread) } else { None }
+    }
+
+    fn racing_in_epoch(&self, order: &Order, thread: u32) -> Option<u32> {
         let racing = self.stamps.iter().find(|s| s.thread != NOBODY.thread && !order.before(**s, thread));
         racing.map(|s| u32::from(s.thread))
     }
@@ -293,6 +296,7 @@ impl SharedMemory {
     }
 
     /// Judges an access to a word, and remembers it.
+    #[inline]
     fn access(
         &mut self,
         order: &Order,
@@ -310,19 +314,16 @@ impl SharedMemory {
         } else if shadow.written_in != self.n_blocks {
             return Err(LaunchError::UninitialisedRead { at, offset });
         }
-        let earlier = [
-            (Access::Write, &shadow.writes),
-            (Access::Read, &shadow.reads),
-            (Access::Atomic, &shadow.atomics),
-        ];
-        for (kind, recent) in earlier {
-            if kind == access && kind != Access::Write {
-                continue;
-            }
-            if let Some(other) = recent.racing(order, at.thread) {
-                let what = format!("{} after {} with no barrier between", access.name(), kind.name());
-                return Err(LaunchError::Race { at, other, offset, what });
-            }
+        let mut racing = shadow.writes.racing(order, at.thread).map(|other| (Access::Write, other));
+        if access != Access::Read && racing.is_none() {
+            racing = shadow.reads.racing(order, at.thread).map(|other| (Access::Read, other));
+        }
+        if access != Access::Atomic && racing.is_none() {
+            racing = shadow.atomics.racing(order, at.thread).map(|other| (Access::Atomic, other));
+        }
+        if let Some((kind, other)) = racing {
+            let what = format!("{} after {} with no barrier between", access.name(), kind.name());
+            return Err(LaunchError::Race { at, other, offset, what });
         }
         let stamp = order.stamp(at.thread);
         match access {

@@ -3,8 +3,15 @@ use libloading::Library;
 use std::sync::OnceLock;
 static LIB: OnceLock<Option<Library>> = OnceLock::new();
 /// Whether there is a driver.
-pub fn available() -> bool { LIB.get_or_init(|| unsafe { Library::new("libcuda.so.1").ok() }).is_some() }
-fn sym(name: &[u8]) -> usize { if !available() { return 0 } unsafe { LIB.get().unwrap().as_ref().unwrap().get::<*const ()>(name).map(|s| *s as usize).unwrap_or(0) } }
+pub fn available() -> bool {
+    LIB.get_or_init(|| unsafe { Library::new("libcuda.so.1").ok() }).is_some()
+}
+fn sym(name: &[u8]) -> usize {
+    if !available() {
+        return 0;
+    }
+    unsafe { LIB.get().unwrap().as_ref().unwrap().get::<*const ()>(name).map(|s| *s as usize).unwrap_or(0) }
+}
 macro_rules! tramp { ($($n:ident)*) => { $(
 #[unsafe(no_mangle)] #[allow(missing_docs, non_snake_case, clippy::missing_safety_doc, clippy::too_many_arguments)] pub unsafe extern "C" fn $n(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize, g: usize, h: usize, i: usize, j: usize, k: usize) -> u32 { unsafe {
   static S: OnceLock<usize> = OnceLock::new();

@@ -1,23 +1,68 @@
 //! The CUDA driver's entry points, forwarded to the driver at first use.
-use libloading::Library;
-use std::sync::OnceLock;
-static LIB: OnceLock<Option<Library>> = OnceLock::new();
-/// Whether there is a driver.
+//!
+//! `cust` links against `libcuda`, so a program that uses it neither builds without a CUDA toolkit nor
+//! starts without a driver. This crate *defines* the functions that `cust` needs; each opens the driver's
+//! library when first called and passes the call on. One executable then serves machines with and without
+//! a GPU:
+//! - without a driver every call answers `CUDA_ERROR_NO_DEVICE` (100) and writes nothing, so `cust` reports
+//!   `NoDevice`;
+//! - a function that the installed driver lacks answers `CUDA_ERROR_NOT_FOUND` (500);
+//! - a code that `cust`'s enum lacks becomes `CUDA_ERROR_UNKNOWN` (999).
+//!
+//! The linker only sees the definitions when a program mentions this crate: call [`link`], or anything
+//! else here, once. `cust_raw`'s build script also wants the variable `CUDA_LIBRARY_PATH` to name a folder
+//! that has a folder `lib64`, be it empty; `toolkit` in this crate is one.
+//!
+//! With feature `fault-injection`, module `fault` makes a chosen call fail.
+
+mod code;
+mod entry_points;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
+#[cfg(not(feature = "fault-injection"))]
+mod fault;
+mod forward;
+
+use core::ffi::{CStr, c_int, c_void};
+
+/// Does nothing; naming it is what makes the linker take this crate's definitions.
+#[inline]
+pub fn link() {}
+
+/// Whether the driver's library is there. It may still find no device.
 pub fn available() -> bool {
-    LIB.get_or_init(|| unsafe { Library::new("libcuda.so.1").ok() }).is_some()
+    forward::library().is_some()
 }
-fn sym(name: &[u8]) -> usize {
-    if !available() {
-        return 0;
+
+/// The newest CUDA version that the driver serves, as (major, minor); `None` without a driver.
+pub fn version() -> Option<(u32, u32)> {
+    let mut version: c_int = 0;
+    // SAFETY: the driver writes one integer, to a place that outlives the call.
+    let code = unsafe { entry_points::cuDriverGetVersion(&mut version) };
+    let version = u32::try_from(version).ok()?;
+    (code == 0).then_some((version / 1000, version % 1000 / 10))
+}
+
+/// The address of an entry point that `cust_raw` does not declare, such as `cuLaunchKernelEx`; `None` when
+/// there is no driver or it has none of that name.
+pub fn symbol(name: &CStr) -> Option<*const c_void> {
+    forward::address(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_has_every_entry_point() {
+        if !available() {
+            assert_eq!(version(), None);
+            assert_eq!(symbol(c"cuInit"), None);
+            return;
+        }
+        for name in entry_points::NAMES {
+            let name = std::ffi::CString::new(*name).unwrap();
+            assert!(symbol(&name).is_some(), "{name:?}");
+        }
     }
-    unsafe { LIB.get().unwrap().as_ref().unwrap().get::<*const ()>(name).map(|s| *s as usize).unwrap_or(0) }
 }
-macro_rules! tramp { ($($n:ident)*) => { $(
-#[unsafe(no_mangle)] #[allow(missing_docs, non_snake_case, clippy::missing_safety_doc, clippy::too_many_arguments)] pub unsafe extern "C" fn $n(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize, g: usize, h: usize, i: usize, j: usize, k: usize) -> u32 { unsafe {
-  static S: OnceLock<usize> = OnceLock::new();
-  let p = *S.get_or_init(|| sym(concat!(stringify!($n), "\0").as_bytes()));
-  if p == 0 { return 100; }
-  let fun: unsafe extern "C" fn(usize,usize,usize,usize,usize,usize,usize,usize,usize,usize,usize)->u32 = std::mem::transmute(p);
-  fun(a,b,c,d,e,f,g,h,i,j,k)
-} })* } }
-tramp!(cuArray3DCreate_v2 cuArray3DGetDescriptor_v2 cuArrayDestroy cuCtxCreate_v2 cuCtxDestroy_v2 cuCtxGetApiVersion cuCtxGetCacheConfig cuCtxGetCurrent cuCtxGetDevice cuCtxGetFlags cuCtxGetLimit cuCtxGetSharedMemConfig cuCtxGetStreamPriorityRange cuCtxPopCurrent_v2 cuCtxPushCurrent_v2 cuCtxSetCacheConfig cuCtxSetCurrent cuCtxSetLimit cuCtxSetSharedMemConfig cuCtxSynchronize cuDestroyExternalMemory cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount cuDeviceGetName cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxReset_v2 cuDevicePrimaryCtxRetain cuDevicePrimaryCtxSetFlags_v2 cuDeviceTotalMem_v2 cuDriverGetVersion cuEventCreate cuEventDestroy_v2 cuEventElapsedTime cuEventQuery cuEventRecord cuEventSynchronize cuExternalMemoryGetMappedBuffer cuFuncGetAttribute cuFuncSetAttribute cuFuncSetCacheConfig cuFuncSetSharedMemConfig cuGetErrorName cuGetErrorString cuGraphAddKernelNode cuGraphCreate cuGraphDebugDotPrint cuGraphDestroy cuGraphGetEdges cuGraphGetNodes cuGraphKernelNodeGetParams cuGraphNodeGetType cuImportExternalMemory cuInit cuLaunchHostFunc cuLaunchKernel cuLinkAddData_v2 cuLinkComplete cuLinkCreate_v2 cuLinkDestroy cuMemAdvise cuMemAllocAsync cuMemAllocHost_v2 cuMemAllocManaged cuMemAlloc_v2 cuMemFreeAsync cuMemFreeHost cuMemFree_v2 cuMemGetInfo_v2 cuMemPrefetchAsync cuMemcpy2DAsync_v2 cuMemcpy2D_v2 cuMemcpyAtoH_v2 cuMemcpyDtoDAsync_v2 cuMemcpyDtoD_v2 cuMemcpyDtoHAsync_v2 cuMemcpyDtoH_v2 cuMemcpyHtoA_v2 cuMemcpyHtoDAsync_v2 cuMemcpyHtoD_v2 cuMemsetD16Async cuMemsetD16_v2 cuMemsetD32Async cuMemsetD32_v2 cuMemsetD8Async cuMemsetD8_v2 cuModuleGetFunction cuModuleGetGlobal_v2 cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleUnload cuOccupancyAvailableDynamicSMemPerBlock cuOccupancyMaxActiveBlocksPerMultiprocessor cuOccupancyMaxPotentialBlockSize cuStreamCreateWithPriority cuStreamDestroy_v2 cuStreamGetFlags cuStreamGetPriority cuStreamSynchronize cuStreamWaitEvent cuSurfObjectCreate cuSurfObjectDestroy cuSurfObjectGetResourceDesc cuTexObjectCreate cuTexObjectDestroy cuTexObjectGetResourceDesc cuTexObjectGetResourceViewDesc);

@@ -1,0 +1,90 @@
+//! How an entry point reaches the driver.
+use core::ffi::{CStr, c_void};
+use std::sync::OnceLock;
+
+use libloading::Library;
+
+use crate::code;
+
+#[cfg(windows)]
+const DRIVER: &str = "nvcuda.dll";
+#[cfg(not(windows))]
+const DRIVER: &str = "libcuda.so.1";
+
+// Never closed: a module that unloads while another thread is inside it cannot be made safe.
+static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
+
+pub(crate) fn library() -> Option<&'static Library> {
+    // SAFETY: the driver's library is made to be loaded by any process; its initialisers have no
+    // preconditions.
+    LIBRARY.get_or_init(|| unsafe { Library::new(DRIVER).ok() }).as_ref()
+}
+
+/// The address of `name` in the driver, or the code that says why there is none.
+pub(crate) fn address(name: &CStr) -> Result<*const c_void, u32> {
+    let library = library().ok_or(code::NO_DEVICE)?;
+    // SAFETY: the symbol is only read as an address here; callers state its type.
+    let symbol = unsafe { library.get::<*const c_void>(name.to_bytes_with_nul()) };
+    symbol.map(|symbol| *symbol).map_err(|_| code::NOT_FOUND)
+}
+
+/// An address looked up once. `Err` holds the code to answer with instead of a call.
+pub(crate) struct Slot(OnceLock<Result<usize, u32>>);
+
+impl Slot {
+    pub(crate) const fn new() -> Self {
+        Slot(OnceLock::new())
+    }
+
+    pub(crate) fn get(&self, name: &CStr) -> Result<*const c_void, u32> {
+        self.0
+            .get_or_init(|| address(name).map(|address| address as usize))
+            .map(|address| address as *const c_void)
+    }
+}
+
+// One row is one function: its symbol, its arguments, its call into the driver. The constant is not used; it
+// fails to compile when a row's arguments differ from those in `cust_raw`'s declaration.
+macro_rules! entry_points {
+    ($($name:ident($($argument:ident: $Type:ty),* $(,)?);)*) => {
+        $(
+            #[doc = concat!("Forwards to the driver's `", stringify!($name), "`.")]
+            ///
+            /// # Safety
+            /// As the driver's own documentation says.
+            #[unsafe(no_mangle)]
+            #[allow(non_snake_case, clippy::too_many_arguments)]
+            pub(crate) unsafe extern "C" fn $name($($argument: $Type),*) -> u32 {
+                static SLOT: $crate::forward::Slot = $crate::forward::Slot::new();
+                const NAME: &core::ffi::CStr = $crate::forward::c_name(concat!(stringify!($name), "\0"));
+                if let Some(code) = $crate::fault::next() {
+                    return code;
+                }
+                match SLOT.get(NAME) {
+                    // SAFETY: the address is that of the driver's function of this name, whose arguments are
+                    // these; the caller vouches for their values.
+                    Ok(address) => unsafe {
+                        let function: unsafe extern "C" fn($($Type),*) -> u32 = core::mem::transmute(address);
+                        $crate::code::known(function($($argument),*))
+                    },
+                    Err(code) => code,
+                }
+            }
+
+            const _: unsafe extern "C" fn($($Type),*) -> cust_raw::CUresult = cust_raw::$name;
+        )*
+
+        /// Every forwarded name.
+        #[cfg(test)]
+        pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+pub(crate) use entry_points;
+
+/// A name that ends in its only NUL, as a C string.
+pub(crate) const fn c_name(name: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(name.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => panic!("the name ends in NUL"),
+    }
+}

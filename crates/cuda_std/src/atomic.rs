@@ -12,3 +12,15 @@ use crate::sys;
 pub unsafe fn fetch_add_u32(p: *mut u32, value: u32) -> u32 {
     sys::global_fetch_add_u32(p, value)
 }
+
+/// Raises `*p` to `value` atomically if it is less and returns what it was; no ordering of other accesses.
+///
+/// # Safety
+/// As [`fetch_add_u32`].
+///
+/// # PTX
+/// `atom.relaxed.gpu.global.max.u32`
+#[inline(always)]
+pub unsafe fn fetch_max_u32(p: *mut u32, value: u32) -> u32 {
+    sys::global_fetch_max_u32(p, value)
+}

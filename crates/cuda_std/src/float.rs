@@ -11,7 +11,7 @@ pub struct F16(pub u16);
 pub struct BF16(pub u16);
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
-pub use device::{Scalar, fma};
+pub use device::{Scalar, fma, sqrt};
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod device {
@@ -25,6 +25,15 @@ mod device {
     #[inline(always)]
     pub fn fma(a: f32, b: f32, c: f32) -> f32 {
         sys::fma_f32(a, b, c)
+    }
+
+    /// The square root, correctly rounded.
+    ///
+    /// # PTX
+    /// `sqrt.rn.f32`
+    #[inline(always)]
+    pub fn sqrt(value: f32) -> f32 {
+        sys::sqrt_f32(value)
     }
 
     /// A type that points may have in device memory.

@@ -22,6 +22,23 @@
 // A device function is unsafe as a whole: each states its contract once, under `# Safety`.
 #![allow(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+/// Repeats a block with a constant in place of a loop variable.
+///
+/// Arrays must live in registers, which have no addresses: an index has to be a constant before LLVM looks,
+/// and a `while` loop is unrolled only if LLVM thinks it worth it.
+///
+/// ```
+/// let mut sum = 0;
+/// cuda_std::unroll!(I in [0, 1, 2, 3] => { sum += I });
+/// assert_eq!(sum, 6);
+/// ```
+#[macro_export]
+macro_rules! unroll {
+    ($i:ident in [$($value:literal),* $(,)?] => $body:block) => {
+        { $( { const $i: usize = $value; $body } )* }
+    };
+}
+
 pub mod float;
 pub mod shared;
 
@@ -39,7 +56,7 @@ pub mod ptr;
 pub mod thread;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 pub mod warp;
-#[cfg(target_arch = "nvptx64")]
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
 pub mod wgmma;
 
 #[cfg(target_arch = "nvptx64")]
@@ -52,5 +69,5 @@ pub(crate) mod sys;
 #[cfg(all(not(target_arch = "nvptx64"), feature = "simt"))]
 pub mod simt {
     //! Running kernels on the host: one fiber for each GPU thread.
-    pub use crate::sys::{Launch, LaunchError, Schedule, launch};
+    pub use crate::sys::{Launch, LaunchError, Position, Schedule, launch};
 }

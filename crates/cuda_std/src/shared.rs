@@ -16,16 +16,19 @@ pub struct Layout {
 
 impl Layout {
     /// An empty layout.
+    #[inline]
     pub const fn new() -> Self {
         Layout { bytes: 0 }
     }
 
     /// Places `len` values of `T`, aligned to 16 bytes so that vector accesses are allowed.
+    #[inline]
     pub const fn array<T>(&mut self, len: u32) -> Slot<T> {
         self.aligned_array(len, 16)
     }
 
     /// Places `len` values of `T` at a multiple of `align` bytes, a power of two up to 1024.
+    #[inline]
     pub const fn aligned_array<T>(&mut self, len: u32, align: u32) -> Slot<T> {
         assert!(align.is_power_of_two() && align <= 1024);
         let offset = self.bytes.next_multiple_of(align);
@@ -34,6 +37,7 @@ impl Layout {
     }
 
     /// Bytes in use.
+    #[inline]
     pub const fn bytes(&self) -> u32 {
         self.bytes
     }
@@ -51,6 +55,7 @@ pub struct Slot<T> {
 
 impl<T> Slot<T> {
     /// Bytes in the slot.
+    #[inline]
     pub const fn bytes(&self) -> u32 {
         self.len * size_of::<T>() as u32
     }
@@ -131,6 +136,12 @@ mod device {
     }
 
     impl<T> Shared<T> {
+        /// The value at an address in the shared window, in bytes.
+        #[inline(always)]
+        pub fn of(address: u32) -> Self {
+            Shared { address, _type: PhantomData }
+        }
+
         /// The address in the shared window, in bytes.
         #[inline(always)]
         pub fn address(self) -> u32 {

@@ -66,3 +66,21 @@ pub unsafe fn sync_threads() {
 pub unsafe fn device_fence() {
     sys::device_fence()
 }
+
+/// `a / b` for a `b` that is not 0: Rust's own division has a panicking path, which a kernel cannot have.
+///
+/// # Safety
+/// `b` must not be 0.
+#[inline(always)]
+pub unsafe fn div(a: u32, b: u32) -> u32 {
+    a.checked_div(b).unwrap_unchecked()
+}
+
+/// [`div`] of 64-bit values.
+///
+/// # Safety
+/// `b` must not be 0.
+#[inline(always)]
+pub unsafe fn div_u64(a: u64, b: u64) -> u64 {
+    a.checked_div(b).unwrap_unchecked()
+}

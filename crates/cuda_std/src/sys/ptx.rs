@@ -149,6 +149,10 @@ pub(crate) unsafe fn global_fetch_add_u32(p: *mut u32, v: u32) -> u32 {
     core::sync::atomic::AtomicU32::from_ptr(p).fetch_add(v, core::sync::atomic::Ordering::Relaxed)
 }
 #[inline(always)]
+pub(crate) unsafe fn global_fetch_max_u32(p: *mut u32, v: u32) -> u32 {
+    core::sync::atomic::AtomicU32::from_ptr(p).fetch_max(v, core::sync::atomic::Ordering::Relaxed)
+}
+#[inline(always)]
 pub(crate) unsafe fn device_fence() {
     asm!("fence.acq_rel.gpu;", options(nostack));
 }
@@ -159,6 +163,14 @@ pub(crate) fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
     unsafe {
         asm!("fma.rn.f32 {0}, {1}, {2}, {3};", out(reg32) r, in(reg32) a, in(reg32) b, in(reg32) c,
             options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
+pub(crate) fn sqrt_f32(v: f32) -> f32 {
+    let r: f32;
+    unsafe {
+        asm!("sqrt.rn.f32 {0}, {1};", out(reg32) r, in(reg32) v, options(pure, nomem, nostack, preserves_flags))
     };
     r
 }
@@ -185,4 +197,57 @@ pub(crate) fn f32_to_bf16(v: f32) -> u16 {
         asm!("cvt.rn.bf16.f32 {0}, {1};", out(reg16) r, in(reg32) v, options(pure, nomem, nostack, preserves_flags))
     };
     r
+}
+
+// A copy is no convergent operation; the memory clobber keeps its order with loads, stores and waits.
+#[inline(always)]
+pub(crate) unsafe fn cp_async_cg_16(dst: u32, src: *const u32) {
+    asm!("cp.async.cg.shared.global [{0}], [{1}], 16;", in(reg32) dst, in(reg64) src, options(nostack));
+}
+#[inline(always)]
+pub(crate) unsafe fn cp_async_commit_group() {
+    asm!("cp.async.commit_group;", options(nostack));
+}
+#[inline(always)]
+pub(crate) unsafe fn cp_async_wait_group<const N: u32>() {
+    asm!("cp.async.wait_group {0};", const N, options(nostack));
+}
+
+// Convergent for the hardware but not for LLVM, so each follows a convergent intrinsic, which pins it. None
+// is `pure`: without a side effect LLVM could still move it away from there.
+#[inline(always)]
+pub(crate) unsafe fn ldmatrix_x4(row: u32) -> [u32; 4] {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    llvm_sync_warp(u32::MAX);
+    asm!("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{{0}, {1}, {2}, {3}}}, [{4}];", out(reg32) a, out(reg32) b,
+        out(reg32) c, out(reg32) d, in(reg32) row, options(nostack, readonly));
+    [a, b, c, d]
+}
+#[inline(always)]
+pub(crate) unsafe fn ldmatrix_x4_trans(row: u32) -> [u32; 4] {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    llvm_sync_warp(u32::MAX);
+    asm!("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {{{0}, {1}, {2}, {3}}}, [{4}];", out(reg32) a,
+        out(reg32) b, out(reg32) c, out(reg32) d, in(reg32) row, options(nostack, readonly));
+    [a, b, c, d]
+}
+#[inline(always)]
+pub(crate) unsafe fn mma_m16n8k16_f32_f16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+    let [mut d0, mut d1, mut d2, mut d3] = c;
+    llvm_sync_warp(u32::MAX);
+    asm!("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {{{0}, {1}, {2}, {3}}}, {{{4}, {5}, {6}, {7}}}, \
+        {{{8}, {9}}}, {{{0}, {1}, {2}, {3}}};", inout(reg32) d0, inout(reg32) d1, inout(reg32) d2,
+        inout(reg32) d3, in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg32) b[0],
+        in(reg32) b[1], options(nostack, nomem));
+    [d0, d1, d2, d3]
+}
+#[inline(always)]
+pub(crate) unsafe fn mma_m16n8k16_f32_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+    let [mut d0, mut d1, mut d2, mut d3] = c;
+    llvm_sync_warp(u32::MAX);
+    asm!("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {{{0}, {1}, {2}, {3}}}, {{{4}, {5}, {6}, {7}}}, \
+        {{{8}, {9}}}, {{{0}, {1}, {2}, {3}}};", inout(reg32) d0, inout(reg32) d1, inout(reg32) d2,
+        inout(reg32) d3, in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg32) b[0],
+        in(reg32) b[1], options(nostack, nomem));
+    [d0, d1, d2, d3]
 }

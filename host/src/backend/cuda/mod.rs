@@ -1,40 +1,105 @@
-//! The CUDA backend.
-use super::{Assignment, DeviceInfo, LloydOptions, LloydOutcome};
-use crate::element::Element;
-use crate::error::{Error, Result};
-use crate::params::Backend;
-use crate::points::Problem;
+//! The CUDA backend: Lloyd's iterations on one GPU.
+//!
+//! An iteration is a fixed sequence of launches with nothing for the host to decide: labels, sort, sums, means,
+//! convergence. A problem of a batch that has converged stops costing work, and the host looks only
+//! every few iterations.
+mod device;
+mod hopper;
+mod lloyd;
+mod memory;
 
-#[derive(Clone, Debug)]
-pub(crate) struct Device {}
-impl Device {
-    pub(crate) fn open(ordinal: u32) -> Result<Self> {
-        let backend = Backend::Cuda { ordinal };
-        Err(Error::BackendUnavailable { backend, reason: "being written".into() })
+pub(crate) use device::Device;
+
+use super::{Assignment, LloydOptions, LloydOutcome};
+use crate::element::{DType, Element, Float};
+use crate::error::{Error, Result};
+use crate::points::Problem;
+use half::{bf16, f16};
+use kernels_gpu::kernels::PointType;
+use std::borrow::Cow;
+
+/// A type of points that the kernels take.
+trait GpuElement: Element<Centroid = f32> {
+    /// The same type in kernels.
+    type Device: PointType;
+    /// A centroid coordinate in the points' type.
+    fn from_centroid(value: f32) -> Self;
+    /// Hopper's assignment with `steps` products over the features; `None` where the tensor cores do not take
+    /// the type or there is no such entry.
+    fn hopper(steps: u32) -> Option<hopper::Launch>;
+}
+impl GpuElement for f32 {
+    type Device = f32;
+    fn from_centroid(value: f32) -> Self {
+        value
     }
-    pub(crate) fn ordinal(&self) -> u32 {
-        0
-    }
-    pub(crate) fn name(&self) -> &str {
-        ""
-    }
-    pub(crate) fn list() -> Vec<DeviceInfo> {
-        Vec::new()
+    fn hopper(_steps: u32) -> Option<hopper::Launch> {
+        None
     }
 }
+impl GpuElement for f16 {
+    type Device = cuda_std::float::F16;
+    fn from_centroid(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+    fn hopper(steps: u32) -> Option<hopper::Launch> {
+        hopper::of_type::<cuda_std::float::F16>(steps)
+    }
+}
+impl GpuElement for bf16 {
+    type Device = cuda_std::float::BF16;
+    fn from_centroid(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+    fn hopper(steps: u32) -> Option<hopper::Launch> {
+        hopper::of_type::<cuda_std::float::BF16>(steps)
+    }
+}
+
 pub(crate) fn fit<T: Element>(
-    _device: &Device,
-    _problem: &Problem<'_, T>,
-    _centroids: Vec<T::Centroid>,
-    _options: &LloydOptions,
+    device: &Device,
+    problem: &Problem<'_, T>,
+    centroids: Vec<T::Centroid>,
+    options: &LloydOptions,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    todo!()
+    let centroids: Vec<f32> = centroids.into_iter().map(|c| c.to_f64() as f32).collect();
+    let outcome = match T::DTYPE {
+        DType::F32 => lloyd::fit(device, &cast::<T, f32>(problem), &centroids, options)?,
+        DType::F16 => lloyd::fit(device, &cast::<T, f16>(problem), &centroids, options)?,
+        DType::BF16 => lloyd::fit(device, &cast::<T, bf16>(problem), &centroids, options)?,
+        DType::F64 => return Err(no_f64(device)),
+    };
+    let centroids = outcome.centroids.into_iter().map(|c| Float::from_f64(f64::from(c))).collect();
+    Ok(LloydOutcome { centroids, labels: outcome.labels, problems: outcome.problems })
 }
+
 pub(crate) fn assign<T: Element>(
-    _device: &Device,
-    _problem: &Problem<'_, T>,
-    _centroids: &[T::Centroid],
-    _k: usize,
+    device: &Device,
+    problem: &Problem<'_, T>,
+    centroids: &[T::Centroid],
+    k: usize,
 ) -> Result<Assignment> {
-    todo!()
+    let centroids: Vec<f32> = centroids.iter().map(|c| c.to_f64() as f32).collect();
+    match T::DTYPE {
+        DType::F32 => lloyd::assign(device, &cast::<T, f32>(problem), &centroids, k),
+        DType::F16 => lloyd::assign(device, &cast::<T, f16>(problem), &centroids, k),
+        DType::BF16 => lloyd::assign(device, &cast::<T, bf16>(problem), &centroids, k),
+        DType::F64 => Err(no_f64(device)),
+    }
+}
+
+/// The same points under the name of their own type, which `T::DTYPE` has just told.
+fn cast<'a, T: Element, U: Element>(problem: &'a Problem<'_, T>) -> Problem<'a, U> {
+    Problem {
+        points: Cow::Borrowed(bytemuck::cast_slice(&problem.points)),
+        batch: problem.batch,
+        n: problem.n,
+        d: problem.d,
+    }
+}
+
+/// `Engine::select` refuses this before; said again for whoever calls past it.
+fn no_f64(device: &Device) -> Error {
+    let backend = crate::Backend::Cuda { ordinal: device.ordinal() };
+    Error::BackendUnavailable { backend, reason: "f64 points run on the CPU".into() }
 }

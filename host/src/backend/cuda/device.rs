@@ -1,0 +1,275 @@
+//! A GPU: its context, its loaded kernels, and how they are launched.
+use crate::backend::DeviceInfo;
+use crate::error::{Error, Result};
+use crate::params::Backend;
+use cust::context::{Context, CurrentContext};
+use cust::device::DeviceAttribute;
+use cust::error::CudaError;
+use cust::module::Module;
+use cust::stream::{Stream, StreamFlags};
+use cust::sys::{self, CUfunction, cudaError_enum as CUresult};
+use kernels_gpu::kernels::Kernel;
+use kernels_gpu::spec::KernelSpec;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::memory::Arena;
+
+/// An opened GPU. Cheap to clone; all clones share one context and one set of loaded kernels.
+#[derive(Clone)]
+pub(crate) struct Device(Arc<Inner>);
+
+struct Inner {
+    ordinal: u32,
+    name: String,
+    /// `sm_90a` kernels run here.
+    hopper: bool,
+    multiprocessors: u32,
+    functions: Mutex<HashMap<&'static str, LoadedKernel>>,
+    arenas: Mutex<Vec<Arena>>,
+    // Dropped last: modules and buffers need their context.
+    context: Context,
+}
+
+/// A kernel's function; the module keeps it alive.
+struct LoadedKernel {
+    function: CUfunction,
+    _module: Arc<Module>,
+}
+
+// SAFETY: a CUfunction and a CUmodule are handles that the driver lets any thread use, and the driver
+// serialises what needs it.
+unsafe impl Send for LoadedKernel {}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("ordinal", &self.0.ordinal).field("name", &self.0.name).finish()
+    }
+}
+
+/// A poisoned lock only says that another thread panicked; the maps behind it are valid at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Names what was being done when the driver refused.
+pub(super) fn failed(call: impl Into<String>, code: CudaError) -> Error {
+    Error::Cuda { call: call.into(), code: format!("{code} ({code:?})") }
+}
+
+/// Checks a call of the driver that `cust` does not wrap.
+pub(super) fn check(call: &'static str, code: CUresult) -> Result<()> {
+    if code == CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    // The names of the driver's codes are what a user can look up.
+    let mut name = std::ptr::null();
+    // SAFETY: `name` is a valid place for a pointer to a static string.
+    let known = unsafe { sys::cuGetErrorName(code, &mut name) };
+    let code = if known == CUresult::CUDA_SUCCESS && !name.is_null() {
+        // SAFETY: the driver gives a NUL-terminated string that lives as long as the process.
+        unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy().into_owned()
+    } else {
+        format!("code {}", code as u32)
+    };
+    Err(Error::Cuda { call: call.into(), code })
+}
+
+impl Device {
+    /// The GPU `ordinal`, opened once for the process, as the driver's own primary context is: opening
+    /// costs a large part of a second, and a second fit should not pay it again.
+    pub(crate) fn open(ordinal: u32) -> Result<Self> {
+        static OPENED: OnceLock<Mutex<HashMap<u32, Device>>> = OnceLock::new();
+        let mut opened = lock(OPENED.get_or_init(Mutex::default));
+        if let Some(device) = opened.get(&ordinal) {
+            return Ok(device.clone());
+        }
+        let device = Self::create(ordinal)?;
+        opened.insert(ordinal, device.clone());
+        Ok(device)
+    }
+
+    fn create(ordinal: u32) -> Result<Self> {
+        let unavailable =
+            |reason: String| Error::BackendUnavailable { backend: Backend::Cuda { ordinal }, reason };
+        if !libcuda::available() {
+            return Err(unavailable("no NVIDIA driver was found on this machine".into()));
+        }
+        let refused = |code: CudaError| unavailable(format!("the NVIDIA driver says: {code} ({code:?})"));
+        cust::init(cust::CudaFlags::empty()).map_err(refused)?;
+        let count = cust::device::Device::num_devices().map_err(refused)?;
+        if ordinal >= count {
+            return Err(unavailable(format!("the driver shows {count} device(s), counted from 0")));
+        }
+        let device = cust::device::Device::get_device(ordinal).map_err(refused)?;
+        let attribute = |which| device.get_attribute(which).map_err(refused);
+        let major = attribute(DeviceAttribute::ComputeCapabilityMajor)?;
+        let minor = attribute(DeviceAttribute::ComputeCapabilityMinor)?;
+        if major < 8 {
+            let name = device.name().map_err(refused)?;
+            return Err(unavailable(format!(
+                "{name} has compute capability {major}.{minor}; the kernels need 8.0 or later"
+            )));
+        }
+        let context = Context::new(device).map_err(refused)?;
+        Ok(Device(Arc::new(Inner {
+            ordinal,
+            name: device.name().map_err(refused)?,
+            hopper: (major, minor) == (9, 0),
+            multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)? as u32,
+            functions: Mutex::default(),
+            arenas: Mutex::default(),
+            context,
+        })))
+    }
+
+    /// Every GPU that the driver shows.
+    pub(crate) fn list() -> Vec<DeviceInfo> {
+        if !libcuda::available() || cust::init(cust::CudaFlags::empty()).is_err() {
+            return Vec::new();
+        }
+        let count = cust::device::Device::num_devices().unwrap_or(0);
+        (0..count)
+            .filter_map(|ordinal| {
+                let device = cust::device::Device::get_device(ordinal).ok()?;
+                Some(DeviceInfo {
+                    backend: Backend::Cuda { ordinal },
+                    name: device.name().ok()?,
+                    memory_bytes: device.total_memory().ok()? as u64,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn ordinal(&self) -> u32 {
+        self.0.ordinal
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Streaming multiprocessors: what a persistent grid is sized by.
+    pub(super) fn multiprocessors(&self) -> u32 {
+        self.0.multiprocessors
+    }
+
+    /// Whether kernels with Hopper's own instructions run here.
+    pub(super) fn is_hopper(&self) -> bool {
+        self.0.hopper
+    }
+
+    /// Makes the context current for this thread, which every call of the driver needs.
+    pub(super) fn enter(&self) -> Result<()> {
+        CurrentContext::set_current(&self.0.context)
+            .map_err(|code| failed("making the context current", code))
+    }
+
+    /// A stream of its own, so that fits on several threads do not wait for each other.
+    pub(super) fn stream(&self) -> Result<Stream> {
+        Stream::new(StreamFlags::NON_BLOCKING, None).map_err(|code| failed("creating a stream", code))
+    }
+
+    /// Device memory of at least `bytes`, from an earlier call when one left enough.
+    pub(super) fn arena(&self, bytes: usize) -> Result<Arena> {
+        let mut arenas = lock(&self.0.arenas);
+        if let Some(at) = arenas.iter().position(|arena| arena.bytes() >= bytes) {
+            return Ok(arenas.swap_remove(at));
+        }
+        // What is too small now would only take the room of what is needed.
+        arenas.clear();
+        drop(arenas);
+        Arena::new(bytes)
+    }
+
+    /// Gives memory back for a later call.
+    pub(super) fn keep(&self, arena: Arena) {
+        /// Keeping more would surprise whoever shares the GPU.
+        const KEPT_BYTES: usize = 1 << 30;
+        if arena.bytes() <= KEPT_BYTES {
+            lock(&self.0.arenas).push(arena);
+        }
+    }
+
+    /// Loads the kernels that are not loaded yet, as one module: the driver compiles only these.
+    pub(super) fn load(&self, kernels: &[KernelSpec]) -> Result<()> {
+        let mut functions = lock(&self.0.functions);
+        let missing: Vec<&KernelSpec> =
+            kernels.iter().filter(|spec| !functions.contains_key(spec.name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let source = if self.0.hopper { kernels_gpu::PTX_SM_90A } else { kernels_gpu::PTX_SM_80 };
+        let names: Vec<&str> = missing.iter().map(|spec| spec.name).collect();
+        let ptx = kernels_gpu::ptx_of(source, &names).ok_or_else(|| Error::Cuda {
+            call: format!("finding the kernels {names:?}"),
+            code: "not in the shipped PTX".into(),
+        })?;
+        let module = Module::from_ptx(ptx, &[]).map_err(|code| failed("loading the kernels", code))?;
+        let module = Arc::new(module);
+        for spec in missing {
+            let loaded = module
+                .get_function(spec.name)
+                .map_err(|code| failed(format!("finding the kernel {}", spec.name), code))?;
+            let function = loaded.to_raw();
+            if spec.shared_bytes > 48 << 10 {
+                let attribute =
+                    sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                // SAFETY: `function` is a function of the module just loaded.
+                let code = unsafe { sys::cuFuncSetAttribute(function, attribute, spec.shared_bytes as i32) };
+                check("cuFuncSetAttribute", code)?;
+            }
+            functions.insert(spec.name, LoadedKernel { function, _module: module.clone() });
+        }
+        Ok(())
+    }
+
+    /// Launches `kernel` with one block an item, on `stream`.
+    ///
+    /// # Safety
+    /// The pointers in `kernel` must be device memory of the sizes that its parameters say, and stay so
+    /// until the stream has passed the launch.
+    pub(super) unsafe fn launch<K: Kernel>(&self, stream: &Stream, kernel: &K) -> Result<()> {
+        /// The largest grid that CUDA takes; a kernel loops over the items beyond it.
+        const MAX_BLOCKS: u64 = i32::MAX as u64;
+        // SAFETY: as this function's.
+        unsafe { self.launch_grid(stream, kernel, kernel.blocks().min(MAX_BLOCKS) as u32) }
+    }
+
+    /// Launches `kernel` with `blocks` blocks.
+    ///
+    /// # Safety
+    /// As [`Device::launch`].
+    pub(super) unsafe fn launch_grid<K: Kernel>(
+        &self,
+        stream: &Stream,
+        kernel: &K,
+        blocks: u32,
+    ) -> Result<()> {
+        self.load(&[K::SPEC])?;
+        let function = match lock(&self.0.functions).get(K::SPEC.name) {
+            Some(loaded) => loaded.function,
+            None => return Err(failed("finding a kernel just loaded", CudaError::NotFound)),
+        };
+        kernel.with_addresses(|addresses| {
+            // SAFETY: the addresses are those of the kernel's own arguments, in its order, by construction
+            // of `Kernel`; the rest is this function's contract.
+            let code = unsafe {
+                sys::cuLaunchKernel(
+                    function,
+                    blocks,
+                    1,
+                    1,
+                    K::SPEC.threads,
+                    1,
+                    1,
+                    K::SPEC.shared_bytes,
+                    stream.as_inner(),
+                    addresses.as_mut_ptr(),
+                    std::ptr::null_mut(),
+                )
+            };
+            check(K::SPEC.name, code)
+        })
+    }
+}

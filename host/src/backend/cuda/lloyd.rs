@@ -1,0 +1,550 @@
+//! The iterations.
+use super::GpuElement;
+use super::device::Device;
+use super::hopper;
+use super::memory::{Arena, Place, Plan};
+use crate::backend::{Assignment, LloydOptions, LloydOutcome};
+use crate::error::{Error, Result};
+use crate::model::{BatchSummary, IterationStats};
+use crate::points::Problem;
+use bytemuck::{Pod, Zeroable};
+use cust::stream::Stream;
+use kernels_gpu::kernels::*;
+use kernels_gpu::spec::*;
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+/// [`LoopState`] as bytes; the kernels' crate is free of dependencies.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct State(LoopState);
+// SAFETY: four u32, any bits of which are valid, without padding.
+unsafe impl Zeroable for State {}
+// SAFETY: as above.
+unsafe impl Pod for State {}
+
+/// [`IterationRecord`] as bytes.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Record(IterationRecord);
+// SAFETY: two f64 and two u32, any bits of which are valid, without padding.
+unsafe impl Zeroable for Record {}
+// SAFETY: as above.
+unsafe impl Pod for Record {}
+
+/// Iterations between two looks of the host.
+const WINDOW: usize = 8;
+
+/// The arrays of one call, in device memory.
+struct Places<T> {
+    points: Place<T>,
+    labels: Place<u32>,
+    /// Master centroids, f32.
+    centroids: Place<f32>,
+    /// The centroids in the points' type, which distances are taken to.
+    rounded: Place<T>,
+    /// State of each problem, and the same for a pass over all problems whatever their state.
+    states: Place<State>,
+    open: Place<State>,
+    tile_cost: Place<f64>,
+    tile_changed: Place<u32>,
+    partial: Place<f64>,
+    hopper: Option<hopper::Places<T>>,
+    update: Option<UpdatePlaces>,
+}
+
+/// What only a fit needs.
+struct UpdatePlaces {
+    /// Row indices, sorted by label after the last pass; each pass reads one and writes the other.
+    orders: [Place<u32>; 2],
+    histogram: Place<u32>,
+    totals: Place<u32>,
+    starts: Place<u32>,
+    sums: Place<f32>,
+    heads: Place<f32>,
+    moves: Place<f64>,
+    thresholds: Place<f64>,
+    records: Place<Record>,
+    first: Place<f64>,
+    second: Place<f64>,
+}
+
+/// One call on one stream.
+struct Call<'a, T: GpuElement> {
+    device: &'a Device,
+    stream: Stream,
+    arena: Option<Arena>,
+    places: Places<T>,
+    shape: Shape,
+    panels: Panels,
+    /// The tensor-core entry that assigns, where there is one for this shape and device.
+    hopper: Option<hopper::Launch>,
+    /// The slot of the largest centroid norm that the next assignment uses.
+    slot: Cell<u32>,
+    /// Iterations of which records are kept between two looks.
+    window: usize,
+}
+
+impl<T: GpuElement> Drop for Call<'_, T> {
+    fn drop(&mut self) {
+        // The arena goes to another call: nothing of this one may still run.
+        let idle = self.stream.synchronize().is_ok();
+        if let Some(arena) = self.arena.take().filter(|_| idle) {
+            self.device.keep(arena);
+        }
+    }
+}
+
+pub(super) fn fit<T: GpuElement>(
+    device: &Device,
+    problem: &Problem<'_, T>,
+    centroids: &[f32],
+    options: &LloydOptions,
+) -> Result<LloydOutcome<f32>> {
+    device.enter()?;
+    let call = Call::new(device, problem, centroids, options.k, Some(options))?;
+    let (states, histories) = call.iterate(options)?;
+    // A problem that ended at a fixed point has its labels already; any other gets those of its last centroids.
+    if states.iter().any(|state| state.fixed_point == 0) {
+        call.assign_all()?;
+    }
+    let inertia = call.inertia()?;
+    let arena = call.arena()?;
+    let rounded = arena.download(&call.stream, call.places.rounded, centroids.len())?;
+    let labels = arena.download(&call.stream, call.places.labels, problem.batch * problem.n)?;
+    let problems = states.iter().zip(histories).zip(inertia).map(|((state, history), inertia)| {
+        BatchSummary { inertia, n_iter: state.n_iter as usize, converged: state.done != 0, history }
+    });
+    Ok(LloydOutcome {
+        centroids: rounded.into_iter().map(T::to_centroid).collect(),
+        labels,
+        problems: problems.collect(),
+    })
+}
+
+pub(super) fn assign<T: GpuElement>(
+    device: &Device,
+    problem: &Problem<'_, T>,
+    centroids: &[f32],
+    k: usize,
+) -> Result<Assignment> {
+    device.enter()?;
+    let call = Call::new(device, problem, centroids, k, None)?;
+    call.assign_all()?;
+    let inertia = call.inertia()?;
+    let labels = call.arena()?.download(&call.stream, call.places.labels, problem.batch * problem.n)?;
+    Ok(Assignment { labels, inertia })
+}
+
+impl<'a, T: GpuElement> Call<'a, T> {
+    fn new(
+        device: &'a Device,
+        problem: &Problem<'_, T>,
+        centroids: &[f32],
+        k: usize,
+        fit: Option<&LloydOptions>,
+    ) -> Result<Self> {
+        let shape = Shape::new(
+            small("batch", problem.batch)?,
+            small("n", problem.n)?,
+            small("k", k)?,
+            small("d", problem.d)?,
+            size_of::<T>() as u32,
+        );
+        let panels = Panels::of(shape.n, shape.k);
+        let (batch, n, d) = (problem.batch, problem.n, problem.d);
+        // Records of a window stay under 64 MiB however many problems there are.
+        let window = ((64 << 20) / size_of::<Record>() / batch).clamp(1, WINDOW);
+
+        let fast = device.is_hopper() && u32::try_from(batch * n).is_ok();
+        let hopper = T::hopper(hopper_steps(shape.d)).filter(|_| fast);
+        let mut plan = Plan::default();
+        let tiles = match hopper {
+            Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
+            None => AssignParams { shape }.blocks() as usize,
+        };
+        let places = Places {
+            points: plan.array(batch * n * shape.pitch as usize),
+            labels: plan.array(batch * n),
+            centroids: plan.array(batch * k * d),
+            rounded: plan.array(batch * k * d),
+            states: plan.array(batch),
+            open: plan.array(batch),
+            tile_cost: plan.array(tiles),
+            tile_changed: plan.array(tiles),
+            partial: plan.array(InertiaParams { shape }.blocks() as usize),
+            hopper: hopper.map(|_| hopper::Places::new(&mut plan, shape)),
+            update: fit.map(|options| {
+                let groups = batch * panels.count as usize;
+                let moments =
+                    if options.tol > 0.0 { MomentsParams::new(shape).blocks() as usize * d } else { 0 };
+                UpdatePlaces {
+                    orders: [plan.array(batch * n), plan.array(batch * n)],
+                    histogram: plan.array(groups * SORT_DIGITS as usize * panels.tiles() as usize),
+                    totals: plan.array(groups * SORT_DIGITS as usize),
+                    starts: plan.array(groups * (k + 1)),
+                    sums: plan.array(groups * k * d),
+                    heads: plan.array(groups * panels.stretches() as usize * d),
+                    moves: plan.array(batch * k),
+                    thresholds: plan.array(batch),
+                    records: plan.array(window * batch),
+                    first: plan.array(moments),
+                    second: plan.array(moments),
+                }
+            }),
+        };
+        let call = Call {
+            device,
+            stream: device.stream()?,
+            arena: Some(device.arena(plan.bytes())?),
+            places,
+            shape,
+            panels,
+            hopper,
+            slot: Cell::new(0),
+            window,
+        };
+        let arena = call.arena()?;
+        // One module for all that this call launches, so that the driver compiles it once.
+        let mut kernels = vec![<Inertia<T::Device> as Kernel>::SPEC];
+        kernels.extend(match hopper {
+            Some(entry) => vec![
+                entry.spec,
+                <Norms<T::Device> as Kernel>::SPEC,
+                <PackCentroids<T::Device> as Kernel>::SPEC,
+                <Settle<T::Device> as Kernel>::SPEC,
+            ],
+            None => vec![<Assign<T::Device> as Kernel>::SPEC],
+        });
+        if fit.is_some() {
+            kernels.extend([
+                SortHistogram::SPEC,
+                SortScan::SPEC,
+                SortScatter::SPEC,
+                SegmentStarts::SPEC,
+                <SegmentSums<T::Device> as Kernel>::SPEC,
+                <Finalise<T::Device> as Kernel>::SPEC,
+                Converge::SPEC,
+                <Moments<T::Device> as Kernel>::SPEC,
+            ]);
+        }
+        device.load(&kernels)?;
+
+        let rounded: Vec<T> = centroids.iter().map(|&c| T::from_centroid(c)).collect();
+        arena.upload_rows(&call.stream, call.places.points, &problem.points, d, shape.pitch as usize)?;
+        arena.upload(&call.stream, call.places.centroids, centroids)?;
+        arena.upload(&call.stream, call.places.rounded, &rounded)?;
+        arena.zero(&call.stream, call.places.states)?;
+        arena.zero(&call.stream, call.places.open)?;
+        call.norms()?;
+        Ok(call)
+    }
+
+    fn arena(&self) -> Result<&Arena> {
+        let gone = || Error::Cuda { call: "using device memory".into(), code: "already given back".into() };
+        self.arena.as_ref().ok_or_else(gone)
+    }
+
+    fn at<U>(&self, place: Place<U>) -> Result<*mut U> {
+        Ok(self.arena()?.at(place))
+    }
+
+    /// Iterations until every problem is done or `max_iter` is reached: each problem's last state and history.
+    fn iterate(&self, options: &LloydOptions) -> Result<(Vec<LoopState>, Vec<Vec<IterationStats>>)> {
+        let update = self.update()?;
+        let arena = self.arena()?;
+        let batch = self.shape.batch as usize;
+        arena.upload(&self.stream, update.thresholds, &self.thresholds(options.tol)?)?;
+        // No label is this one, so the first assignment changes all of them.
+        // SAFETY: the labels' place has that many 32-bit values.
+        let code = unsafe {
+            cust::sys::cuMemsetD32Async(
+                self.at(self.places.labels)? as u64,
+                u32::MAX,
+                batch * self.shape.n as usize,
+                self.stream.as_inner(),
+            )
+        };
+        super::device::check("cuMemsetD32Async", code)?;
+
+        let mut histories = vec![Vec::new(); batch];
+        let mut done = 0;
+        loop {
+            let window = self.window.min(options.max_iter - done);
+            for slot in 0..window {
+                self.iteration(done + slot, slot)?;
+            }
+            let states = arena.download(&self.stream, self.places.states, batch)?;
+            let records = arena.download(&self.stream, update.records, window * batch)?;
+            for (problem, (state, history)) in states.iter().zip(&mut histories).enumerate() {
+                for slot in 0..(state.0.n_iter as usize).saturating_sub(done) {
+                    let Record(record) = records[slot * batch + problem];
+                    history.push(IterationStats {
+                        inertia: record.cost,
+                        changed: record.changed.into(),
+                        shift: record.shift,
+                    });
+                }
+            }
+            done += window;
+            if done == options.max_iter || states.iter().all(|state| state.0.done != 0) {
+                return Ok((states.into_iter().map(|state| state.0).collect(), histories));
+            }
+        }
+    }
+
+    /// The launches of iteration `iteration`, whose record goes to `slot` of the window.
+    fn iteration(&self, iteration: usize, slot: usize) -> Result<()> {
+        let update = self.update()?;
+        let (shape, panels) = (self.shape, self.panels);
+        self.assign(self.places.states)?;
+        let sorted = self.sort(update)?;
+        self.sums(update, sorted)?;
+        let states = self.at(self.places.states)?.cast::<LoopState>();
+        let finalise = Finalise::<T::Device> {
+            sums: self.at(update.sums)?,
+            heads: self.at(update.heads)?,
+            starts: self.at(update.starts)?,
+            states,
+            centroids: self.at(self.places.centroids)?,
+            rounded: self.at(self.places.rounded)?.cast(),
+            moves: self.at(update.moves)?,
+            params: FinaliseParams { shape, panels },
+        };
+        let converge = Converge {
+            moves: self.at(update.moves)?,
+            tile_cost: self.at(self.places.tile_cost)?,
+            tile_changed: self.at(self.places.tile_changed)?,
+            thresholds: self.at(update.thresholds)?,
+            states,
+            records: self
+                .at(update.records)?
+                .cast::<IterationRecord>()
+                .wrapping_add(slot * shape.batch as usize),
+            params: ConvergeParams { shape, tiles: self.tiles(), iteration: iteration as u32 },
+        };
+        // SAFETY: every array lies in the arena with the length that `Call::new` gave it for this shape.
+        unsafe {
+            self.device.launch(&self.stream, &finalise)?;
+            self.device.launch(&self.stream, &converge)
+        }
+    }
+
+    /// Entries of the assignment's statistics for a problem.
+    fn tiles(&self) -> u32 {
+        match self.hopper {
+            Some(_) => HopperParams { shape: self.shape, slot: 0 }.tiles() * HOPPER_WARPS,
+            None => AssignParams { shape: self.shape }.tiles(),
+        }
+    }
+
+    /// `‖x‖²` of every point, where the assignment needs it.
+    fn norms(&self) -> Result<()> {
+        let Some(places) = &self.places.hopper else { return Ok(()) };
+        self.arena()?.zero(&self.stream, places.largest)?;
+        let kernel = Norms::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            norms: self.at(places.norms)?,
+            params: NormsParams { shape: self.shape },
+        };
+        // SAFETY: as in `iteration`.
+        unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
+    /// Labels of the problems that `states` has not done.
+    fn assign(&self, states: Place<State>) -> Result<()> {
+        if let (Some(entry), Some(places)) = (self.hopper, &self.places.hopper) {
+            return self.assign_hopper(entry, places, states);
+        }
+        let kernel = Assign::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            centroids: self.at(self.places.rounded)?.cast(),
+            states: self.at(states)?.cast(),
+            labels: self.at(self.places.labels)?,
+            tile_cost: self.at(self.places.tile_cost)?,
+            tile_changed: self.at(self.places.tile_changed)?,
+            params: AssignParams { shape: self.shape },
+        };
+        // SAFETY: as in `iteration`.
+        unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
+    /// [`Self::assign`] on tensor cores: pack the centroids, multiply, settle what is not sure.
+    fn assign_hopper(
+        &self,
+        entry: hopper::Launch,
+        places: &hopper::Places<T>,
+        states: Place<State>,
+    ) -> Result<()> {
+        /// Blocks of a multiprocessor that settle; few points need it, and how many the host does not know.
+        const SETTLE_BLOCKS: u32 = 4;
+        let shape = self.shape;
+        let slot = self.slot.get();
+        self.slot.set(1 - slot);
+        let states = self.at(states)?.cast::<LoopState>();
+        let (packed, biases) = (self.at(places.packed)?, self.at(places.biases)?);
+        let (largest, list_count) = (self.at(places.largest)?, self.at(places.list_count)?);
+        let [list_rows, list_first, list_second] =
+            [self.at(places.list_rows)?, self.at(places.list_first)?, self.at(places.list_second)?];
+        let (labels, changed) = (self.at(self.places.labels)?, self.at(self.places.tile_changed)?);
+        let pack = PackCentroids::<T::Device> {
+            centroids: self.at(self.places.rounded)?.cast(),
+            states,
+            packed: packed.cast(),
+            biases,
+            largest,
+            list_count,
+            params: PackParams { shape, slot },
+        };
+        let assign = hopper::Arguments {
+            points: self.at(self.places.points)?.cast(),
+            packed: packed.cast(),
+            biases,
+            norms: self.at(places.norms)?,
+            largest,
+            states,
+            labels,
+            cost: self.at(self.places.tile_cost)?,
+            changed,
+            list_count,
+            list_rows,
+            list_first,
+            list_second,
+            params: HopperParams { shape, slot },
+            operand: PhantomData,
+        };
+        let settle = Settle::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            centroids: self.at(self.places.rounded)?.cast(),
+            count: list_count,
+            rows: list_rows,
+            first: list_first,
+            second: list_second,
+            labels,
+            changed,
+            params: SettleParams { shape, blocks: SETTLE_BLOCKS * self.device.multiprocessors() },
+        };
+        // SAFETY: as in `iteration`.
+        unsafe {
+            self.device.launch(&self.stream, &pack)?;
+            (entry.launch)(self.device, &self.stream, assign)?;
+            self.device.launch(&self.stream, &settle)
+        }
+    }
+
+    /// Labels of every problem, whatever its state.
+    fn assign_all(&self) -> Result<()> {
+        self.assign(self.places.open)
+    }
+
+    /// Sorts the row indices of each panel by label and finds where each cluster begins.
+    fn sort(&self, update: &UpdatePlaces) -> Result<*const u32> {
+        let (shape, panels) = (self.shape, self.panels);
+        let labels = self.at(self.places.labels)?;
+        let states = self.at(self.places.states)?.cast::<LoopState>();
+        let histogram = self.at(update.histogram)?;
+        let totals = self.at(update.totals)?;
+        let [mut order, mut sorted] = [self.at(update.orders[0])?, self.at(update.orders[1])?];
+        for pass in 0..SortParams::passes(shape.k) {
+            let params = SortParams { shape, panels, pass };
+            let count = SortHistogram { labels, order, states, histogram, params };
+            let scan = ScanParams { groups: shape.batch * panels.count, tiles: panels.tiles() };
+            let scan = SortScan { histogram, totals, params: scan };
+            let scatter = SortScatter { labels, order, histogram, totals, states, sorted, params };
+            // SAFETY: as in `iteration`; `order` and `sorted` are two arrays.
+            unsafe {
+                self.device.launch(&self.stream, &count)?;
+                self.device.launch(&self.stream, &scan)?;
+                self.device.launch(&self.stream, &scatter)?;
+            }
+            (order, sorted) = (sorted, order);
+        }
+        let starts = self.at(update.starts)?;
+        let params = StartsParams { shape, panels };
+        let borders = SegmentStarts { labels, sorted: order, states, starts, params };
+        // SAFETY: as in `iteration`.
+        unsafe { self.device.launch(&self.stream, &borders)? };
+        Ok(order)
+    }
+
+    /// Partial sums of every cluster.
+    fn sums(&self, update: &UpdatePlaces, sorted: *const u32) -> Result<()> {
+        let kernel = SegmentSums::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            labels: self.at(self.places.labels)?,
+            sorted,
+            starts: self.at(update.starts)?,
+            states: self.at(self.places.states)?.cast(),
+            sums: self.at(update.sums)?,
+            heads: self.at(update.heads)?,
+            params: SumsParams::new(self.shape, self.panels, 16 / size_of::<T>() as u32),
+        };
+        // SAFETY: as in `iteration`; the pitch makes rows of whole vectors.
+        unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
+    /// `Σ (x − c)²` of each problem.
+    fn inertia(&self) -> Result<Vec<f64>> {
+        let params = InertiaParams { shape: self.shape };
+        let kernel = Inertia::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            centroids: self.at(self.places.rounded)?.cast(),
+            labels: self.at(self.places.labels)?,
+            partial: self.at(self.places.partial)?,
+            params,
+        };
+        // SAFETY: as in `iteration`; every label is under `k`, since an assignment wrote them all.
+        unsafe { self.device.launch(&self.stream, &kernel)? };
+        let partial = self.arena()?.download(&self.stream, self.places.partial, params.blocks() as usize)?;
+        Ok(partial.chunks(params.tiles() as usize).map(|tiles| tiles.iter().sum()).collect())
+    }
+
+    /// `tol` times the mean variance of the features, for each problem.
+    fn thresholds(&self, tol: f64) -> Result<Vec<f64>> {
+        let (batch, n, d) = (self.shape.batch as usize, self.shape.n as f64, self.shape.d as usize);
+        if tol == 0.0 {
+            return Ok(vec![0.0; batch]);
+        }
+        let update = self.update()?;
+        let params = MomentsParams::new(self.shape);
+        let kernel = Moments::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
+            first: self.at(update.first)?,
+            second: self.at(update.second)?,
+            params,
+        };
+        // SAFETY: as in `iteration`.
+        unsafe { self.device.launch(&self.stream, &kernel)? };
+        let len = params.blocks() as usize * d;
+        let first = self.arena()?.download(&self.stream, update.first, len)?;
+        let second = self.arena()?.download(&self.stream, update.second, len)?;
+        let of_problem = params.tiles as usize * d;
+        let variance = |first: &[f64], second: &[f64]| {
+            let of_feature = |feature: usize| {
+                let sum = |values: &[f64]| values.iter().skip(feature).step_by(d).sum::<f64>();
+                sum(second) / n - (sum(first) / n).powi(2)
+            };
+            (0..d).map(of_feature).sum::<f64>() / d as f64
+        };
+        Ok(first
+            .chunks(of_problem)
+            .zip(second.chunks(of_problem))
+            .map(|(a, b)| tol * variance(a, b))
+            .collect())
+    }
+
+    fn update(&self) -> Result<&UpdatePlaces> {
+        let missing =
+            || Error::Cuda { call: "updating centroids".into(), code: "planned without an update".into() };
+        self.places.update.as_ref().ok_or_else(missing)
+    }
+}
+
+/// Sizes are 32-bit on the device.
+fn small(argument: &'static str, value: usize) -> Result<u32> {
+    u32::try_from(value).map_err(|_| Error::InvalidArgument {
+        argument,
+        value: value.to_string(),
+        rule: "on a GPU it must be under 2^32",
+    })
+}

@@ -1,0 +1,320 @@
+//! Every entry point, one row each.
+//!
+//! A row names the entry and its argument struct, the generic body, the pointers, the parameter struct
+//! and the block. Pointers are top-level arguments because inside a by-value struct they would lose
+//! their address space; scalars travel in one small `#[repr(C)]` struct.
+
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod assign;
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+mod assign_hopper;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod converge;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod finalise;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod inertia;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod moments;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod norms;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod pack_centroids;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod segment_sums;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod settle;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod sort;
+
+use crate::spec::*;
+use cuda_std::float::{BF16, F16};
+
+/// An entry point with the arguments of one launch.
+#[cfg(not(target_arch = "nvptx64"))]
+pub trait Kernel: Copy {
+    /// What a launch must be like.
+    const SPEC: KernelSpec;
+    /// Items of this launch: blocks that have something to do.
+    fn blocks(&self) -> u64;
+    /// The arguments' addresses, in the entry's order, as `cuLaunchKernel` takes them.
+    fn with_addresses<R>(&self, launch: impl FnOnce(&mut [*mut core::ffi::c_void]) -> R) -> R;
+    /// Runs this thread's part; only inside `cuda_std::simt::launch`.
+    ///
+    /// # Safety
+    /// The pointers must be valid for the shapes in the parameters.
+    #[cfg(feature = "simt")]
+    unsafe fn run(self);
+}
+
+// `each`: kernels with one entry for each type of points; `plain`: kernels that do not see points. A row
+// gives the argument struct, the trait that a type of points has when the kernel has an entry for it, the
+// pointers, the parameter struct, the body, the block and the entries' names in PTX.
+macro_rules! kernels {
+    (
+        each {$(
+            $(#[$doc:meta])*
+            $Args:ident<$T:ident>: $Instance:ident $arguments:tt
+            = $body:path, $shape:expr, [$($entry:ident: $type:ty),*];
+        )*}
+        plain {$(
+            $(#[$plain_doc:meta])*
+            $PlainArgs:ident $plain_arguments:tt = $plain_body:path, $plain_shape:expr, $plain_entry:ident;
+        )*}
+        hopper {$(
+            $(#[$hopper_doc:meta])*
+            $HopperArgs:ident<$C:ident> $hopper_arguments:tt
+            = $hopper_body:path, [$($hopper_entry:ident: $operand:ty),*];
+        )*}
+    ) => {
+        $(
+            $(kernels!(@entry [target_arch = "nvptx64"] [type $T = $type;] $entry $body, $arguments);)*
+            kernels!(@arguments [$(#[$doc])*] [$Args<$T>] $arguments);
+            kernels!(@instance $Args $Instance);
+            kernels!(@kernel [<T: $Instance>] [$Args<T>] T::SPEC, [T::run], $arguments);
+            $(kernels!(@instance_of $Args $Instance $type, $shape, $entry, $body, $arguments);)*
+        )*
+        $(
+            kernels!(@entry [target_arch = "nvptx64"] [] $plain_entry $plain_body, $plain_arguments);
+            kernels!(@arguments [$(#[$plain_doc])*] [$PlainArgs] $plain_arguments);
+            #[cfg(not(target_arch = "nvptx64"))]
+            impl $PlainArgs { kernels!(@run Self, $plain_body, $plain_arguments); }
+            kernels!(@kernel [] [$PlainArgs] $plain_shape.named(stringify!($plain_entry)), [Self::run_body],
+                $plain_arguments);
+        )*
+
+        $(
+            $(kernels!(@entry [all(target_arch = "nvptx64", target_feature = "sm_90a")] [type $C = $operand;] $hopper_entry $hopper_body, $hopper_arguments);)*
+            kernels!(@arguments_hopper [$(#[$hopper_doc])*] [$HopperArgs<$C>] $hopper_arguments);
+            $(kernels!(@kernel_hopper [$HopperArgs<$operand>] hopper(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
+                $hopper_arguments);)*
+        )*
+
+        /// What every entry point needs.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub const ALL: &[KernelSpec] = &[
+            $($(<$type as $Instance>::SPEC,)*)*
+            $(<$PlainArgs as Kernel>::SPEC,)*
+            $($(<$HopperArgs<$operand> as Kernel>::SPEC,)*)*
+        ];
+
+        /// A type of points that every kernel has an entry for.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub trait PointType: $($Instance +)* 'static {}
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl<T: $($Instance +)* 'static> PointType for T {}
+    };
+
+    // The entry in PTX.
+    (@entry [$target:meta] [$($alias:tt)*] $entry:ident $body:path,
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg($target)]
+        const _: () = {
+            $($alias)*
+            #[unsafe(no_mangle)]
+            unsafe extern "ptx-kernel" fn $entry($($pointer: $pointee,)* $params: $Params) {
+                $body($($pointer,)* $params)
+            }
+        };
+    };
+
+    // The arguments of a launch.
+    (@arguments [$($doc:tt)*] [$Args:ident $(<$T:ident>)?]
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        $($doc)*
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[derive(Clone, Copy, Debug)]
+        #[allow(missing_docs)]
+        pub struct $Args $(<$T>)? { $(pub $pointer: $pointee,)* pub $params: $Params }
+    };
+
+    // The types of points that a kernel has entries for.
+    (@instance $Args:ident $Instance:ident) => {
+        #[doc = concat!("A type of points that [`", stringify!($Args), "`] has an entry for.")]
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub trait $Instance: Copy {
+            /// The entry.
+            const SPEC: KernelSpec;
+            /// See [`Kernel::run`].
+            ///
+            /// # Safety
+            /// As [`Kernel::run`].
+            #[cfg(feature = "simt")]
+            unsafe fn run(arguments: $Args<Self>);
+        }
+    };
+    (@instance_of $Args:ident $Instance:ident $type:ty, $shape:expr, $entry:ident, $body:path,
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl $Instance for $type {
+            const SPEC: KernelSpec = $shape.named(stringify!($entry));
+            #[cfg(feature = "simt")]
+            unsafe fn run(arguments: $Args<Self>) {
+                $body($(arguments.$pointer,)* arguments.$params)
+            }
+        }
+    };
+
+    (@arguments_hopper [$($doc:tt)*] [$Args:ident<$C:ident>]
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        $($doc)*
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[derive(Clone, Copy, Debug)]
+        #[allow(missing_docs)]
+        pub struct $Args<$C> {
+            $(pub $pointer: $pointee,)*
+            pub $params: $Params,
+            pub operand: core::marker::PhantomData<$C>,
+        }
+    };
+
+    // How the host launches it, and how the emulation runs it.
+    (@kernel [$($generics:tt)*] [$Args:ty] $spec:expr, [$run:path],
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl $($generics)* Kernel for $Args {
+            const SPEC: KernelSpec = $spec;
+            kernels!(@host $params, $($pointer),*);
+            #[cfg(feature = "simt")]
+            unsafe fn run(self) {
+                $run(self)
+            }
+        }
+    };
+    (@kernel_hopper [$Args:ty] $spec:expr,
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl Kernel for $Args {
+            const SPEC: KernelSpec = $spec;
+            kernels!(@host $params, $($pointer),*);
+            #[cfg(feature = "simt")]
+            unsafe fn run(self) {
+                // Hopper's own instructions have no emulation; a test that asks for one must fail.
+                unimplemented!("Hopper's kernels run on Hopper only")
+            }
+        }
+    };
+    (@host $params:ident, $($pointer:ident),*) => {
+        fn blocks(&self) -> u64 {
+            self.$params.blocks()
+        }
+        fn with_addresses<R>(&self, launch: impl FnOnce(&mut [*mut core::ffi::c_void]) -> R) -> R {
+            launch(&mut [
+                $((&raw const self.$pointer).cast_mut().cast(),)*
+                (&raw const self.$params).cast_mut().cast(),
+            ])
+        }
+    };
+    (@run $Args:ty, $body:path, ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(feature = "simt")]
+        unsafe fn run_body(arguments: $Args) {
+            $body($(arguments.$pointer,)* arguments.$params)
+        }
+    };
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+const ASSIGN: BlockShape = BlockShape::new(ASSIGN_THREADS).shared(AssignShared::new().bytes).blocks_per_sm(2);
+#[cfg(not(target_arch = "nvptx64"))]
+const HISTOGRAM: BlockShape = BlockShape::new(SORT_THREADS).shared(HistogramShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const SCAN: BlockShape = BlockShape::new(SORT_THREADS);
+#[cfg(not(target_arch = "nvptx64"))]
+const SCATTER: BlockShape = BlockShape::new(SORT_THREADS).shared(ScatterShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
+#[cfg(not(target_arch = "nvptx64"))]
+const CONVERGE: BlockShape = BlockShape::new(REDUCE_THREADS).shared(ConvergeShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const INERTIA: BlockShape = BlockShape::new(REDUCE_THREADS).shared(InertiaShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const fn hopper(steps: u32) -> BlockShape {
+    BlockShape::new(HOPPER_THREADS).shared(HopperShared::new(steps).bytes).hopper()
+}
+#[cfg(not(target_arch = "nvptx64"))]
+const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
+
+kernels! {
+    each {
+        /// Nearest centroid in plain f32 arithmetic, settled in f64 where that is in doubt.
+        Assign<T>: AssignInstance
+            (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
+             tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams)
+            = assign::assign, ASSIGN, [fk_assign_f32: f32, fk_assign_f16: F16, fk_assign_bf16: BF16];
+        /// Sums of sorted points.
+        SegmentSums<T>: SegmentSumsInstance
+            (points: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
+             states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
+            = segment_sums::segment_sums, UPDATE,
+            [fk_segment_sums_f32: f32, fk_segment_sums_f16: F16, fk_segment_sums_bf16: BF16];
+        /// Means and moves of the centroids.
+        Finalise<T>: FinaliseInstance
+            (sums: *const f32, heads: *const f32, starts: *const u32, states: *const LoopState,
+             centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
+            = finalise::finalise, UPDATE,
+            [fk_finalise_f32: f32, fk_finalise_f16: F16, fk_finalise_bf16: BF16];
+        /// Sum of squared distances of points to their centroids.
+        Inertia<T>: InertiaInstance
+            (points: *const T, centroids: *const T, labels: *const u32, partial: *mut f64;
+             params: InertiaParams)
+            = inertia::inertia, INERTIA, [fk_inertia_f32: f32, fk_inertia_f16: F16, fk_inertia_bf16: BF16];
+        /// Sums of features and of their squares, about the first row.
+        Moments<T>: MomentsInstance
+            (points: *const T, first: *mut f64, second: *mut f64; params: MomentsParams)
+            = moments::moments, MOMENTS, [fk_moments_f32: f32, fk_moments_f16: F16, fk_moments_bf16: BF16];
+        /// Squared norms of points.
+        Norms<T>: NormsInstance
+            (points: *const T, norms: *mut f32; params: NormsParams)
+            = norms::norms, UPDATE, [fk_norms_f32: f32, fk_norms_f16: F16, fk_norms_bf16: BF16];
+        /// Centroids in the order in which Hopper's assignment streams them.
+        PackCentroids<T>: PackCentroidsInstance
+            (centroids: *const T, states: *const LoopState, packed: *mut T, biases: *mut f32,
+             largest: *mut u32, list_count: *mut u32; params: PackParams)
+            = pack_centroids::pack_centroids, UPDATE,
+            [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
+        /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
+        Settle<T>: SettleInstance
+            (points: *const T, centroids: *const T, count: *const u32, rows: *const u32, first: *const u32,
+             second: *const u32, labels: *mut u32, changed: *mut u32; params: SettleParams)
+            = settle::settle, UPDATE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
+    }
+    plain {
+        /// Sort pass, first step: keys of each digit in each tile.
+        SortHistogram
+            (labels: *const u32, order: *const u32, states: *const LoopState, histogram: *mut u32;
+             params: SortParams)
+            = sort::histogram, HISTOGRAM, fk_sort_histogram;
+        /// Sort pass, second step: where the first key of each digit of each tile goes.
+        SortScan
+            (histogram: *mut u32, totals: *mut u32; params: ScanParams) = sort::scan, SCAN, fk_sort_scan;
+        /// Sort pass, third step: indices to their places.
+        SortScatter
+            (labels: *const u32, order: *const u32, histogram: *const u32, totals: *const u32,
+             states: *const LoopState, sorted: *mut u32; params: SortParams)
+            = sort::scatter, SCATTER, fk_sort_scatter;
+        /// Where each cluster begins in its panel's sorted order.
+        SegmentStarts
+            (labels: *const u32, sorted: *const u32, states: *const LoopState, starts: *mut u32;
+             params: StartsParams)
+            = sort::segment_starts, UPDATE, fk_segment_starts;
+        /// Whether each problem has converged.
+        Converge
+            (moves: *const f64, tile_cost: *const f64, tile_changed: *const u32, thresholds: *const f64,
+             states: *mut LoopState, records: *mut IterationRecord; params: ConvergeParams)
+            = converge::converge, CONVERGE, fk_converge;
+    }
+    hopper {
+        /// Nearest centroid of 16-bit points on Hopper's tensor cores.
+        AssignHopper<C>
+            (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32,
+             largest: *const u32, states: *const LoopState, labels: *mut u32, cost: *mut f64,
+             changed: *mut u32, list_count: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+             list_second: *mut u32; params: HopperParams)
+            = assign_hopper::assign_hopper::<C>, [
+                fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,
+                fk_assign_hopper_f16_s6: Tensor<F16, 6>, fk_assign_hopper_f16_s7: Tensor<F16, 7>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
+                fk_assign_hopper_bf16_s4: Tensor<BF16, 4>, fk_assign_hopper_bf16_s5: Tensor<BF16, 5>,
+                fk_assign_hopper_bf16_s6: Tensor<BF16, 6>, fk_assign_hopper_bf16_s7: Tensor<BF16, 7>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>
+            ];
+    }
+}

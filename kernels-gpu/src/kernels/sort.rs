@@ -1,0 +1,286 @@
+//! The sort of the sort-inverse update: a stable counting sort of ids, least digit first.
+//!
+//! ```text
+//! pass over a digit of SORT_BITS bits, each panel by itself:
+//!   histogram   tile -> keys of each digit                    [panel][digit][tile]
+//!   scan        digit -> exclusive sum over its tiles, total  [panel][digit]
+//!   scatter     row -> total of lower digits + earlier tiles + earlier in the tile
+//! ```
+//! Only row indices move, never points. Stable and without atomics on places, so the order within a cluster
+//! is the order of the rows: sums over it have the same bits on every run. Bytes of a pass: the ids twice,
+//! the order read and written.
+use crate::spec::*;
+use cuda_std::thread::*;
+use cuda_std::warp::*;
+
+const HISTOGRAM: HistogramShared = HistogramShared::new();
+const SCATTER: ScatterShared = ScatterShared::new();
+const WARPS: u32 = SORT_THREADS / WARP_SIZE;
+/// Keys of a warp in a tile.
+const PER_WARP: u32 = SORT_TILE / WARPS;
+
+/// A sort tile: which rows of which problem.
+#[derive(Clone, Copy)]
+struct Tile {
+    batch: u64,
+    /// Panel, counted over all problems.
+    group: u64,
+    /// The tile in its panel.
+    index: u32,
+    /// First row of the panel in its problem.
+    panel_first: u32,
+    /// First place of the tile in its panel.
+    first: u32,
+    /// Places of the panel.
+    len: u32,
+}
+
+impl Tile {
+    #[inline(always)]
+    unsafe fn of(item: u64, params: SortParams) -> Tile {
+        let tiles = params.panels.tiles();
+        let group = div_u64(item, tiles as u64);
+        let index = (item - group * tiles as u64) as u32;
+        let batch = div_u64(group, params.panels.count as u64);
+        let panel = (group - batch * params.panels.count as u64) as u32;
+        let panel_first = panel * params.panels.len;
+        let rest = params.shape.n - panel_first;
+        let len = if rest < params.panels.len { rest } else { params.panels.len };
+        Tile { batch, group, index, panel_first, first: index * SORT_TILE, len }
+    }
+
+    /// The row at `place` of the panel before this pass.
+    #[inline(always)]
+    unsafe fn row(&self, order: *const u32, place: u32, params: SortParams) -> u32 {
+        let row = self.panel_first + place;
+        if params.pass == 0 {
+            row
+        } else {
+            *order.add((self.batch * params.shape.n as u64 + row as u64) as usize)
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn digit_of(labels: *const u32, tile: Tile, row: u32, params: SortParams) -> u32 {
+    let label = *labels.add((tile.batch * params.shape.n as u64 + row as u64) as usize);
+    (label >> (params.pass * SORT_BITS)) & (SORT_DIGITS - 1)
+}
+
+/// Keys of each digit in each tile.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; a block has [`SORT_THREADS`] threads.
+#[inline(always)]
+pub(super) unsafe fn histogram(
+    labels: *const u32,
+    order: *const u32,
+    states: *const LoopState,
+    histogram: *mut u32,
+    params: SortParams,
+) {
+    let counts = HISTOGRAM.counts.here();
+    let items = params.blocks();
+    let mut item = block_idx_x() as u64;
+    while item < items {
+        let tile = Tile::of(item, params);
+        if (*states.add(tile.batch as usize)).done == 0 {
+            let mut digit = thread_idx_x();
+            while digit < SORT_DIGITS {
+                counts.set(digit, 0);
+                digit += SORT_THREADS;
+            }
+            sync_threads();
+            let mut offset = thread_idx_x();
+            while offset < SORT_TILE && tile.first + offset < tile.len {
+                let row = tile.row(order, tile.first + offset, params);
+                counts.fetch_add(digit_of(labels, tile, row, params), 1);
+                offset += SORT_THREADS;
+            }
+            sync_threads();
+            let tiles = params.panels.tiles() as u64;
+            let mut digit = thread_idx_x();
+            while digit < SORT_DIGITS {
+                let place = (tile.group * SORT_DIGITS as u64 + digit as u64) * tiles + tile.index as u64;
+                *histogram.add(place as usize) = counts.get(digit);
+                digit += SORT_THREADS;
+            }
+            sync_threads();
+        }
+        item += grid_dim_x() as u64;
+    }
+}
+
+/// Exclusive sums over the tiles of each digit, in place, and each digit's total. A warp a digit.
+///
+/// # Safety
+/// As [`histogram`].
+#[inline(always)]
+pub(super) unsafe fn scan(histogram: *mut u32, totals: *mut u32, params: ScanParams) {
+    let digits = params.groups as u64 * SORT_DIGITS as u64;
+    let mut digit = block_idx_x() as u64 * WARPS as u64 + warp_id() as u64;
+    while digit < digits {
+        let counts = histogram.add((digit * params.tiles as u64) as usize);
+        let mut before = 0;
+        let mut first = 0;
+        while first < params.tiles {
+            let tile = first + lane_id();
+            let count = if tile < params.tiles { *counts.add(tile as usize) } else { 0 };
+            let through = warp_inclusive_sum_u32(count);
+            if tile < params.tiles {
+                *counts.add(tile as usize) = before + through - count;
+            }
+            before += warp_shuffle_idx(FULL_MASK, through, WARP_SIZE - 1);
+            first += WARP_SIZE;
+        }
+        if lane_id() == 0 {
+            *totals.add(digit as usize) = before;
+        }
+        digit += grid_dim_x() as u64 * WARPS as u64;
+    }
+}
+
+/// Row indices to their places.
+///
+/// # Safety
+/// As [`histogram`]; `order` and `sorted` do not overlap.
+#[inline(always)]
+pub(super) unsafe fn scatter(
+    labels: *const u32,
+    order: *const u32,
+    histogram: *const u32,
+    totals: *const u32,
+    states: *const LoopState,
+    sorted: *mut u32,
+    params: SortParams,
+) {
+    let places = SCATTER.places.here();
+    let mine = places.add(warp_id() * SORT_DIGITS);
+    let items = params.blocks();
+    let mut item = block_idx_x() as u64;
+    while item < items {
+        let tile = Tile::of(item, params);
+        if (*states.add(tile.batch as usize)).done == 0 {
+            let mut digit = thread_idx_x();
+            while digit < WARPS * SORT_DIGITS {
+                places.set(digit, 0);
+                digit += SORT_THREADS;
+            }
+            sync_threads();
+
+            // Each warp owns consecutive places of the tile. Count, then place: what makes it stable.
+            let first = tile.first + warp_id() * PER_WARP;
+            let mut offset = lane_id();
+            while offset < PER_WARP {
+                if first + offset < tile.len {
+                    let row = tile.row(order, first + offset, params);
+                    mine.fetch_add(digit_of(labels, tile, row, params), 1);
+                }
+                offset += WARP_SIZE;
+            }
+            sync_threads();
+            counts_to_places(histogram, totals, tile, params);
+            sync_threads();
+
+            let sorted = sorted.add((tile.batch * params.shape.n as u64 + tile.panel_first as u64) as usize);
+            let mut offset = 0;
+            while offset < PER_WARP {
+                let place = first + offset + lane_id();
+                let inside = place < tile.len;
+                let row = if inside { tile.row(order, place, params) } else { 0 };
+                // Lanes past the end form a group of their own, which places nothing.
+                let digit = if inside { digit_of(labels, tile, row, params) } else { SORT_DIGITS };
+                let peers = warp_match_any(FULL_MASK, digit);
+                let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
+                let start = if inside { mine.get(digit) } else { 0 };
+                sync_warp(FULL_MASK);
+                if inside {
+                    *sorted.add((start + earlier) as usize) = row;
+                    if earlier == 0 {
+                        mine.set(digit, start + peers.count_ones());
+                    }
+                }
+                sync_warp(FULL_MASK);
+                offset += WARP_SIZE;
+            }
+            sync_threads();
+        }
+        item += grid_dim_x() as u64;
+    }
+}
+
+/// Turns `[warp][digit]` counts into the place of each warp's first key of each digit. One thread a digit.
+#[inline(always)]
+unsafe fn counts_to_places(histogram: *const u32, totals: *const u32, tile: Tile, params: SortParams) {
+    const { assert!(SORT_DIGITS == SORT_THREADS) };
+    let places = SCATTER.places.here();
+    let warp_sums = SCATTER.warp_sums.here();
+    let digit = thread_idx_x();
+    let row = tile.group * SORT_DIGITS as u64 + digit as u64;
+
+    // Keys of lower digits in the whole panel: an exclusive scan of the totals.
+    let total = *totals.add(row as usize);
+    let through = warp_inclusive_sum_u32(total);
+    if lane_id() == WARP_SIZE - 1 {
+        warp_sums.set(warp_id(), through);
+    }
+    sync_threads();
+    let mut lower = through - total;
+    let mut warp = 0;
+    while warp < WARPS {
+        lower += if warp < warp_id() { warp_sums.get(warp) } else { 0 };
+        warp += 1;
+    }
+
+    let tiles = params.panels.tiles() as u64;
+    let mut place = lower + *histogram.add((row * tiles + tile.index as u64) as usize);
+    let mut warp = 0;
+    while warp < WARPS {
+        let count = places.get(warp * SORT_DIGITS + digit);
+        places.set(warp * SORT_DIGITS + digit, place);
+        place += count;
+        warp += 1;
+    }
+}
+
+/// First place of each cluster in its panel's sorted order, and the panel's length after the last:
+/// `[panel][k + 1]`. A binary search a border.
+///
+/// # Safety
+/// As [`histogram`].
+#[inline(always)]
+pub(super) unsafe fn segment_starts(
+    labels: *const u32,
+    sorted: *const u32,
+    states: *const LoopState,
+    starts: *mut u32,
+    params: StartsParams,
+) {
+    let shape = params.shape;
+    let borders = shape.k as u64 + 1;
+    let all = shape.batch as u64 * params.panels.count as u64 * borders;
+    let mut border = block_idx_x() as u64 * UPDATE_THREADS as u64 + thread_idx_x() as u64;
+    while border < all {
+        let group = div_u64(border, borders);
+        let cluster = (border - group * borders) as u32;
+        let batch = div_u64(group, params.panels.count as u64);
+        let panel_first = (group - batch * params.panels.count as u64) as u32 * params.panels.len;
+        if (*states.add(batch as usize)).done == 0 {
+            let labels = labels.add((batch * shape.n as u64) as usize);
+            let sorted = sorted.add((batch * shape.n as u64 + panel_first as u64) as usize);
+            let rest = shape.n - panel_first;
+            let mut low = 0;
+            let mut high = if rest < params.panels.len { rest } else { params.panels.len };
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if *labels.add(*sorted.add(middle as usize) as usize) < cluster {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            *starts.add(border as usize) = low;
+        }
+        border += grid_dim_x() as u64 * UPDATE_THREADS as u64;
+    }
+}

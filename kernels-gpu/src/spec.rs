@@ -1,0 +1,780 @@
+//! What host and device must agree on, written once.
+//!
+//! Words used throughout:
+//! - *batch*: independent problems of the same shape, `n` points in `d` dimensions and `k` clusters each;
+//! - *panel*: at most `panel_len` consecutive points of one problem. Sorting and summing are done panel by
+//!   panel, and panels are added in order, so that the bits of a sum do not depend on how many panels
+//!   were in device memory at a time;
+//! - *stretch*: [`STRETCH`] consecutive places of a panel's sorted order, what one warp sums;
+//! - *item*: what one block (or warp, where said) does at a time. A kernel loops over its items with the
+//!   stride of its grid, so any grid is right and no grid limit is met.
+use cuda_std::shared::{Layout, Slot};
+
+/// Points in a tile of the portable assignment.
+pub const ASSIGN_POINTS: u32 = 64;
+/// Centroids in a tile of the portable assignment.
+pub const ASSIGN_CENTROIDS: u32 = 64;
+/// Features in a stage of the portable assignment.
+pub const ASSIGN_FEATURES: u32 = 32;
+/// Threads of the portable assignment: 16 × 16, each with 4 points × 4 centroids.
+pub const ASSIGN_THREADS: u32 = 256;
+
+/// Threads of a sort kernel's block.
+pub const SORT_THREADS: u32 = 256;
+/// Keys of a sort tile.
+pub const SORT_TILE: u32 = 4096;
+/// Bits of a digit; a sort of ids under `k` takes `ceil(log2 k / SORT_BITS)` passes.
+pub const SORT_BITS: u32 = 8;
+/// Values of a digit.
+pub const SORT_DIGITS: u32 = 1 << SORT_BITS;
+
+/// Threads of the update kernels' blocks.
+pub const UPDATE_THREADS: u32 = 256;
+/// Warps of the update kernels' blocks.
+pub const UPDATE_WARPS: u32 = UPDATE_THREADS / 32;
+/// Sorted places that one warp sums.
+pub const STRETCH: u32 = 128;
+
+/// Threads of the kernels that reduce statistics.
+pub const REDUCE_THREADS: u32 = 256;
+/// Rows of an item of `inertia`.
+pub const INERTIA_ROWS: u32 = 1024;
+/// Items of `moments` for each problem, at most.
+pub const MOMENTS_ITEMS: u32 = 1024;
+
+/// What the launcher, the PTX builder and the tests know of an entry point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelSpec {
+    /// The entry's name in PTX.
+    pub name: &'static str,
+    /// Threads of a block, exactly.
+    pub threads: u32,
+    /// Blocks that must fit one multiprocessor; bounds the registers of a thread.
+    pub blocks_per_sm: u32,
+    /// Blocks of a cluster; 1 means no clusters.
+    pub cluster: u32,
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared_bytes: u32,
+    /// Lowest compute capability, times ten. 90 means `sm_90a`, Hopper's own instructions.
+    pub min_sm: u32,
+}
+
+/// The part of a [`KernelSpec`] that instances of one kernel share.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockShape {
+    /// See [`KernelSpec::threads`].
+    pub threads: u32,
+    /// See [`KernelSpec::blocks_per_sm`].
+    pub blocks_per_sm: u32,
+    /// See [`KernelSpec::shared_bytes`].
+    pub shared_bytes: u32,
+    /// See [`KernelSpec::min_sm`].
+    pub min_sm: u32,
+}
+
+impl BlockShape {
+    /// A block of `threads` threads with no shared memory, for any GPU.
+    #[inline]
+    pub const fn new(threads: u32) -> Self {
+        BlockShape { threads, blocks_per_sm: 1, shared_bytes: 0, min_sm: 80 }
+    }
+    /// With `bytes` of dynamic shared memory.
+    #[inline]
+    pub const fn shared(mut self, bytes: u32) -> Self {
+        self.shared_bytes = bytes;
+        self
+    }
+    /// For Hopper only, `sm_90a`.
+    #[inline]
+    pub const fn hopper(mut self) -> Self {
+        self.min_sm = 90;
+        self
+    }
+    /// With room for at least `blocks` blocks on a multiprocessor.
+    #[inline]
+    pub const fn blocks_per_sm(mut self, blocks: u32) -> Self {
+        self.blocks_per_sm = blocks;
+        self
+    }
+    /// The full description of the entry `name`.
+    #[inline]
+    pub const fn named(self, name: &'static str) -> KernelSpec {
+        KernelSpec {
+            name,
+            threads: self.threads,
+            blocks_per_sm: self.blocks_per_sm,
+            cluster: 1,
+            shared_bytes: self.shared_bytes,
+            min_sm: self.min_sm,
+        }
+    }
+}
+
+/// Parameters that say how many items a launch has.
+pub trait Items {
+    /// Items for the grid's blocks, one block each when the grid allows.
+    fn blocks(&self) -> u64;
+}
+
+/// `(batch, n, d)` points and `k` centroids for each problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Shape {
+    /// Problems.
+    pub batch: u32,
+    /// Points of a problem.
+    pub n: u32,
+    /// Clusters of a problem.
+    pub k: u32,
+    /// Dimensions.
+    pub d: u32,
+    /// Values from one row of points to the next: `d` rounded up to 16 bytes, the rest zeros, so that every
+    /// row is made of whole aligned vectors.
+    pub pitch: u32,
+}
+
+impl Shape {
+    /// With the pitch that points of `size` bytes a value have.
+    pub const fn new(batch: u32, n: u32, k: u32, d: u32, size: u32) -> Self {
+        Shape { batch, n, k, d, pitch: d.next_multiple_of(16 / size) }
+    }
+}
+
+/// How the points of each problem are cut into panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Panels {
+    /// Panels of a problem.
+    pub count: u32,
+    /// Points of a panel; the last may have fewer.
+    pub len: u32,
+}
+
+impl Panels {
+    /// Panels of `n` points: a function of the problem alone, so that the order of additions is too. A
+    /// panel is long enough that its partial sums (`k` rows) are few beside its points.
+    #[inline]
+    pub const fn of(n: u32, k: u32) -> Self {
+        let wish = (k as u64 * 16).next_power_of_two();
+        let wish = if wish < 1 << 20 { 1 << 20 } else { wish };
+        let len = if wish < n as u64 { wish as u32 } else { n };
+        Panels { count: n.div_ceil(len), len }
+    }
+    /// Sort tiles of a panel.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.len.div_ceil(SORT_TILE)
+    }
+    /// Stretches of a panel.
+    #[inline]
+    pub const fn stretches(&self) -> u32 {
+        self.len.div_ceil(STRETCH)
+    }
+}
+
+/// Shared memory of the portable assignment.
+#[derive(Clone, Copy, Debug)]
+pub struct AssignShared {
+    /// `[feature][point]` of one stage.
+    pub points: Slot<f32>,
+    /// `[feature][centroid]` of one stage.
+    pub centroids: Slot<f32>,
+    /// Nearest centroid of each point.
+    pub labels: Slot<u32>,
+    /// Squared distance to it.
+    pub distances: Slot<f32>,
+    /// Whether a point's two nearest are too close to tell in f32.
+    pub unsure: Slot<u32>,
+    /// Points whose label changed.
+    pub changed: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl AssignShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        AssignShared {
+            points: layout.array(ASSIGN_FEATURES * ASSIGN_POINTS),
+            centroids: layout.array(ASSIGN_FEATURES * ASSIGN_CENTROIDS),
+            labels: layout.array(ASSIGN_POINTS),
+            distances: layout.array(ASSIGN_POINTS),
+            unsure: layout.array(ASSIGN_POINTS),
+            changed: layout.array(1),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for AssignShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of `assign`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct AssignParams {
+    /// The problems.
+    pub shape: Shape,
+}
+
+impl AssignParams {
+    /// Point tiles of a problem.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.shape.n.div_ceil(ASSIGN_POINTS)
+    }
+}
+impl Items for AssignParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.tiles() as u64
+    }
+}
+
+/// Points of a tile of Hopper's assignment: two warpgroups, each with two halves of 64.
+pub const HOPPER_POINTS: u32 = 256;
+/// Centroids of a tile.
+pub const HOPPER_CENTROIDS: u32 = 128;
+/// Threads: one warpgroup copies, two multiply.
+pub const HOPPER_THREADS: u32 = 384;
+/// Warps that multiply; each keeps its own statistics.
+pub const HOPPER_WARPS: u32 = 8;
+/// Features of a panel: a row of it is the 128 bytes that the swizzle permutes.
+pub const HOPPER_PANEL_FEATURES: u32 = 64;
+/// Bytes of a panel.
+pub const HOPPER_PANEL_BYTES: u32 = HOPPER_CENTROIDS * 128;
+/// Features of one product.
+pub const HOPPER_STEP_FEATURES: u32 = 16;
+/// Most products that cover the features of a point kept in registers.
+pub const HOPPER_MAX_STEPS: u32 = 8;
+/// Values from one quarter of a tile's biases to the next: 32, and 4 so that the quarters meet different banks.
+pub const HOPPER_BIAS_PITCH: u32 = 36;
+/// Biases of a tile, as a thread reads them: `[quarter][8-column group][2]`.
+pub const HOPPER_BIASES: u32 = 4 * HOPPER_BIAS_PITCH;
+
+/// Products over the features of a row.
+#[inline]
+pub const fn hopper_steps(d: u32) -> u32 {
+    // Below 64 features the epilogue is what takes the time.
+    let steps = d.div_ceil(HOPPER_STEP_FEATURES);
+    if steps < 4 { 4 } else { steps }
+}
+
+/// Panels over the features of a row.
+#[inline]
+pub const fn hopper_panels(d: u32) -> u32 {
+    (hopper_steps(d) * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES)
+}
+
+/// Shared memory of Hopper's assignment.
+#[derive(Clone, Copy, Debug)]
+pub struct HopperShared {
+    /// `[stage]` tiles of centroids, swizzled.
+    pub centroids: Slot<u8>,
+    /// `[stage]` biases of a tile.
+    pub biases: Slot<f32>,
+    /// Points of the tile to come, rows 16 bytes further apart than they are long, against bank conflicts.
+    pub points: Slot<u8>,
+    /// `[stage]` barriers: a tile has arrived.
+    pub full: Slot<u64>,
+    /// `[stage]` barriers: a tile is done with.
+    pub empty: Slot<u64>,
+    /// The points have arrived.
+    pub points_full: Slot<u64>,
+    /// The points are in registers.
+    pub points_empty: Slot<u64>,
+    /// Stages.
+    pub stages: u32,
+    /// Bytes of a stage of centroids.
+    pub stage_bytes: u32,
+    /// Bytes from one row of points to the next.
+    pub row_bytes: u32,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl HopperShared {
+    /// The layout for `steps` products over the features.
+    #[inline]
+    pub const fn new(steps: u32) -> Self {
+        let panels = (steps * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES);
+        // As many stages as fit the 227 KiB of a block beside the points.
+        let stages = if panels == 1 { 8 } else { 4 };
+        let stage_bytes = panels * HOPPER_PANEL_BYTES;
+        let row_bytes = steps * HOPPER_STEP_FEATURES * 2 + 16;
+        let mut layout = Layout::new();
+        HopperShared {
+            centroids: layout.aligned_array(stages * stage_bytes, 1024),
+            biases: layout.array(stages * HOPPER_BIASES),
+            points: layout.array(HOPPER_POINTS * row_bytes),
+            full: layout.array(stages),
+            empty: layout.array(stages),
+            points_full: layout.array(1),
+            points_empty: layout.array(1),
+            stages,
+            stage_bytes,
+            row_bytes,
+            bytes: layout.bytes(),
+        }
+    }
+}
+const _: () = assert!(HopperShared::new(4).bytes <= 227 << 10 && HopperShared::new(8).bytes <= 227 << 10);
+
+/// A type of points and the products over its features: one entry of Hopper's assignment.
+pub trait HopperOperand: Copy + 'static {
+    /// The points' type.
+    type Scalar;
+    /// Products of [`HOPPER_STEP_FEATURES`] features.
+    const STEPS: u32;
+}
+
+/// The [`HopperOperand`] of `T` with `STEPS` products.
+#[derive(Clone, Copy, Debug)]
+pub struct Tensor<T, const STEPS: u32>(core::marker::PhantomData<T>);
+impl<T: Copy + 'static, const STEPS: u32> HopperOperand for Tensor<T, STEPS> {
+    type Scalar = T;
+    const STEPS: u32 = STEPS;
+}
+
+/// Parameters of Hopper's assignment.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct HopperParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Which of the two slots holds the centroids' largest norm.
+    pub slot: u32,
+}
+
+impl HopperParams {
+    /// Point tiles of a problem.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.shape.n.div_ceil(HOPPER_POINTS)
+    }
+    /// Centroid tiles of a problem.
+    #[inline]
+    pub const fn centroid_tiles(&self) -> u32 {
+        self.shape.k.div_ceil(HOPPER_CENTROIDS)
+    }
+}
+impl Items for HopperParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.tiles() as u64
+    }
+}
+
+/// Parameters of `pack_centroids`: one block for each tile of centroids.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PackParams {
+    /// The problems.
+    pub shape: Shape,
+    /// The slot of the largest norm to raise; the other is set to 0.
+    pub slot: u32,
+}
+impl PackParams {
+    /// Centroid tiles of a problem.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.shape.k.div_ceil(HOPPER_CENTROIDS)
+    }
+}
+impl Items for PackParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.tiles() as u64
+    }
+}
+
+/// Parameters of `norms`: one warp a row.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct NormsParams {
+    /// The problems.
+    pub shape: Shape,
+}
+impl Items for NormsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.shape.batch as u64 * self.shape.n as u64).div_ceil(UPDATE_WARPS as u64)
+    }
+}
+
+/// A point's second candidate: none.
+pub const NO_CANDIDATE: u32 = u32::MAX;
+/// A point's second candidate: more than can be named, so every centroid is one.
+pub const MANY_CANDIDATES: u32 = u32::MAX - 1;
+
+/// Parameters of `settle`: how many points there are to settle is known on the device only.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SettleParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Blocks to launch.
+    pub blocks: u32,
+}
+impl Items for SettleParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.blocks as u64
+    }
+}
+
+/// Shared memory of `sort_histogram`.
+#[derive(Clone, Copy, Debug)]
+pub struct HistogramShared {
+    /// Keys of each digit in the tile.
+    pub counts: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl HistogramShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        HistogramShared { counts: layout.array(SORT_DIGITS), bytes: layout.bytes() }
+    }
+}
+
+impl Default for HistogramShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Shared memory of `sort_scatter`.
+#[derive(Clone, Copy, Debug)]
+pub struct ScatterShared {
+    /// `[warp][digit]`: keys of each digit in a warp's part of the tile, then where its next one goes.
+    pub places: Slot<u32>,
+    /// Sums of warps in the scan of digits.
+    pub warp_sums: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl ScatterShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        ScatterShared {
+            places: layout.array(SORT_THREADS / 32 * SORT_DIGITS),
+            warp_sums: layout.array(SORT_THREADS / 32),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for ScatterShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of one pass of the sort.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SortParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels.
+    pub panels: Panels,
+    /// The pass: digit `pass` is sorted by, the lowest first.
+    pub pass: u32,
+}
+
+impl SortParams {
+    /// Passes for ids under `k`.
+    #[inline]
+    pub const fn passes(k: u32) -> u32 {
+        let bits = u32::BITS - (k - 1).leading_zeros();
+        if bits == 0 { 1 } else { bits.div_ceil(SORT_BITS) }
+    }
+}
+impl Items for SortParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.panels.count as u64 * self.panels.tiles() as u64
+    }
+}
+
+/// Parameters of the scan of a pass: one warp for each digit of each panel.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ScanParams {
+    /// Panels over all problems.
+    pub groups: u32,
+    /// Sort tiles of a panel.
+    pub tiles: u32,
+}
+impl Items for ScanParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.groups as u64 * SORT_DIGITS as u64).div_ceil((SORT_THREADS / 32) as u64)
+    }
+}
+
+/// Parameters of `segment_starts`: one thread for each of `k + 1` borders of each panel.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct StartsParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels.
+    pub panels: Panels,
+}
+impl Items for StartsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        let borders = self.shape.k as u64 + 1;
+        (self.shape.batch as u64 * self.panels.count as u64 * borders).div_ceil(UPDATE_THREADS as u64)
+    }
+}
+
+/// Parameters of `segment_sums`: one warp for each stretch and chunk of features.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SumsParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels.
+    pub panels: Panels,
+    /// Lanes that share a row: a power of two up to 32.
+    pub lanes_per_row: u32,
+    /// Chunks of features: what 32 lanes hold, until all `d` are covered.
+    pub chunks: u32,
+}
+
+impl SumsParams {
+    /// `values` is how many features a lane loads at once.
+    #[inline]
+    pub const fn new(shape: Shape, panels: Panels, values: u32) -> Self {
+        let vectors = shape.d.div_ceil(values);
+        let lanes_per_row = if vectors >= 32 { 32 } else { vectors.next_power_of_two() };
+        SumsParams { shape, panels, lanes_per_row, chunks: vectors.div_ceil(32) }
+    }
+}
+impl Items for SumsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        let groups = self.shape.batch as u64 * self.panels.count as u64;
+        (groups * self.panels.stretches() as u64 * self.chunks as u64).div_ceil(UPDATE_WARPS as u64)
+    }
+}
+
+/// Parameters of `finalise`: one warp for each cluster of each problem.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FinaliseParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels.
+    pub panels: Panels,
+}
+impl Items for FinaliseParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.shape.batch as u64 * self.shape.k as u64).div_ceil(UPDATE_WARPS as u64)
+    }
+}
+
+/// Shared memory of `converge`.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvergeShared {
+    /// Partial sums of the shift.
+    pub shift: Slot<f64>,
+    /// Partial sums of the inertia.
+    pub cost: Slot<f64>,
+    /// Partial sums of the changed labels.
+    pub changed: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl ConvergeShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        ConvergeShared {
+            shift: layout.array(REDUCE_THREADS),
+            cost: layout.array(REDUCE_THREADS),
+            changed: layout.array(REDUCE_THREADS),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for ConvergeShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How one problem stands, in device memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LoopState {
+    /// 1 once the problem has stopped: its blocks do nothing any more.
+    pub done: u32,
+    /// Iterations done.
+    pub n_iter: u32,
+    /// 1 if the last iteration changed no label, so that labels and centroids belong together.
+    pub fixed_point: u32,
+    /// Unused, so that the size is a power of two.
+    pub reserved: u32,
+}
+
+/// One iteration of one problem, in device memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
+pub struct IterationRecord {
+    /// Sum of squared distances of the assignment.
+    pub cost: f64,
+    /// Sum of squared moves of the centroids.
+    pub shift: f64,
+    /// Labels that changed.
+    pub changed: u32,
+    /// Unused, so that the size is a multiple of 8.
+    pub reserved: u32,
+}
+
+/// Parameters of `converge`: one block for each problem.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ConvergeParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Entries of the assignment's statistics for a problem.
+    pub tiles: u32,
+    /// The iteration, from 0.
+    pub iteration: u32,
+}
+impl Items for ConvergeParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64
+    }
+}
+
+/// Parameters of `inertia`: one block for each [`INERTIA_ROWS`] rows.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct InertiaParams {
+    /// The problems.
+    pub shape: Shape,
+}
+impl InertiaParams {
+    /// Items of a problem.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.shape.n.div_ceil(INERTIA_ROWS)
+    }
+}
+impl Items for InertiaParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.tiles() as u64
+    }
+}
+
+/// Shared memory of `inertia`.
+#[derive(Clone, Copy, Debug)]
+pub struct InertiaShared {
+    /// Sums of warps.
+    pub warp_sums: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl InertiaShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        InertiaShared { warp_sums: layout.array(REDUCE_THREADS / 32), bytes: layout.bytes() }
+    }
+}
+
+impl Default for InertiaShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of `moments`: one block for each stretch of rows.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MomentsParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Rows of an item.
+    pub rows: u32,
+    /// Items of a problem.
+    pub tiles: u32,
+}
+impl MomentsParams {
+    /// At most [`MOMENTS_ITEMS`] items a problem.
+    #[inline]
+    pub const fn new(shape: Shape) -> Self {
+        let rows = shape.n.div_ceil(MOMENTS_ITEMS);
+        let rows = if rows < 256 { 256 } else { rows };
+        MomentsParams { shape, rows, tiles: shape.n.div_ceil(rows) }
+    }
+}
+impl Items for MomentsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.tiles as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_cover_every_point_once() {
+        for (n, k) in [(1, 1), (4096, 7), (1 << 20, 4096), ((1 << 20) + 1, 4096), (33_554_432, 65_536)] {
+            let panels = Panels::of(n, k);
+            assert!(panels.len <= n && (panels.count as u64) * panels.len as u64 >= n as u64);
+            assert!((panels.count as u64 - 1) * (panels.len as u64) < n as u64);
+        }
+    }
+
+    #[test]
+    fn passes_of_the_sort_cover_the_bits_of_k() {
+        for (k, passes) in [(1, 1), (2, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 3), (u32::MAX, 4)] {
+            assert_eq!(SortParams::passes(k), passes, "k = {k}");
+        }
+    }
+
+    #[test]
+    fn lanes_cover_every_feature() {
+        let shape = |d, values| Shape::new(1, 1, 1, d, 16 / values);
+        for d in [1, 3, 16, 64, 100, 128, 129, 256, 768, 1030] {
+            for values in [4, 8] {
+                let p = SumsParams::new(shape(d, values), Panels::of(1, 1), values);
+                assert!(p.lanes_per_row.is_power_of_two() && p.lanes_per_row <= 32);
+                assert!(p.chunks * p.lanes_per_row * values >= d);
+                assert!(p.chunks == 1 || p.lanes_per_row == 32);
+            }
+        }
+    }
+}

@@ -25,8 +25,8 @@ const MAX_VALUES: usize = 1 << 23;
 
 /// Colours of the clusters, in turn; each is readable on white and on near-black.
 const PALETTE: [&str; 12] = [
-    "#2f6fde", "#e8590c", "#2b9a4b", "#c2368a", "#0e98a8", "#b0851a", "#7a52d6", "#d6336c", "#5c8a14",
-    "#8a6a57", "#3d8bfd", "#e03131",
+    "#2f6fde", "#e8590c", "#2b9a4b", "#c2368a", "#0e98a8", "#b0851a", "#7a52d6", "#e03131", "#5c8a14",
+    "#64748b", "#8a6a57", "#e64980",
 ];
 
 /// A clustering of `(n, d)` points, ready to be drawn.
@@ -235,7 +235,7 @@ impl Picture {
              <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
              <style>body{{margin:0 auto;max-width:60rem;padding:.5rem;font:1rem/1.5 system-ui,sans-serif;\
              background:#fff;color:#1c1e21}}\
-             table{{border-collapse:collapse;margin:1rem .5rem}}caption{{text-align:left;font-weight:700}}\
+             table{{border-collapse:collapse;margin:1rem 0}}caption{{text-align:left;font-weight:700}}\
              th,td{{text-align:left;padding:.2rem 1rem .2rem 0;border-bottom:1px solid #c9cdd3;vertical-align:middle}}\
              th{{font-weight:400;color:#5a6068}}.n{{text-align:right;font-variant-numeric:tabular-nums}}\
              .bar{{height:.7rem;border-radius:2px;min-width:1px}}.wide{{width:100%}}\

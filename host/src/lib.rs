@@ -37,6 +37,8 @@ mod model;
 mod params;
 mod points;
 pub mod report;
+#[cfg(feature = "cuda")]
+pub mod stages;
 
 pub use backend::{DeviceInfo, devices};
 pub use element::{DType, Element, Float};

@@ -1,13 +1,15 @@
 //! The iterations.
 use super::GpuElement;
-use super::device::Device;
+use super::device::{Device, check, failed};
 use super::hopper;
 use super::memory::{Arena, Place, Plan};
 use crate::backend::{Assignment, LloydOptions, LloydOutcome};
 use crate::error::{Error, Result};
 use crate::model::{BatchSummary, IterationStats};
 use crate::points::Problem;
+use crate::stages::StageTimes;
 use bytemuck::{Pod, Zeroable};
+use cust::event::{Event, EventFlags};
 use cust::stream::Stream;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
@@ -134,6 +136,70 @@ pub(super) fn assign<T: GpuElement>(
     let inertia = call.inertia()?;
     let labels = call.arena()?.download(&call.stream, call.places.labels, problem.batch * problem.n)?;
     Ok(Assignment { labels, inertia })
+}
+
+/// See [`crate::stages::time`].
+pub(super) fn time_stages<T: GpuElement>(
+    device: &Device,
+    problem: &Problem<'_, T>,
+    k: usize,
+    iterations: usize,
+) -> Result<StageTimes> {
+    device.enter()?;
+    let centroids: Vec<f32> = (0..problem.batch)
+        .flat_map(|batch| problem.of_batch(batch)[..k * problem.d].iter().map(|&v| v.to_centroid()))
+        .collect();
+    // A threshold that is never met: no problem stops, unless its labels do.
+    let options = LloydOptions { k, max_iter: iterations, tol: 0.0 };
+    let call = Call::new(device, problem, &centroids, k, Some(&options))?;
+    let update = call.update()?;
+    call.arena()?.upload(&call.stream, update.thresholds, &vec![-1.0; problem.batch])?;
+    call.iteration(0, 0)?;
+    call.iteration(1, 0)?;
+
+    let event = || Event::new(EventFlags::DEFAULT).map_err(|code| failed("creating an event", code));
+    let mark = |events: &mut Vec<Event>| {
+        let event = event()?;
+        event.record(&call.stream).map_err(|code| failed("recording an event", code))?;
+        events.push(event);
+        Ok::<_, Error>(())
+    };
+    let (mut stages, mut whole) = (Vec::new(), Vec::new());
+    mark(&mut whole)?;
+    for iteration in 0..iterations {
+        call.iteration(iteration + 2, 0)?;
+        mark(&mut whole)?;
+    }
+    for iteration in 0..iterations {
+        mark(&mut stages)?;
+        call.assign(call.places.states)?;
+        mark(&mut stages)?;
+        let sorted = call.sort(update)?;
+        mark(&mut stages)?;
+        call.sums(update, sorted)?;
+        mark(&mut stages)?;
+        call.finalise(update, iteration + 2 + iterations, 0)?;
+        mark(&mut stages)?;
+    }
+    call.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
+    let settled = match &call.places.hopper {
+        Some(places) => call.arena()?.download(&call.stream, places.list_count, 1)?[0],
+        None => 0,
+    };
+    let between = |a: &Event, b: &Event| b.elapsed_time_f32(a).map_or(f64::NAN, f64::from);
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    let stage = |at: usize| median(stages.chunks(5).map(|e| between(&e[at], &e[at + 1])).collect());
+    Ok(StageTimes {
+        assign: stage(0),
+        sort: stage(1),
+        sums: stage(2),
+        finalise: stage(3),
+        iteration: median(whole.windows(2).map(|e| between(&e[0], &e[1])).collect()),
+        settled: f64::from(settled) / (problem.batch * problem.n) as f64,
+    })
 }
 
 impl<'a, T: GpuElement> Call<'a, T> {
@@ -265,7 +331,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
                 self.stream.as_inner(),
             )
         };
-        super::device::check("cuMemsetD32Async", code)?;
+        check("cuMemsetD32Async", code)?;
 
         let mut histories = vec![Vec::new(); batch];
         let mut done = 0;
@@ -296,10 +362,15 @@ impl<'a, T: GpuElement> Call<'a, T> {
     /// The launches of iteration `iteration`, whose record goes to `slot` of the window.
     fn iteration(&self, iteration: usize, slot: usize) -> Result<()> {
         let update = self.update()?;
-        let (shape, panels) = (self.shape, self.panels);
         self.assign(self.places.states)?;
         let sorted = self.sort(update)?;
         self.sums(update, sorted)?;
+        self.finalise(update, iteration, slot)
+    }
+
+    /// Means, moves and convergence of iteration `iteration`, whose record goes to `slot` of the window.
+    fn finalise(&self, update: &UpdatePlaces, iteration: usize, slot: usize) -> Result<()> {
+        let (shape, panels) = (self.shape, self.panels);
         let states = self.at(self.places.states)?.cast::<LoopState>();
         let finalise = Finalise::<T::Device> {
             sums: self.at(update.sums)?,

@@ -14,6 +14,7 @@ use super::{Assignment, LloydOptions, LloydOutcome};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::points::Problem;
+use crate::stages::StageTimes;
 use half::{bf16, f16};
 use kernels_gpu::kernels::PointType;
 use std::borrow::Cow;
@@ -84,6 +85,20 @@ pub(crate) fn assign<T: Element>(
         DType::F32 => lloyd::assign(device, &cast::<T, f32>(problem), &centroids, k),
         DType::F16 => lloyd::assign(device, &cast::<T, f16>(problem), &centroids, k),
         DType::BF16 => lloyd::assign(device, &cast::<T, bf16>(problem), &centroids, k),
+        DType::F64 => Err(no_f64(device)),
+    }
+}
+
+pub(crate) fn time_stages<T: Element>(
+    device: &Device,
+    problem: &Problem<'_, T>,
+    k: usize,
+    iterations: usize,
+) -> Result<StageTimes> {
+    match T::DTYPE {
+        DType::F32 => lloyd::time_stages(device, &cast::<T, f32>(problem), k, iterations),
+        DType::F16 => lloyd::time_stages(device, &cast::<T, f16>(problem), k, iterations),
+        DType::BF16 => lloyd::time_stages(device, &cast::<T, bf16>(problem), k, iterations),
         DType::F64 => Err(no_f64(device)),
     }
 }

@@ -1,0 +1,85 @@
+//! How long each stage of an iteration takes on a GPU: what `bench` reports.
+use crate::error::{Error, Result};
+use crate::{DType, Element};
+use half::{bf16, f16};
+
+/// The problems to time: `batch` of `n` points in `d` dimensions with `k` clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Problems.
+    pub batch: usize,
+    /// Points of a problem.
+    pub n: usize,
+    /// Clusters of a problem.
+    pub k: usize,
+    /// Dimensions.
+    pub d: usize,
+    /// Type of the points.
+    pub dtype: DType,
+}
+
+/// Medians over the iterations timed, in milliseconds by device events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StageTimes {
+    /// Labels: packing centroids, products, settling.
+    pub assign: f64,
+    /// Sorting the row indices by label.
+    pub sort: f64,
+    /// Sums of the sorted points.
+    pub sums: f64,
+    /// Means, moves and convergence.
+    pub finalise: f64,
+    /// A whole iteration, launched without waiting in between.
+    pub iteration: f64,
+    /// Share of the points that the tensor-core pass left to be settled in float64, in the last iteration.
+    pub settled: f64,
+}
+
+/// Standard normal values, the same for a seed on every machine: a counter through a 64-bit mixer, four
+/// 16-bit uniforms added up (Irwin–Hall), which is close enough to normal for timing and fast.
+pub fn normal_points<T: Element>(count: usize, seed: u64, convert: impl Fn(f32) -> T + Sync) -> Vec<T> {
+    use rayon::prelude::*;
+    let value = |i: usize| {
+        let mut z = (i as u64)
+            .wrapping_add(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        let sum = (z & 0xffff) + (z >> 16 & 0xffff) + (z >> 32 & 0xffff) + (z >> 48);
+        (sum as f32 / 65_536.0 - 2.0) * 1.732_050_8
+    };
+    (0..count).into_par_iter().with_min_len(1 << 14).map(|i| convert(value(i))).collect()
+}
+
+/// Times `iterations` iterations on CUDA device `ordinal`, on normal points with the first `k` as centroids.
+///
+/// # Errors
+/// As [`crate::FlashKMeans::fit`] with [`crate::Backend::Cuda`].
+pub fn time(ordinal: u32, workload: Workload, iterations: usize) -> Result<StageTimes> {
+    let count = workload.batch * workload.n * workload.d;
+    match workload.dtype {
+        DType::F32 => time_as(ordinal, workload, normal_points::<f32>(count, 1, |v| v), iterations),
+        DType::F16 => time_as(ordinal, workload, normal_points::<f16>(count, 1, f16::from_f32), iterations),
+        DType::BF16 => {
+            time_as(ordinal, workload, normal_points::<bf16>(count, 1, bf16::from_f32), iterations)
+        }
+        DType::F64 => Err(Error::InvalidArgument {
+            argument: "dtype",
+            value: "f64".into(),
+            rule: "f64 points do not run on a GPU",
+        }),
+    }
+}
+
+fn time_as<T: Element>(
+    ordinal: u32,
+    workload: Workload,
+    points: Vec<T>,
+    iterations: usize,
+) -> Result<StageTimes> {
+    let device = crate::backend::cuda::Device::open(ordinal)?;
+    let Workload { batch, n, k, d, .. } = workload;
+    let problem = crate::points::Problem { points: points.into(), batch, n, d };
+    crate::backend::cuda::time_stages(&device, &problem, k, iterations)
+}

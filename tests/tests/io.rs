@@ -223,7 +223,10 @@ fn each_kind_of_damage_has_its_message() {
         (put("one.npy", &npy(&good("(4,)"), &[0; 16])), "1 dimensions"),
         (put("four.npy", &npy(&good("(1, 1, 1, 1)"), &[0; 4])), "4 dimensions"),
         (put("none.npy", &npy(&good("(0, 4)"), &[])), "holds no points"),
-        (put("huge.npy", &npy(&good("(18446744073709551615, 18446744073709551615)"), &[0; 4])), "is truncated"),
+        (
+            put("huge.npy", &npy(&good("(18446744073709551615, 18446744073709551615)"), &[0; 4])),
+            "is truncated",
+        ),
         (put("head.fbin", &[1, 0, 0, 0]), "is truncated"),
         (put("short.fbin", &[2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]), "is truncated"),
         (put("long.u8bin", &[1, 0, 0, 0, 1, 0, 0, 0, 7, 7]), "1 trailing bytes"),

@@ -6,8 +6,20 @@ use flash_kmeans::stages::{Workload, time};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     println!(
-        "{:>4} {:>9} {:>6} {:>5} {:>5} {:>9} {:>7} {:>8} {:>8} {:>8} {:>9} {:>8}",
-        "B", "N", "K", "D", "type", "assign", "TFLOP/s", "sort", "sums", "final", "iteration", "settled"
+        "{:>4} {:>9} {:>6} {:>5} {:>5} {:>9} {:>7} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8}",
+        "B",
+        "N",
+        "K",
+        "D",
+        "type",
+        "assign",
+        "TFLOP/s",
+        "sort",
+        "sums",
+        "final",
+        "iteration",
+        "settled",
+        "searched"
     );
     for case in words.split(|word| word == ",") {
         let number = |at: usize| {
@@ -22,8 +34,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let times = time(0, Workload { batch, n, k, d, dtype }, number(5).unwrap_or(20))?;
         let tflops = 2.0 * (batch * n) as f64 * (k * d) as f64 / times.assign / 1e9;
         println!(
-            "{batch:>4} {n:>9} {k:>6} {d:>5} {dtype:>5} {:>9.4} {tflops:>7.0} {:>8.4} {:>8.4} {:>8.4} {:>9.4} {:>8.5}",
-            times.assign, times.sort, times.sums, times.finalise, times.iteration, times.settled
+            "{batch:>4} {n:>9} {k:>6} {d:>5} {dtype:>5} {:>9.4} {tflops:>7.0} {:>8.4} {:>8.4} {:>8.4} {:>9.4} {:>8.5} {:>8.6}",
+            times.assign,
+            times.sort,
+            times.sums,
+            times.finalise,
+            times.iteration,
+            times.settled,
+            times.searched
         );
     }
     Ok(())

@@ -14,5 +14,9 @@ pub(crate) fn centroids<T: Element>(
     if let Init::Given(a) = init {
         return Ok(a.iter().map(|&v| T::Centroid::from_f64(v)).collect());
     }
-    Ok((0..problem.batch).flat_map(|b| problem.of_batch(b)[..k * problem.d].iter().map(|v| v.to_centroid()).collect::<Vec<_>>()).collect())
+    Ok((0..problem.batch)
+        .flat_map(|b| {
+            problem.of_batch(b)[..k * problem.d].iter().map(|v| v.to_centroid()).collect::<Vec<_>>()
+        })
+        .collect())
 }

@@ -61,6 +61,35 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         })
     }
 
+    /// A model of centroids that were found before, to [`predict`](Self::predict) with: `(k, d)` or
+    /// `(batch, k, d)`. It has no labels and no history, and its sizes and inertia are 0. For 16-bit points
+    /// the centroids are rounded to that type, as a fit would have left them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for centroids without rows or columns, [`Error::NonFinite`], and
+    /// [`Error::BackendUnavailable`] when the backend was named and cannot be had.
+    pub fn from_centroids(centroids: ArrayView<'_, T::Centroid, D>, backend: Backend) -> Result<Self> {
+        let (batch, k, d) = D::split(centroids.shape());
+        for (argument, value) in [("batch", batch), ("n_clusters", k), ("d", d)] {
+            if value == 0 {
+                let rule = "centroids must have at least one row and one column";
+                return Err(Error::InvalidArgument { argument, value: "0".into(), rule });
+            }
+        }
+        let centroids: Vec<_> = centroids.iter().map(|&c| T::round_centroid(c)).collect();
+        if let Some(at) = centroids.iter().position(|c| !c.is_finite()) {
+            let value = centroids[at].to_f64().to_string();
+            return Err(Error::NonFinite { what: "centroids", row: at / d, column: at % d, value });
+        }
+        Ok(KMeans {
+            centroids: shaped(centroids, D::join(batch, k, d), "centroids")?,
+            labels: shaped(Vec::new(), D::join_rows(batch, 0), "labels")?,
+            sizes: shaped(vec![0; batch * k], D::join_rows(batch, k), "sizes")?,
+            problems: Vec::new(),
+            engine: Engine::select(backend, T::DTYPE)?,
+        })
+    }
+
     /// The centroids, `(k, d)` or `(batch, k, d)`. For 16-bit points they are values of that type.
     pub fn centroids(&self) -> &Array<T::Centroid, D> {
         &self.centroids
@@ -130,5 +159,30 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         let centroids: Vec<_> = self.centroids.iter().copied().collect();
         let assignment = self.engine.assign(&problem, &centroids, k)?;
         shaped(assignment.labels, D::join_rows(batch, problem.n), "labels")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::f16;
+    use ndarray::{Ix2, array};
+
+    #[test]
+    fn given_centroids_are_rounded_checked_and_predicted_with() {
+        let model =
+            KMeans::<f16, Ix2>::from_centroids(array![[0.1f32, 0.0], [9.0, 9.0]].view(), Backend::Cpu)
+                .unwrap();
+        assert_eq!(model.centroids()[(0, 0)], f16::from_f32(0.1).to_f32());
+        assert_eq!((model.labels().len(), model.sizes().to_vec()), (0, vec![0, 0]));
+        let points = array![[8.0f32, 8.0], [0.0, 1.0]].mapv(f16::from_f32);
+        assert_eq!(model.predict(points.view()).unwrap().to_vec(), [1, 0]);
+
+        let nan =
+            KMeans::<f32, Ix2>::from_centroids(array![[0.0, 0.0], [0.0, f32::NAN]].view(), Backend::Cpu);
+        assert!(matches!(nan, Err(Error::NonFinite { what: "centroids", row: 1, column: 1, .. })));
+        // Finite as f32, infinite as f16.
+        let large = KMeans::<f16, Ix2>::from_centroids(array![[1e6f32]].view(), Backend::Cpu);
+        assert!(matches!(large, Err(Error::NonFinite { what: "centroids", .. })));
     }
 }

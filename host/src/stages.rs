@@ -31,8 +31,10 @@ pub struct StageTimes {
     pub finalise: f64,
     /// A whole iteration, launched without waiting in between.
     pub iteration: f64,
-    /// Share of the points that the tensor-core pass left to be settled in float64, in the last iteration.
+    /// Share of the points that the tensor-core pass left two candidates for, in the last iteration.
     pub settled: f64,
+    /// Share of the points for which all centroids were compared again.
+    pub searched: f64,
 }
 
 /// Standard normal values, the same for a seed on every machine: a counter through a 64-bit mixer, four

@@ -413,6 +413,37 @@ pub const NO_CANDIDATE: u32 = u32::MAX;
 /// A point's second candidate: more than can be named, so every centroid is one.
 pub const MANY_CANDIDATES: u32 = u32::MAX - 1;
 
+/// Shared memory of `settle`.
+#[derive(Clone, Copy, Debug)]
+pub struct SettleShared {
+    /// Best distance of each warp.
+    pub distances: Slot<f64>,
+    /// Its centroid.
+    pub labels: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl SettleShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        SettleShared {
+            distances: layout.array(UPDATE_WARPS),
+            labels: layout.array(UPDATE_WARPS),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for SettleShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Parameters of `settle`: how many points there are to settle is known on the device only.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]

@@ -11,7 +11,7 @@ pub struct F16(pub u16);
 pub struct BF16(pub u16);
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
-pub use device::{Scalar, fma, sqrt};
+pub use device::{Scalar, at_least, fma, max, sqrt};
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod device {
@@ -25,6 +25,24 @@ mod device {
     #[inline(always)]
     pub fn fma(a: f32, b: f32, c: f32) -> f32 {
         sys::fma_f32(a, b, c)
+    }
+
+    /// The larger of two values; a NaN gives way to the other.
+    ///
+    /// # PTX
+    /// `max.f32`
+    #[inline(always)]
+    pub fn max(a: f32, b: f32) -> f32 {
+        sys::max_f32(a, b)
+    }
+
+    /// 1 where `a >= b`, else 0: a comparison that a multiplication can use.
+    ///
+    /// # PTX
+    /// `set.ge.f32.f32`
+    #[inline(always)]
+    pub fn at_least(a: f32, b: f32) -> f32 {
+        sys::at_least_f32(a, b)
     }
 
     /// The square root, correctly rounded.

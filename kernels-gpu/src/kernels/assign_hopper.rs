@@ -26,7 +26,8 @@
 //! the best one's index looks for scores within the bound of it, and adds up how many and which.
 use crate::spec::*;
 use cuda_std::atomic;
-use cuda_std::float::sqrt;
+use cuda_std::barrier::{barrier_arrive, barrier_sync};
+use cuda_std::float::{at_least, fma, max, sqrt};
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
@@ -94,11 +95,6 @@ impl Nearest {
     }
 }
 
-#[inline(always)]
-fn max(a: f32, b: f32) -> f32 {
-    if a < b { b } else { a }
-}
-
 /// Labels of the points that are sure, a list of the others, and each warp's statistics.
 ///
 /// # Safety
@@ -115,14 +111,14 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     labels: *mut u32,
     cost: *mut f64,
     changed: *mut u32,
-    list_count: *mut u32,
+    list_counts: *mut u32,
     list_rows: *mut u32,
     list_first: *mut u32,
     list_second: *mut u32,
     params: HopperParams,
 ) {
     let shared = const { HopperShared::new(C::STEPS) };
-    let list = List { count: list_count, rows: list_rows, first: list_first, second: list_second };
+    let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
     if thread_idx_x() == 0 {
         let mut stage = 0;
         while stage < shared.stages {
@@ -156,10 +152,13 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     }
 }
 
+/// The named barriers at which the warpgroups take turns: this one and the next.
+const TURN: u32 = 1;
+
 /// Where points that are not sure are listed.
 #[derive(Clone, Copy)]
 struct List {
-    count: *mut u32,
+    counts: *mut u32,
     rows: *mut u32,
     first: *mut u32,
     second: *mut u32,
@@ -292,6 +291,7 @@ unsafe fn consume<C: Operand>(
     let shared = const { HopperShared::new(C::STEPS) };
     let shape = params.shape;
     let warp = warp_id() - 4;
+    let group = warp / 4;
     // The thread's first row in the tile; the others are 8, 64 and 72 below.
     let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
     let quarter = lane_id() & 3;
@@ -300,6 +300,10 @@ unsafe fn consume<C: Operand>(
     let mut ring = Ring { stage: 0, parity: 0 };
     let mut points_parity = 0;
 
+    // The first group has the first turn.
+    if group == 1 {
+        barrier_arrive(TURN, 256);
+    }
     let mut scores: [Scores; 2] = [[0.0; 64]; 2];
     let mut item = next_item(block_idx_x() as u64, states, params);
     while item < items {
@@ -335,12 +339,16 @@ unsafe fn consume<C: Operand>(
         });
 
         let mut nearest = [Nearest::NONE; 4];
+        // The best score of the four lanes that share a row: what a new one must come near to matter.
+        let mut floors = [f32::NEG_INFINITY; 4];
         let mut tile = 0;
         while tile < tiles {
             barrier(shared.full.here(), ring.stage).wait(ring.parity);
             let centroids =
                 swizzled_128b(shared.centroids.here().address() + ring.stage * shared.stage_bytes);
             let [scores_0, scores_1] = &mut scores;
+            // Turns: the other warpgroup's products fill the tensor cores while this one folds.
+            barrier_sync(TURN + group, 256);
             wgmma_fence();
             multiply::<C>(scores_0, &x[0], centroids);
             wgmma_commit();
@@ -350,10 +358,12 @@ unsafe fn consume<C: Operand>(
             let biases = shared.biases.here().add(ring.stage * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
             wgmma_wait::<1>(scores_0);
+            barrier_arrive(TURN + (1 - group), 256);
             let [a, b, c, d] = &mut nearest;
-            fold_tile(scores_0, biases, column, a, b, bounds[0], bounds[1]);
+            let [floor_a, floor_b, floor_c, floor_d] = &mut floors;
+            fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], [bounds[0], bounds[1]]);
             wgmma_wait::<0>(scores_1);
-            fold_tile(scores_1, biases, column, c, d, bounds[2], bounds[3]);
+            fold_tile(scores_1, biases, column, [c, d], [floor_c, floor_d], [bounds[2], bounds[3]]);
 
             sync_warp(FULL_MASK);
             if lane_id() == 0 {
@@ -384,11 +394,16 @@ unsafe fn consume<C: Operand>(
                     differs = *labels.add(place) != best.label;
                     *labels.add(place) = best.label;
                 } else {
-                    let entry = atomic::fetch_add_u32(list.count, 1) as usize;
-                    *list.rows.add(entry) = place as u32;
-                    *list.first.add(entry) = best.label;
-                    // No label at all: every score overflowed.
-                    *list.second.add(entry) = if best.label == NO_CANDIDATE { MANY_CANDIDATES } else { best.other };
+                    // No label at all: every score overflowed, and any centroid may be the nearest.
+                    if best.other == MANY_CANDIDATES || best.label == NO_CANDIDATE {
+                        let entry = atomic::fetch_add_u32(list.counts.add(1), 1);
+                        *list.rows.add((shape.batch * shape.n - 1 - entry) as usize) = place as u32;
+                    } else {
+                        let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
+                        *list.rows.add(entry) = place as u32;
+                        *list.first.add(entry) = best.label;
+                        *list.second.add(entry) = best.other;
+                    }
                 }
             }
             my_changed += warp_vote_ballot(FULL_MASK, differs).count_ones();
@@ -435,10 +450,9 @@ unsafe fn fold_tile(
     scores: &mut Scores,
     biases: Shared<f32>,
     column: u32,
-    upper: &mut Nearest,
-    lower: &mut Nearest,
-    upper_bound: f32,
-    lower_bound: f32,
+    nearest: [&mut Nearest; 2],
+    floors: [&mut f32; 2],
+    bounds: [f32; 2],
 ) {
     let mut best = [f32::NEG_INFINITY; 2];
     unroll!(J in [0, 2, 4, 6, 8, 10, 12, 14] => {
@@ -452,18 +466,23 @@ unsafe fn fold_tile(
         })
     });
     // Rare once a few tiles have passed; the same branch for all lanes, which must stay together for products.
-    let close = best[0] > upper.score - upper_bound || best[1] > lower.score - lower_bound;
+    let close = best[0] > *floors[0] - bounds[0] || best[1] > *floors[1] - bounds[1];
     if warp_vote_ballot(FULL_MASK, close) != 0 {
-        let limits = [best[0] - upper_bound, best[1] - lower_bound];
-        let mut found = [0u32; 2];
+        let limits = [best[0] - bounds[0], best[1] - bounds[1]];
+        // Counts and columns stay under 2²⁴, where f32 is exact; a fused multiply-add is cheaper than a
+        // predicated integer addition.
+        let mut found = [0.0f32; 2];
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
             unroll!(E in [0, 1, 2, 3] => {
-                if scores[J * 4 + E] >= limits[E / 2] {
-                    found[E / 2] += (1 << 16) + (J * 8 + E % 2) as u32;
-                }
+                let is_near = at_least(scores[J * 4 + E], limits[E / 2]);
+                found[E / 2] = fma(is_near, (65_536 + J * 8 + E % 2) as f32, found[E / 2]);
             })
         });
-        upper.fold(best[0], found[0], column, upper_bound);
-        lower.fold(best[1], found[1], column, lower_bound);
+        unroll!(R in [0, 1] => {
+            nearest[R].fold(best[R], found[R] as u32, column, bounds[R]);
+            let mut floor = max(*floors[R], best[R]);
+            floor = max(floor, warp_shuffle_xor(FULL_MASK, floor, 1));
+            *floors[R] = max(floor, warp_shuffle_xor(FULL_MASK, floor, 2));
+        });
     }
 }

@@ -224,6 +224,8 @@ const SCATTER: BlockShape = BlockShape::new(SORT_THREADS).shared(ScatterShared::
 #[cfg(not(target_arch = "nvptx64"))]
 const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
+const SETTLE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(SettleShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
 const CONVERGE: BlockShape = BlockShape::new(REDUCE_THREADS).shared(ConvergeShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const INERTIA: BlockShape = BlockShape::new(REDUCE_THREADS).shared(InertiaShared::new().bytes);
@@ -269,14 +271,14 @@ kernels! {
         /// Centroids in the order in which Hopper's assignment streams them.
         PackCentroids<T>: PackCentroidsInstance
             (centroids: *const T, states: *const LoopState, packed: *mut T, biases: *mut f32,
-             largest: *mut u32, list_count: *mut u32; params: PackParams)
+             largest: *mut u32, list_counts: *mut u32; params: PackParams)
             = pack_centroids::pack_centroids, UPDATE,
             [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
         /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
         Settle<T>: SettleInstance
-            (points: *const T, centroids: *const T, count: *const u32, rows: *const u32, first: *const u32,
+            (points: *const T, centroids: *const T, counts: *const u32, rows: *const u32, first: *const u32,
              second: *const u32, labels: *mut u32, changed: *mut u32; params: SettleParams)
-            = settle::settle, UPDATE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
+            = settle::settle, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
     }
     plain {
         /// Sort pass, first step: keys of each digit in each tile.
@@ -308,7 +310,7 @@ kernels! {
         AssignHopper<C>
             (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32,
              largest: *const u32, states: *const LoopState, labels: *mut u32, cost: *mut f64,
-             changed: *mut u32, list_count: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+             changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
              list_second: *mut u32; params: HopperParams)
             = assign_hopper::assign_hopper::<C>, [
                 fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,

@@ -23,7 +23,7 @@ pub(super) unsafe fn pack_centroids<T: Scalar>(
     packed: *mut T,
     biases: *mut f32,
     largest: *mut u32,
-    list_count: *mut u32,
+    list_counts: *mut u32,
     params: PackParams,
 ) {
     let shape = params.shape;
@@ -32,7 +32,8 @@ pub(super) unsafe fn pack_centroids<T: Scalar>(
     let items = params.blocks();
     if block_idx_x() == 0 && thread_idx_x() == 0 {
         // The assignment that follows begins its list of unsure points.
-        *list_count = 0;
+        *list_counts = 0;
+        *list_counts.add(1) = 0;
     }
     let mut item = block_idx_x() as u64;
     while item < items {

@@ -167,6 +167,24 @@ pub(crate) fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
     r
 }
 #[inline(always)]
+pub(crate) fn max_f32(a: f32, b: f32) -> f32 {
+    let r: f32;
+    unsafe {
+        asm!("max.f32 {0}, {1}, {2};", out(reg32) r, in(reg32) a, in(reg32) b,
+            options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
+pub(crate) fn at_least_f32(a: f32, b: f32) -> f32 {
+    let r: f32;
+    unsafe {
+        asm!("set.ge.f32.f32 {0}, {1}, {2};", out(reg32) r, in(reg32) a, in(reg32) b,
+            options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
 pub(crate) fn sqrt_f32(v: f32) -> f32 {
     let r: f32;
     unsafe {

@@ -133,6 +133,16 @@ pub(crate) fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
 }
 
+/// `max.f32`: a NaN gives way to the other.
+pub(crate) fn max_f32(a: f32, b: f32) -> f32 {
+    a.max(b)
+}
+
+/// `set.ge.f32.f32`: 1 or 0, and 0 for a NaN.
+pub(crate) fn at_least_f32(a: f32, b: f32) -> f32 {
+    if a >= b { 1.0 } else { 0.0 }
+}
+
 /// `sqrt.rn.f32`.
 pub(crate) fn sqrt_f32(v: f32) -> f32 {
     v.sqrt()

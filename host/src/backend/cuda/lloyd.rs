@@ -183,8 +183,8 @@ pub(super) fn time_stages<T: GpuElement>(
     }
     call.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
     let settled = match &call.places.hopper {
-        Some(places) => call.arena()?.download(&call.stream, places.list_count, 1)?[0],
-        None => 0,
+        Some(places) => call.arena()?.download(&call.stream, places.list_counts, 2)?,
+        None => vec![0, 0],
     };
     let between = |a: &Event, b: &Event| b.elapsed_time_f32(a).map_or(f64::NAN, f64::from);
     let median = |mut times: Vec<f64>| {
@@ -198,7 +198,8 @@ pub(super) fn time_stages<T: GpuElement>(
         sums: stage(2),
         finalise: stage(3),
         iteration: median(whole.windows(2).map(|e| between(&e[0], &e[1])).collect()),
-        settled: f64::from(settled) / (problem.batch * problem.n) as f64,
+        settled: f64::from(settled[0]) / (problem.batch * problem.n) as f64,
+        searched: f64::from(settled[1]) / (problem.batch * problem.n) as f64,
     })
 }
 
@@ -454,7 +455,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         self.slot.set(1 - slot);
         let states = self.at(states)?.cast::<LoopState>();
         let (packed, biases) = (self.at(places.packed)?, self.at(places.biases)?);
-        let (largest, list_count) = (self.at(places.largest)?, self.at(places.list_count)?);
+        let (largest, list_counts) = (self.at(places.largest)?, self.at(places.list_counts)?);
         let [list_rows, list_first, list_second] =
             [self.at(places.list_rows)?, self.at(places.list_first)?, self.at(places.list_second)?];
         let (labels, changed) = (self.at(self.places.labels)?, self.at(self.places.tile_changed)?);
@@ -464,7 +465,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             packed: packed.cast(),
             biases,
             largest,
-            list_count,
+            list_counts,
             params: PackParams { shape, slot },
         };
         let assign = hopper::Arguments {
@@ -477,7 +478,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             labels,
             cost: self.at(self.places.tile_cost)?,
             changed,
-            list_count,
+            list_counts,
             list_rows,
             list_first,
             list_second,
@@ -487,7 +488,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let settle = Settle::<T::Device> {
             points: self.at(self.places.points)?.cast(),
             centroids: self.at(self.places.rounded)?.cast(),
-            count: list_count,
+            counts: list_counts,
             rows: list_rows,
             first: list_first,
             second: list_second,

@@ -1,0 +1,240 @@
+//! What was typed.
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use flash_kmeans::{Backend, DType};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+Point files: .npy (u1, f2, f4, f8; (n, d) or (batch, n, d)), .fvecs, .bvecs, .fbin, .u8bin
+
+Exit codes:
+  0  done
+  1  a failure at run time: the device, the disk
+  2  bad input or usage; nothing was written
+
+Logs go to stderr; RUST_LOG sets what is logged (RUST_LOG=flash_kmeans=debug).";
+
+/// Exact k-means on GPU and CPU.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP, propagate_version = true)]
+pub(crate) struct Args {
+    /// Print nothing but errors, and results that were asked for with --json
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Cluster the points of a file
+    #[command(after_help = AFTER_HELP)]
+    Fit(FitArgs),
+    /// Find the nearest of given centroids for each point of a file
+    #[command(after_help = AFTER_HELP)]
+    Predict(PredictArgs),
+    /// Write a file of Gaussian blobs: the same bytes for the same options on every machine
+    #[command(after_help = AFTER_HELP)]
+    Generate(GenerateArgs),
+    /// List the devices that a fit can run on
+    Devices(DevicesArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct FitArgs {
+    /// The points
+    pub(crate) input: PathBuf,
+    /// Number of clusters
+    #[arg(short = 'k', long = "clusters", value_name = "K", value_parser = at_least_one)]
+    pub(crate) n_clusters: NonZeroUsize,
+    /// Distance between points
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) metric: Metric,
+    /// First centroids: random, k-means++, or a file of K rows
+    #[arg(long, default_value = "k-means++", value_name = "random|k-means++|FILE")]
+    pub(crate) init: InitArg,
+    /// Iterations at most
+    #[arg(long, default_value = "100", value_name = "T", value_parser = at_least_one)]
+    pub(crate) max_iter: NonZeroUsize,
+    /// Stop when the centroids move less: the sum of their squared moves, as a share of the points' mean
+    /// variance. With 0, only when no label changes
+    #[arg(long, default_value = "1e-4", value_parser = tolerance, allow_negative_numbers = true)]
+    pub(crate) tol: f64,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Type of the points in memory [default: f16 and f64 files as they are, f32 otherwise]
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<DTypeArg>,
+    /// auto, cpu, cuda or cuda:N. f64 points run on the CPU
+    #[arg(long, default_value = "auto", value_parser = backend, value_name = "BACKEND")]
+    pub(crate) backend: Backend,
+    /// Write the centroids: float32, or float64 for f64 points
+    #[arg(long, value_name = "OUT.npy")]
+    pub(crate) centroids: Option<PathBuf>,
+    /// Write the labels: uint32
+    #[arg(long, value_name = "OUT.npy")]
+    pub(crate) labels: Option<PathBuf>,
+    /// Draw the clusters on their first two principal components
+    #[arg(long, value_name = "OUT.svg|OUT.html")]
+    pub(crate) picture: Option<PathBuf>,
+    /// Print one JSON object instead of the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PredictArgs {
+    /// The points
+    pub(crate) input: PathBuf,
+    /// The centroids, as fit wrote them
+    #[arg(long, value_name = "C.npy")]
+    pub(crate) centroids: PathBuf,
+    /// Write the labels: uint32
+    #[arg(long, value_name = "OUT.npy")]
+    pub(crate) labels: PathBuf,
+    /// Type of the points in memory [default: f16 and f64 files as they are, f32 otherwise]
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<DTypeArg>,
+    /// auto, cpu, cuda or cuda:N. f64 points run on the CPU
+    #[arg(long, default_value = "auto", value_parser = backend, value_name = "BACKEND")]
+    pub(crate) backend: Backend,
+    /// Print one JSON object instead of the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct GenerateArgs {
+    /// The file to write: .npy, .fbin or .fvecs
+    pub(crate) output: PathBuf,
+    /// Number of points, in each problem of a batch
+    #[arg(short, long, value_parser = at_least_one)]
+    pub(crate) n: NonZeroUsize,
+    /// Dimensions
+    #[arg(short, long, value_parser = at_least_one)]
+    pub(crate) d: NonZeroUsize,
+    /// Number of blobs
+    #[arg(short, long, default_value = "8", value_parser = at_least_one)]
+    pub(crate) clusters: NonZeroUsize,
+    /// Seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Type of the values; f16 in .npy alone
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: GenerateDType,
+    /// Standard deviation of a blob; their centres are uniform in a cube of side 20
+    #[arg(long, default_value = "1", value_parser = spread, allow_negative_numbers = true)]
+    pub(crate) spread: f64,
+    /// Write a (batch, n, d) array of this many problems
+    #[arg(short, long, value_parser = at_least_one)]
+    pub(crate) batch: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DevicesArgs {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Metric {
+    #[default]
+    Euclidean,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum GenerateDType {
+    #[default]
+    F32,
+    F16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DTypeArg {
+    F32,
+    F16,
+    Bf16,
+    F64,
+}
+
+impl From<DTypeArg> for DType {
+    fn from(dtype: DTypeArg) -> DType {
+        match dtype {
+            DTypeArg::F32 => DType::F32,
+            DTypeArg::F16 => DType::F16,
+            DTypeArg::Bf16 => DType::BF16,
+            DTypeArg::F64 => DType::F64,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum InitArg {
+    Random,
+    KMeansPlusPlus,
+    File(PathBuf),
+}
+
+impl std::str::FromStr for InitArg {
+    type Err = String;
+    fn from_str(typed: &str) -> Result<Self, String> {
+        match typed {
+            "random" => Ok(InitArg::Random),
+            "k-means++" | "kmeans++" => Ok(InitArg::KMeansPlusPlus),
+            file if file.contains(['.', '/']) => Ok(InitArg::File(file.into())),
+            _ => Err("neither random, nor k-means++, nor the name of a file such as start.npy".into()),
+        }
+    }
+}
+
+fn at_least_one(typed: &str) -> Result<NonZeroUsize, String> {
+    let number: usize = typed.parse().map_err(|_| "not a whole number from 1 on".to_string())?;
+    NonZeroUsize::new(number).ok_or_else(|| "there must be at least one".into())
+}
+
+fn tolerance(typed: &str) -> Result<f64, String> {
+    match typed.parse::<f64>() {
+        Ok(tol) if tol >= 0.0 && tol.is_finite() => Ok(tol),
+        _ => Err("the tolerance must be a finite number, 0 or more".into()),
+    }
+}
+
+fn spread(typed: &str) -> Result<f64, String> {
+    match typed.parse::<f64>() {
+        Ok(spread) if (0.0..=1000.0).contains(&spread) => Ok(spread),
+        _ => Err("the spread must be a number from 0 to 1000".into()),
+    }
+}
+
+fn backend(typed: &str) -> Result<Backend, String> {
+    let ordinal = match typed {
+        "auto" => return Ok(Backend::Auto),
+        "cpu" => return Ok(Backend::Cpu),
+        "cuda" => "0",
+        _ => typed.strip_prefix("cuda:").ok_or("backends are auto, cpu, cuda and cuda:N")?,
+    };
+    let ordinal = ordinal.parse().map_err(|_| "the device of cuda:N is a number")?;
+    Ok(Backend::Cuda { ordinal })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn backends_and_inits_parse() {
+        assert_eq!(backend("cuda:3"), Ok(Backend::Cuda { ordinal: 3 }));
+        assert_eq!(backend("cuda"), Ok(Backend::Cuda { ordinal: 0 }));
+        assert!(backend("cuda:x").is_err() && backend("gpu").is_err());
+        assert!(matches!("start.npy".parse(), Ok(InitArg::File(_))));
+        assert!("kmeans".parse::<InitArg>().is_err());
+    }
+}

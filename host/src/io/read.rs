@@ -1,0 +1,168 @@
+//! The reader.
+use super::convert::{StoredType, convert};
+use super::format::{Format, Layout, odd_row, odd_row_reason};
+use super::{io_error, malformed};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use memmap2::Mmap;
+use ndarray::{ArrayD, ArrayViewD, CowArray, IxDyn};
+use rayon::prelude::*;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A file of points, mapped into memory: nothing of it is read before it is asked for.
+///
+/// The file must not be changed while it is open. A file that another process truncates meanwhile ends
+/// this one with a bus error, as memory-mapped files do.
+#[derive(Debug)]
+pub struct PointFile {
+    path: PathBuf,
+    map: Mmap,
+    layout: Layout,
+}
+
+impl PointFile {
+    /// Opens `path`; its extension says the format (see [`io`](super)). The header is checked against the
+    /// length of the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be opened or mapped, [`Error::Format`] when it has an unknown
+    /// extension, is empty, truncated or too long, or is not what its extension says.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let format = Format::of(path).map_err(|reason| malformed(path, reason))?;
+        let file = File::open(path).map_err(|e| io_error(path, e))?;
+        let metadata = file.metadata().map_err(|e| io_error(path, e))?;
+        if !metadata.is_file() {
+            return Err(malformed(path, "is not a regular file"));
+        }
+        if metadata.len() == 0 {
+            return Err(malformed(path, "is empty"));
+        }
+        // SAFETY: the map is read-only and lives as long as this value, which hands out shared borrows alone;
+        // the values are plain numbers, for which every bit pattern is valid. That nothing else changes the
+        // file meanwhile cannot be checked and is the documented contract of this type.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| io_error(path, e))?;
+        let layout = Layout::of(format, &map).map_err(|reason| malformed(path, reason))?;
+        Ok(PointFile { path: path.into(), map, layout })
+    }
+
+    /// The file's path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The type of the values in the file.
+    pub fn stored_type(&self) -> StoredType {
+        self.layout.stored
+    }
+
+    /// `(n, d)` or `(batch, n, d)`.
+    pub fn shape(&self) -> &[usize] {
+        if self.layout.is_batch { &self.layout.shape } else { &self.layout.shape[1..] }
+    }
+
+    /// The number of problems of a `(batch, n, d)` file.
+    pub fn batch(&self) -> Option<usize> {
+        self.layout.is_batch.then_some(self.layout.shape[0])
+    }
+
+    /// Points in each problem.
+    pub fn n_points(&self) -> usize {
+        self.layout.shape[1]
+    }
+
+    /// Coordinates of each point.
+    pub fn n_features(&self) -> usize {
+        self.layout.shape[2]
+    }
+
+    /// Rows of the file: `n`, or `batch · n`.
+    pub fn n_rows(&self) -> usize {
+        self.layout.shape[0] * self.layout.shape[1]
+    }
+
+    /// All points: the file's own memory when it holds values of type `T` in row-major order, else a
+    /// converted copy. A value that `T` cannot hold is rounded to nearest; bytes are always exact.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the rows of a `.fvecs` or `.bvecs` file disagree about their length,
+    /// [`Error::Io`] when there is no memory for the copy.
+    pub fn read<T: Element>(&self) -> Result<CowArray<'_, T, IxDyn>> {
+        let shape = IxDyn(self.shape());
+        let invalid = |_| malformed(&self.path, "has a shape that an array cannot have");
+        if let Some(values) = self.as_slice::<T>() {
+            return Ok(ArrayViewD::from_shape(shape, values).map_err(invalid)?.into());
+        }
+        let (rows, d) = (self.n_rows(), self.n_features());
+        let mut values: Vec<T> = Vec::new();
+        // Conversion can take up to eight times the file's size: refuse rather than abort.
+        values
+            .try_reserve_exact(rows * d)
+            .map_err(|_| io_error(&self.path, std::io::ErrorKind::OutOfMemory.into()))?;
+        values.resize(rows * d, T::zeroed());
+        let rows_at_once = ((1 << 18) / d).max(1);
+        values
+            .par_chunks_mut(rows_at_once * d)
+            .enumerate()
+            .map(|(chunk, into)| {
+                let first = chunk * rows_at_once;
+                self.rows(first..first + into.len() / d, into)
+            })
+            .find_map_first(Result::err)
+            .map_or(Ok(()), Err)?;
+        Ok(ArrayD::from_shape_vec(shape, values).map_err(invalid)?.into())
+    }
+
+    /// The rows of `range`, of [`n_rows`](Self::n_rows), converted into `into`, which holds
+    /// `range.len() · d` values. For files that do not fit into memory at once.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a range or a buffer that does not fit, and as [`read`](Self::read).
+    pub fn rows<T: Element>(&self, range: Range<usize>, into: &mut [T]) -> Result<()> {
+        let d = self.n_features();
+        if range.start > range.end || range.end > self.n_rows() {
+            return Err(Error::Shape {
+                what: "the range of rows",
+                expected: format!("0..{} or a part of it", self.n_rows()),
+                actual: format!("{range:?}"),
+            });
+        }
+        if range.len() * d != into.len() {
+            return Err(Error::Shape {
+                what: "the buffer for rows",
+                expected: format!("({}, {d})", range.len()),
+                actual: format!("{} values", into.len()),
+            });
+        }
+        if range.is_empty() {
+            return Ok(());
+        }
+        let Layout { stored, column_stride, row_stride, prefixed, .. } = self.layout;
+        if prefixed && let Some((row, found)) = odd_row(&self.map, row_stride, range.clone(), d) {
+            return Err(malformed(&self.path, odd_row_reason(row, found, d)));
+        }
+        if self.layout.is_contiguous() {
+            convert(stored, self.bytes_from(range.start), column_stride, into);
+        } else {
+            for (row, into) in range.zip(into.chunks_exact_mut(d)) {
+                convert(stored, self.bytes_from(row), column_stride, into);
+            }
+        }
+        Ok(())
+    }
+
+    fn as_slice<T: Element>(&self) -> Option<&[T]> {
+        let layout = &self.layout;
+        if !layout.stored.is(T::DTYPE) || !layout.is_contiguous() || cfg!(target_endian = "big") {
+            return None;
+        }
+        bytemuck::try_cast_slice(self.bytes_from(0)).ok()
+    }
+
+    /// The file from the first byte of `row` on.
+    fn bytes_from(&self, row: usize) -> &[u8] {
+        &self.map[self.layout.row_start(row)..]
+    }
+}

@@ -1,0 +1,228 @@
+//! The writers.
+use super::convert::{Value, le_bytes};
+use super::format::Format;
+use super::{StoredType, io_error, malformed, npy};
+use crate::error::{Error, Result};
+use ndarray::{ArrayView, Dimension};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Writes `array` to `path` as a `.npy` file.
+///
+/// # Errors
+/// [`Error::Io`]; nothing of the final name is left then.
+pub fn write_npy<A: Value, D: Dimension>(path: impl AsRef<Path>, array: ArrayView<'_, A, D>) -> Result<()> {
+    write_atomically(path, |out| {
+        out.write_all(&npy::header(A::DESCR, array.shape()))?;
+        match array.as_slice() {
+            Some(values) => out.write_all(&le_bytes(values)),
+            None => array.iter().try_for_each(|value| out.write_all(&le_bytes(std::slice::from_ref(value)))),
+        }
+    })
+}
+
+/// Writes a file of any kind by way of a temporary name in the same folder, so that the final name only ever
+/// has a whole file.
+///
+/// # Errors
+/// [`Error::Io`], also for an error that `write` returns.
+pub fn write_atomically(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let mut pending = Pending::create(path)?;
+    write(&mut pending.out).map_err(|e| io_error(path, e))?;
+    pending.commit()
+}
+
+/// Whether a file could be written to `path`: tries its folder with a temporary file, which is removed.
+/// The path itself is left as it is.
+///
+/// # Errors
+/// [`Error::Io`] with the reason.
+pub fn check_writable(path: impl AsRef<Path>) -> Result<()> {
+    Pending::create(path.as_ref()).map(drop)
+}
+
+/// Writes points a few rows at a time; the extension says the format.
+///
+/// ```no_run
+/// # let next_rows = || [0.0f32; 32];
+/// let mut out = flash_kmeans::io::PointWriter::<f32>::create("points.fbin", &[1_000_000, 8])?;
+/// for _ in 0..250_000 {
+///     out.write_rows(&next_rows())?;
+/// }
+/// out.finish()?;
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PointWriter<A: Value> {
+    pending: Pending,
+    format: Format,
+    d: usize,
+    rows_left: usize,
+    value: PhantomData<A>,
+}
+
+impl<A: Value> PointWriter<A> {
+    /// Begins a file of `shape`, `(n, d)` or, `.npy` alone, `(batch, n, d)`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the format cannot hold such points, [`Error::Io`].
+    pub fn create(path: impl AsRef<Path>, shape: &[usize]) -> Result<Self> {
+        let path = path.as_ref();
+        let format = Format::of(path).map_err(|reason| malformed(path, reason))?;
+        let refuse = |reason: String| Err(malformed(path, reason));
+        let (rows, d) = match (shape, format) {
+            (&[n, d], _) => (Some(n), d),
+            (&[batch, n, d], Format::Npy) => (batch.checked_mul(n), d),
+            ([_, _, _], _) => return refuse("cannot hold a batch; write a .npy file".into()),
+            _ => return refuse(format!("cannot hold {} dimensions", shape.len())),
+        };
+        let bytes = rows.and_then(|rows| rows.checked_mul(d)).and_then(|v| v.checked_mul(size_of::<A>()));
+        let (Some(rows_left), Some(_)) = (rows, bytes) else {
+            return refuse(format!("cannot be as large as shape {shape:?} needs"));
+        };
+        if let Format::Vecs(stored) | Format::Bin(stored) = format {
+            let needed = if stored == StoredType::U8 { u8::DESCR } else { f32::DESCR };
+            if A::DESCR != needed {
+                return refuse(format!(
+                    "cannot hold '{}' values, only '{needed}'; write a .npy file",
+                    A::DESCR
+                ));
+            }
+            if i32::try_from(d).is_err() || u32::try_from(rows_left).is_err() {
+                return refuse(format!("cannot hold shape {shape:?}: its counts are 32-bit"));
+            }
+        }
+        let mut writer =
+            PointWriter { pending: Pending::create(path)?, format, d, rows_left, value: PhantomData };
+        match format {
+            Format::Npy => writer.pending.write(&npy::header(A::DESCR, shape))?,
+            Format::Vecs(_) => {}
+            Format::Bin(_) => {
+                let counts = [rows_left as u32, d as u32];
+                counts.iter().try_for_each(|count| writer.pending.write(&count.to_le_bytes()))?;
+            }
+        }
+        Ok(writer)
+    }
+
+    /// Writes the next rows: `values` is a multiple of `d` long.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when that is not so, or there are more rows than the shape has; [`Error::Io`].
+    pub fn write_rows(&mut self, values: &[A]) -> Result<()> {
+        let rows = values.len().checked_div(self.d).unwrap_or(0);
+        if rows > self.rows_left || rows * self.d != values.len() {
+            return Err(Error::Shape {
+                what: "the rows written",
+                expected: format!("(at most {}, {})", self.rows_left, self.d),
+                actual: format!("{} values", values.len()),
+            });
+        }
+        self.rows_left -= rows;
+        if let Format::Vecs(_) = self.format {
+            let prefix = (self.d as u32).to_le_bytes();
+            for row in values.chunks_exact(self.d) {
+                self.pending.write(&prefix)?;
+                self.pending.write(&le_bytes(row))?;
+            }
+            return Ok(());
+        }
+        self.pending.write(&le_bytes(values))
+    }
+
+    /// Gives the file its name. A writer that is dropped without this leaves nothing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when rows are missing, [`Error::Io`].
+    pub fn finish(self) -> Result<()> {
+        if self.rows_left != 0 {
+            return Err(Error::Shape {
+                what: "the rows written",
+                expected: "as many rows as the shape says".into(),
+                actual: format!("{} rows too few", self.rows_left),
+            });
+        }
+        self.pending.commit()
+    }
+}
+
+/// A file under a temporary name, removed on drop unless it was committed.
+#[derive(Debug)]
+struct Pending {
+    out: BufWriter<File>,
+    /// `None` after the file was renamed.
+    temporary: Option<PathBuf>,
+    target: PathBuf,
+}
+
+impl Pending {
+    fn create(path: &Path) -> Result<Self> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let fail = |source| io_error(path, source);
+        // A link is followed, so that the file it names is replaced and not the link.
+        let target = match path.canonicalize() {
+            Ok(target) => target,
+            Err(e) if e.kind() == ErrorKind::NotFound => path.to_path_buf(),
+            Err(e) => return Err(fail(e)),
+        };
+        if target.metadata().is_ok_and(|m| !m.is_file()) {
+            return Err(fail(std::io::Error::new(
+                ErrorKind::InvalidInput,
+                "is there and is not a regular file",
+            )));
+        }
+        let Some(name) = target.file_name() else {
+            return Err(fail(std::io::Error::new(ErrorKind::InvalidInput, "names no file")));
+        };
+        loop {
+            let mut temporary = std::ffi::OsString::from(".");
+            temporary.push(name);
+            let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
+            temporary.push(format!(".{}-{unique}.tmp", std::process::id()));
+            let temporary = target.with_file_name(temporary);
+            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+                Ok(file) => {
+                    let out = BufWriter::with_capacity(1 << 20, file);
+                    return Ok(Pending { out, temporary: Some(temporary), target });
+                }
+                // Left by a process that was killed and whose id came round again.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(fail(e)),
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).map_err(|e| io_error(&self.target, e))
+    }
+
+    fn commit(mut self) -> Result<()> {
+        let fail = |e| io_error(&self.target, e);
+        self.out.flush().map_err(fail)?;
+        self.out.get_ref().sync_all().map_err(fail)?;
+        if let Some(temporary) = self.temporary.take()
+            && let Err(e) = std::fs::rename(&temporary, &self.target)
+        {
+            let error = fail(e);
+            self.temporary = Some(temporary);
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // Nothing can be done about a failure here; the name says what the file is.
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}

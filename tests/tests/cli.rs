@@ -1,0 +1,451 @@
+//! The command, driven as its users drive it: arguments in, exit code, stdout, stderr and files out.
+use flash_kmeans::io::{PointFile, PointWriter, write_npy};
+use flash_kmeans::{Backend, FlashKMeans};
+use half::f16;
+use ndarray::{Array2, Array3, Ix2, array};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The built command.
+///
+/// Cargo sets `CARGO_BIN_EXE_*` only for tests of the package that has the command, and these live in
+/// another one, so that `cargo test -p flash-kmeans` stays light. Cargo therefore does not even build the
+/// command for them: this does, once, into the folder and with the profile of the test that runs.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // <target>/[<triple>/]<profile>/deps/cli-<hash>
+        let test = std::env::current_exe().unwrap();
+        let profile_folder = test.parent().and_then(Path::parent).unwrap();
+        let profile = match profile_folder.file_name().and_then(OsStr::to_str) {
+            Some("debug") | None => "dev",
+            Some(other) => other,
+        };
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--package",
+            "flash-kmeans",
+            "--bin",
+            "flash-kmeans",
+            "--profile",
+            profile,
+        ]);
+        cargo
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("CARGO_TARGET_DIR", profile_folder.parent().unwrap());
+        assert!(cargo.status().unwrap().success(), "the command did not build");
+        profile_folder.join(format!("flash-kmeans{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+/// A folder for one test, which the command runs in.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Place { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, args: &str) -> Output {
+        let digits = digits().display().to_string();
+        let args = args.split_whitespace().map(|arg| if arg == "DIGITS" { digits.as_str() } else { arg });
+        Command::new(binary())
+            .args(args)
+            .current_dir(self.folder.path())
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs what must succeed; its stdout.
+    fn good(&self, args: &str) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(0), "{args}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs what must be refused: exit code 2, a message that has each of `needles`, and no file more.
+    fn refused(&self, args: &str, needles: &[&str]) {
+        let before = self.files();
+        let output = self.run(args);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args}: {message}");
+        assert_eq!(text(&output.stdout), "", "{args}");
+        for needle in needles {
+            assert!(message.contains(needle), "{args}: no {needle:?} in {message}");
+        }
+        assert!(!message.contains("panicked"), "{args}: {message}");
+        assert_eq!(self.files(), before, "{args}: files were written");
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The values of a file of uint32, which is no type of points: the end of a `.npy` file.
+    fn labels(&self, name: &str, count: usize) -> Vec<u32> {
+        let bytes = std::fs::read(self.path(name)).unwrap();
+        let header = bytes.len() - 4 * count;
+        assert_eq!(header % 64, 0);
+        assert!(text(&bytes[..header]).contains("'<u4'"));
+        bytes[header..].as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
+    }
+
+    /// Twelve points about three places, as float32.
+    fn three_blobs(&self, name: &str) -> Array2<f32> {
+        let points = blobs();
+        write_npy(self.path(name), points.view()).unwrap();
+        points
+    }
+}
+
+fn blobs() -> Array2<f32> {
+    Array2::from_shape_fn((12, 2), |(i, j)| [0.0, 50.0, 100.0][i % 3] * (j + 1) as f32 + (i / 3) as f32)
+}
+
+fn digits() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/digits.npy")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(line: &str) -> Value {
+    assert_eq!(line.trim_end().lines().count(), 1, "one object, one line: {line}");
+    serde_json::from_str(line).unwrap()
+}
+
+#[test]
+fn fit_then_predict_gives_the_same_labels() {
+    let place = Place::new();
+    let options = "-k 10 --seed 0 --backend cpu";
+    let out = place.good(&format!("fit DIGITS {options} --centroids c.npy --labels fit.npy --json"));
+    let out = json(&out);
+    place.good("predict DIGITS --centroids c.npy --labels predict.npy --backend cpu");
+    let (fitted, predicted) = (place.labels("fit.npy", 1797), place.labels("predict.npy", 1797));
+    assert_eq!(fitted, predicted);
+    assert_eq!(place.files(), ["c.npy", "fit.npy", "predict.npy"]);
+
+    // The command does what the library does.
+    let file = PointFile::open(digits()).unwrap();
+    let points = file.read::<f32>().unwrap();
+    let points = points.view().into_dimensionality::<Ix2>().unwrap();
+    let model = FlashKMeans::new(10).max_iter(100).backend(Backend::Cpu).fit(points).unwrap();
+    assert_eq!(model.labels().to_vec(), fitted);
+    assert_eq!(out["inertia"].as_f64(), Some(model.inertia()));
+    let centroids = PointFile::open(place.path("c.npy")).unwrap();
+    assert_eq!(centroids.read::<f32>().unwrap(), model.centroids().view().into_dyn());
+}
+
+#[test]
+fn json_is_one_object_with_every_key() {
+    let place = Place::new();
+    let output = place.run("fit DIGITS -k 10 --seed 0 --backend cpu --json");
+    let out = json(&text(&output.stdout));
+    let keys: Vec<&str> = out.as_object().unwrap().keys().map(String::as_str).collect();
+    for key in ["n", "d", "k", "batch", "n_iter", "inertia", "converged", "backend", "device", "seconds"] {
+        assert!(keys.contains(&key), "{key}");
+    }
+    assert_eq!(
+        (&out["n"], &out["d"], &out["k"], &out["batch"]),
+        (&1797.into(), &64.into(), &10.into(), &1.into())
+    );
+    assert_eq!(out["backend"], "cpu");
+    assert!(out["n_iter"].as_u64() >= Some(1) && out["inertia"].as_f64() > Some(1e6));
+    assert!(out["converged"].is_boolean() && out["seconds"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn results_go_to_stdout_and_logs_to_stderr() {
+    let place = Place::new();
+    let output = place.run("fit DIGITS -k 3 --dtype f64");
+    let (out, log) = (text(&output.stdout), text(&output.stderr));
+    assert!(out.contains("1,797") && out.contains("inertia") && out.contains("iterations"), "{out}");
+    assert!(!out.contains("INFO") && log.contains("INFO"), "{log}");
+    // Auto chose, and says so.
+    assert!(log.contains("backend cpu"), "{log}");
+    assert!(!log.contains('\x1b'), "colours are for terminals");
+
+    let output = place.run("fit DIGITS -k 3 --backend cpu --quiet");
+    assert_eq!((text(&output.stdout), text(&output.stderr)), (String::new(), String::new()));
+    let output = place.run("fit DIGITS -k 3 --backend cpu --quiet --json");
+    json(&text(&output.stdout));
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn pictures_are_drawn() {
+    let place = Place::new();
+    place.good("fit DIGITS -k 10 --picture p.svg --backend cpu");
+    place.good("fit DIGITS -k 10 --picture p.html --backend cpu");
+    let svg = std::fs::read_to_string(place.path("p.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("first principal component"));
+    assert!(!svg.contains("NaN") && !svg.contains("href"), "self-contained");
+    let html = std::fs::read_to_string(place.path("p.html")).unwrap();
+    assert!(html.starts_with("<!doctype html>") && html.contains("<svg") && html.contains("digits.npy"));
+}
+
+#[test]
+fn every_format_and_type_clusters_alike() {
+    let place = Place::new();
+    let points = place.three_blobs("p.npy");
+    let bytes: Vec<u8> = points.iter().map(|v| *v as u8).collect();
+    let values = points.as_slice().unwrap();
+    write_npy(place.path("f64.npy"), points.mapv(f64::from).view()).unwrap();
+    write_npy(place.path("f16.npy"), points.mapv(f16::from_f32).view()).unwrap();
+    write_npy(place.path("u8.npy"), Array2::from_shape_vec((12, 2), bytes.clone()).unwrap().view()).unwrap();
+    for name in ["p.fvecs", "p.fbin"] {
+        let mut out = PointWriter::<f32>::create(place.path(name), &[12, 2]).unwrap();
+        out.write_rows(values).unwrap();
+        out.finish().unwrap();
+    }
+    for name in ["p.bvecs", "p.u8bin"] {
+        let mut out = PointWriter::<u8>::create(place.path(name), &[12, 2]).unwrap();
+        out.write_rows(&bytes).unwrap();
+        out.finish().unwrap();
+    }
+    // First centroids from a file make a plain Lloyd run, the same for all.
+    write_npy(place.path("start.npy"), points.slice(ndarray::s![..3, ..])).unwrap();
+    let inputs = ["p.npy", "f64.npy", "f16.npy", "u8.npy", "p.fvecs", "p.fbin", "p.bvecs", "p.u8bin"];
+    let expected: Vec<u32> = (0..12).map(|i| i % 3).collect();
+    for input in inputs {
+        for dtype in ["", "--dtype f32", "--dtype f64", "--dtype f16", "--dtype bf16"] {
+            let args = format!("fit {input} -k 3 --init start.npy --backend cpu --labels l.npy {dtype}");
+            place.good(&args);
+            assert_eq!(place.labels("l.npy", 12), expected, "{args}");
+        }
+    }
+}
+
+#[test]
+fn batches_are_separate_problems() {
+    let place = Place::new();
+    let points = blobs();
+    let batch = Array3::from_shape_fn((2, 12, 2), |(b, i, j)| points[(i, j)] + 7.0 * b as f32);
+    write_npy(place.path("batch.npy"), batch.view()).unwrap();
+    write_npy(place.path("start.npy"), points.slice(ndarray::s![..3, ..])).unwrap();
+    let args = "fit batch.npy -k 3 --init start.npy --backend cpu --centroids c.npy --labels l.npy --json --picture p.svg";
+    let out = json(&place.good(args));
+    assert_eq!((&out["batch"], &out["n"]), (&2.into(), &12.into()));
+    let labels = place.labels("l.npy", 24);
+    assert_eq!(labels, (0..24).map(|i| i % 3).collect::<Vec<u32>>());
+    assert_eq!(PointFile::open(place.path("c.npy")).unwrap().shape(), [2, 3, 2]);
+    place.good("predict batch.npy --centroids c.npy --labels again.npy --backend cpu");
+    assert_eq!(place.labels("again.npy", 24), labels);
+    assert!(place.good("fit batch.npy -k 3 --backend cpu").contains("problem"));
+}
+
+#[test]
+fn lloyd_runs_as_long_as_it_is_told() {
+    let place = Place::new();
+    let out = json(&place.good("fit DIGITS -k 40 --init random --tol 0 --max-iter 3 --backend cpu --json"));
+    assert_eq!((out["n_iter"].as_u64(), &out["converged"]), (Some(3), &false.into()));
+    // Until no label changes, long before the limit.
+    let out = json(&place.good("fit DIGITS -k 3 --tol 0 --max-iter 10000 --backend cpu --json"));
+    assert!(out["n_iter"].as_u64() < Some(10000) && out["converged"] == true);
+}
+
+#[test]
+fn fits_repeat_bit_for_bit() {
+    let place = Place::new();
+    for (init, seed) in [("random", 1), ("k-means++", 1)] {
+        for name in ["a.npy", "b.npy"] {
+            place.good(&format!(
+                "fit DIGITS -k 7 --init {init} --seed {seed} --backend cpu --centroids {name}"
+            ));
+        }
+        assert_eq!(std::fs::read(place.path("a.npy")).unwrap(), std::fs::read(place.path("b.npy")).unwrap());
+    }
+}
+
+#[test]
+fn generated_files_are_reproducible() {
+    let place = Place::new();
+    let options = "--n 5000 --d 24 --clusters 5";
+    place.good(&format!("generate {options} --seed 9 a.npy"));
+    place.good(&format!("generate {options} --seed 9 b.npy"));
+    place.good(&format!("generate {options} --seed 10 other.npy"));
+    let read = |name| std::fs::read(place.path(name)).unwrap();
+    assert_eq!(read("a.npy"), read("b.npy"));
+    assert_ne!(read("a.npy"), read("other.npy"));
+    // The points of a seed are the same on every machine and in every version.
+    let file = PointFile::open(place.path("a.npy")).unwrap();
+    let points = file.read::<f32>().unwrap();
+    let sum = |rows: &[f32]| rows.iter().fold(0u32, |sum, v| sum.rotate_left(5) ^ v.to_bits());
+    assert_eq!(sum(points.as_slice().unwrap()), GENERATED);
+
+    for name in ["a.fbin", "a.fvecs"] {
+        place.good(&format!("generate {options} --seed 9 {name}"));
+        assert_eq!(PointFile::open(place.path(name)).unwrap().read::<f32>().unwrap(), points);
+    }
+    place.good(&format!("generate {options} --dtype f16 --batch 2 half.npy"));
+    assert_eq!(PointFile::open(place.path("half.npy")).unwrap().shape(), [2, 5000, 24]);
+    // Blobs are found again: at a spread of a tenth, the inertia is that of the noise alone.
+    place.good("generate --n 4000 --d 16 --clusters 4 --spread 0.1 blobs.npy");
+    let out = json(&place.good("fit blobs.npy -k 4 --backend cpu --json"));
+    let noise = out["inertia"].as_f64().unwrap() / (4000.0 * 16.0 * 0.01);
+    assert!((0.97..1.03).contains(&noise), "{noise}");
+}
+const GENERATED: u32 = 2_471_637_554;
+
+#[test]
+fn devices_lists_the_cpu() {
+    let place = Place::new();
+    assert!(place.good("devices").starts_with("cpu"));
+    let first: Value = serde_json::from_str(place.good("devices --json").lines().next().unwrap()).unwrap();
+    assert_eq!(first["backend"], "cpu");
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    let place = Place::new();
+    for args in ["--help", "fit --help", "predict --help", "generate --help"] {
+        let help = place.good(args);
+        assert!(help.contains("Exit codes") && help.contains("bad input"), "{args}");
+    }
+    place.refused("", &["Usage"]);
+    place.refused("cluster", &["cluster"]);
+}
+
+#[test]
+fn bad_options_are_refused() {
+    let place = Place::new();
+    place.three_blobs("p.npy");
+    let out = "--centroids c.npy --labels l.npy --picture p.svg";
+    for (args, needles) in [
+        ("fit p.npy", &["--clusters"][..]),
+        ("fit p.npy -k 0", &["--clusters", "at least one"]),
+        ("fit p.npy -k -1", &["-1"]),
+        ("fit p.npy -k 13", &["p.npy", "13", "12"]),
+        ("fit p.npy -k 3 --metric cosine", &["cosine", "euclidean"]),
+        ("fit p.npy -k 3 --init farthest", &["farthest", "k-means++"]),
+        ("fit p.npy -k 3 --max-iter 0", &["--max-iter"]),
+        ("fit p.npy -k 3 --tol -1", &["--tol"]),
+        ("fit p.npy -k 3 --tol nan", &["--tol"]),
+        ("fit p.npy -k 3 --dtype f8", &["f8"]),
+        ("fit p.npy -k 3 --backend tpu", &["tpu", "auto"]),
+        ("fit p.npy -k 3 --backend cuda:x", &["cuda:x"]),
+        // No machine has that many.
+        ("fit p.npy -k 3 --backend cuda:4000000", &["cuda:4000000", "--backend cpu"]),
+        ("fit p.npy -k 3 --dtype f64 --backend cuda", &["cuda", "--backend cpu"]),
+    ] {
+        place.refused(&format!("{args} {out}"), needles);
+    }
+    for (args, needles) in [
+        ("generate --n 0 --d 2 g.npy", &["--n"][..]),
+        ("generate --n 5 --d 2 g.csv", &["g.csv", ".fvecs"]),
+        ("generate --n 5 --d 2 --dtype f16 g.fbin", &["g.fbin", "<f2"]),
+        ("generate --n 5 --d 2 --batch 2 g.fvecs", &["g.fvecs", "batch"]),
+        ("generate --n 5 --d 2 --spread -1 g.npy", &["--spread"]),
+        ("generate --n 18446744073709551615 --d 2 g.npy", &["g.npy", "large"]),
+        ("generate --n 5 --d 2 no/such/g.npy", &["no/such/g.npy"]),
+    ] {
+        place.refused(args, needles);
+    }
+}
+
+/// Without a usable GPU `--backend cuda` is bad input; with one it is not.
+#[test]
+fn a_gpu_that_is_not_there_is_refused() {
+    let place = Place::new();
+    place.three_blobs("p.npy");
+    let gpus = place.good("devices").lines().filter(|line| line.starts_with("cuda")).count();
+    if gpus == 0 {
+        place.refused("fit p.npy -k 3 --backend cuda --labels l.npy", &["cuda", "--backend cpu", "devices"]);
+    }
+}
+
+#[test]
+fn bad_files_are_refused() {
+    let place = Place::new();
+    place.three_blobs("p.npy");
+    let good = std::fs::read(place.path("p.npy")).unwrap();
+    let put = |name: &str, bytes: &[u8]| std::fs::write(place.path(name), bytes).unwrap();
+    put("empty.npy", b"");
+    put("truncated.npy", &good[..good.len() - 1]);
+    put("trailing.npy", &[&good[..], b"x"].concat());
+    put("magic.npy", b"this is a text file");
+    put("points.csv", b"1,2,3");
+    put("row.fvecs", &[1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+    std::fs::create_dir(place.path("folder.npy")).unwrap();
+    let mut points = blobs().to_owned();
+    points[(7, 1)] = f32::NAN;
+    write_npy(place.path("nan.npy"), points.view()).unwrap();
+    points[(7, 1)] = f32::INFINITY;
+    write_npy(place.path("inf.npy"), points.view()).unwrap();
+    points[(7, 1)] = 1e6;
+    write_npy(place.path("large.npy"), points.view()).unwrap();
+
+    for (input, needles) in [
+        ("absent.npy", &["absent.npy", "No such file"][..]),
+        ("empty.npy", &["empty.npy", "is empty"]),
+        ("truncated.npy", &["truncated.npy", "is truncated"]),
+        ("trailing.npy", &["trailing.npy", "trailing bytes"]),
+        ("magic.npy", &["magic.npy", "not a .npy file"]),
+        ("points.csv", &["points.csv", "unknown extension .csv"]),
+        ("folder.npy", &["folder.npy", "not a regular file"]),
+        ("row.fvecs", &["row.fvecs", "row 1 has 9 columns"]),
+        ("nan.npy", &["nan.npy", "row 7", "column 1", "NaN"]),
+        ("inf.npy", &["inf.npy", "row 7", "column 1", "inf"]),
+        ("large.npy --dtype f16", &["large.npy", "row 7", "--dtype f32"]),
+    ] {
+        let out = "--backend cpu --centroids c.npy --labels l.npy --picture p.svg --json";
+        place.refused(&format!("fit {input} -k 2 {out}"), needles);
+    }
+
+    // First centroids.
+    write_npy(place.path("k2.npy"), array![[1.0f32, 2.0], [3.0, 4.0]].view()).unwrap();
+    write_npy(place.path("d3.npy"), array![[1.0f32, 2.0, 3.0], [3.0, 4.0, 5.0]].view()).unwrap();
+    write_npy(place.path("cnan.npy"), array![[1.0f32, 2.0], [3.0, f32::NAN]].view()).unwrap();
+    place.refused("fit p.npy -k 3 --init k2.npy --labels l.npy", &["k2.npy", "[3, 2]", "[2, 2]"]);
+    place.refused("fit p.npy -k 2 --init d3.npy --labels l.npy", &["d3.npy", "[2, 3]"]);
+    place.refused("fit p.npy -k 2 --init cnan.npy --labels l.npy", &["cnan.npy", "row 1", "NaN"]);
+    place.refused("fit p.npy -k 2 --init absent.npy --labels l.npy", &["absent.npy"]);
+    place.refused(
+        "predict p.npy --centroids d3.npy --labels l.npy",
+        &["p.npy", "d3.npy", "[12, 2]", "[2, 3]"],
+    );
+    place.refused("predict p.npy --centroids cnan.npy --labels l.npy --backend cpu", &["cnan.npy", "row 1"]);
+    place.refused("predict nan.npy --centroids k2.npy --labels l.npy --backend cpu", &["nan.npy", "row 7"]);
+    place.refused("predict p.npy --centroids magic.npy --labels l.npy", &["magic.npy"]);
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_refused_before_the_fit() {
+    let place = Place::new();
+    place.three_blobs("p.npy");
+    std::fs::create_dir(place.path("folder.npy")).unwrap();
+    for (args, needles) in [
+        ("fit p.npy -k 3 --labels no/such/l.npy", &["no/such/l.npy"][..]),
+        ("fit p.npy -k 3 --labels l.npy --centroids folder.npy", &["folder.npy"]),
+        ("fit p.npy -k 3 --labels l.txt", &["l.txt", "--labels", ".npy"]),
+        ("fit p.npy -k 3 --picture p.png", &["p.png", ".svg or .html"]),
+        ("fit p.npy -k 3 --labels a.npy --centroids ./a.npy", &["a.npy", "--labels"]),
+        ("fit p.npy -k 3 --labels p.npy", &["p.npy", "--labels"]),
+        ("predict p.npy --centroids p.npy --labels p.npy", &["p.npy", "--labels"]),
+    ] {
+        place.refused(args, needles);
+    }
+    // And what is there already is replaced as a whole.
+    std::fs::write(place.path("l.npy"), b"old").unwrap();
+    place.good("fit p.npy -k 3 --labels l.npy --backend cpu");
+    assert_eq!(place.labels("l.npy", 12).len(), 12);
+    assert_eq!(place.files(), ["folder.npy", "l.npy", "p.npy"]);
+}

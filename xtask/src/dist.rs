@@ -18,6 +18,7 @@ const RUN: &str = r#"#!/usr/bin/env bash
 # time under compute-sanitizer. Other arguments go to the tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+shopt -s nullglob
 export FLASH_KMEANS_REQUIRE_GPU=1
 
 sanitize=false

@@ -1,11 +1,12 @@
 //! A folder that runs on a machine with a GPU and nothing else.
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::Result;
-use crate::workspace::{cargo, create_folder, output_of, root, target, write};
+use crate::workspace::{cargo, create_folder, root, target, write};
 
 /// Test executables that stay behind: they run cargo, or read the workspace's files.
 const NOT_FOR_GPUS: &[&str] = &["cli", "io"];
@@ -17,6 +18,7 @@ const RUN: &str = r#"#!/usr/bin/env bash
 # time under compute-sanitizer. Other arguments go to the tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+shopt -s nullglob
 export FLASH_KMEANS_REQUIRE_GPU=1
 
 sanitize=false
@@ -89,10 +91,16 @@ struct Executable {
 fn build(arguments: &[&str], found: &mut Vec<Executable>) -> Result<()> {
     let (verb, rest) = arguments.split_first().expect("a cargo command");
     let mut cargo = cargo();
-    cargo.arg(verb).args(["--release", "--locked", "--message-format", "json"]).args(rest);
+    cargo.arg(verb).args(["--release", "--locked", "--message-format", "json-render-diagnostics"]).args(rest);
     // A folder of its own: other settings in the same one would have the next release build start over.
     cargo.env("CARGO_TARGET_DIR", target().join("dist")).env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    for line in output_of(&mut cargo)?.lines() {
+    // Cargo's own messages are worth seeing while it works.
+    let output =
+        cargo.stderr(Stdio::inherit()).output().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo {verb}: {}", output.status));
+    }
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
         let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
         let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str())
         else {

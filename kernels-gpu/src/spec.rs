@@ -243,6 +243,8 @@ pub const HOPPER_POINTS: u32 = 256;
 pub const HOPPER_CENTROIDS: u32 = 128;
 /// Threads: one warpgroup copies, two multiply.
 pub const HOPPER_THREADS: u32 = 384;
+/// Threads that copy points: three warps of the copying warpgroup.
+pub const HOPPER_POINT_THREADS: u32 = 96;
 /// Warps that multiply; each keeps its own statistics.
 pub const HOPPER_WARPS: u32 = 8;
 /// Features of a panel: a row of it is the 128 bytes that the swizzle permutes.
@@ -281,6 +283,10 @@ pub struct HopperShared {
     pub biases: Slot<f32>,
     /// Points of the tile to come, rows 16 bytes further apart than they are long, against bank conflicts.
     pub points: Slot<u8>,
+    /// `[parity of the item]` their squared norms.
+    pub norms: Slot<f32>,
+    /// `[parity of the item]` the labels they had.
+    pub labels: Slot<u32>,
     /// `[stage]` barriers: a tile has arrived.
     pub full: Slot<u64>,
     /// `[stage]` barriers: a tile is done with.
@@ -313,6 +319,8 @@ impl HopperShared {
             centroids: layout.aligned_array(stages * stage_bytes, 1024),
             biases: layout.array(stages * HOPPER_BIASES),
             points: layout.array(HOPPER_POINTS * row_bytes),
+            norms: layout.array(2 * HOPPER_POINTS),
+            labels: layout.array(2 * HOPPER_POINTS),
             full: layout.array(stages),
             empty: layout.array(stages),
             points_full: layout.array(1),

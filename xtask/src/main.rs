@@ -1,2 +1,68 @@
-//! The workspace's own commands.
-fn main() {}
+//! The workspace's own commands: `cargo xtask help`.
+mod dist;
+mod lint;
+mod ptx;
+mod resources;
+mod setup;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::ptx::Target;
+
+/// A failure, put into words where it happens: these commands have only people as their callers.
+type Result<T> = std::result::Result<T, String>;
+
+/// The workspace's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetches what building kernels takes: the library sources of rustc, and ptxas to check them with.
+    Setup,
+    /// Compiles the kernels to kernels-gpu/ptx, with launch bounds, and checks the result.
+    BuildKernels {
+        /// Writes nothing; fails when the files that are checked in differ.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Shows what ptxas makes of each kernel: registers, spills, shared memory, occupancy.
+    PtxInfo {
+        /// One architecture only.
+        #[arg(long)]
+        arch: Option<Target>,
+    },
+    /// Brings kernels-gpu/resources.txt up to date with the PTX that is checked in.
+    Resources {
+        /// Writes nothing; fails when counts differ, or registers or spills grew.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Gathers release executables and the GPU tests in dist, for a machine without this workspace.
+    Dist,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::BuildKernels { check } => ptx::build_kernels(check),
+        Command::PtxInfo { arch } => resources::print_table(arch),
+        Command::Resources { check: true } => resources::check(),
+        Command::Resources { check: false } => resources::update(),
+        Command::Dist => dist::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

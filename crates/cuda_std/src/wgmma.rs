@@ -381,6 +381,16 @@ impl Mbarrier {
         asm!("mbarrier.arrive.shared::cta.b64 _, [{0}];", in(reg32) self.0, options(nostack));
     }
 
+    /// Arrives once all copies that this thread has started with `cp_async_cg_16` are in; counted among the
+    /// phase's arrivals.
+    ///
+    /// # Safety
+    /// The barrier is initialised.
+    #[inline(always)]
+    pub unsafe fn arrive_after_copies(self) {
+        asm!("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [{0}];", in(reg32) self.0, options(nostack));
+    }
+
     /// Waits for the phase of `parity` to complete.
     ///
     /// # Safety
@@ -429,19 +439,4 @@ pub unsafe fn fence_proxy_async() {
 pub unsafe fn bulk_copy(shared: u32, global: *const u8, bytes: u32, barrier: Mbarrier) {
     asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{0}], [{1}], {2}, [{3}];",
         in(reg32) shared, in(reg64) global, in(reg32) bytes, in(reg32) barrier.0, options(nostack));
-}
-
-/// Four 8×8 tiles of 16-bit values, as the A operand of a product wants them: lane `l` names a 16-byte row.
-///
-/// # Safety
-/// All lanes of the warp call it; each address is a multiple of 16 in shared memory.
-///
-/// # PTX
-/// `ldmatrix.sync.aligned.m8n8.x4.shared.b16`
-#[inline(always)]
-pub unsafe fn load_a_fragment(address: u32) -> [u32; 4] {
-    let (a, b, c, d): (u32, u32, u32, u32);
-    asm!("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{{0}, {1}, {2}, {3}}}, [{4}];",
-        out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg32) address, options(nostack));
-    [a, b, c, d]
 }

@@ -81,6 +81,7 @@ entry_points! {
     // Functions and launches.
     cuFuncGetAttribute(pi: *mut c_int, attrib: CUfunction_attribute, hfunc: CUfunction);
     cuFuncGetModule(hmod: *mut CUmodule, hfunc: CUfunction);
+    cuFuncSetAttribute(hfunc: CUfunction, attrib: CUfunction_attribute, value: c_int);
     cuFuncSetCacheConfig(hfunc: CUfunction, config: CUfunc_cache);
     cuFuncSetSharedMemConfig(hfunc: CUfunction, config: CUsharedconfig);
     cuLaunchCooperativeKernel(

@@ -25,9 +25,10 @@
 //! that there are more, and `settle` decides in f64. The fold counts such centroids at no cost: the search for
 //! the best one's index looks for scores within the bound of it, and adds up how many and which.
 use crate::spec::*;
+use cuda_std::async_copy::cp_async_cg_16;
 use cuda_std::atomic;
-use cuda_std::barrier::{barrier_arrive, barrier_sync};
 use cuda_std::float::{at_least, fma, max, sqrt};
+use cuda_std::mma::ldmatrix_x4;
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
@@ -126,7 +127,8 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
             barrier(shared.empty.here(), stage).init(HOPPER_WARPS);
             stage += 1;
         }
-        barrier(shared.points_full.here(), 0).init(1);
+        // Each copying thread arrives for what it stores and once more for what it copies.
+        barrier(shared.points_full.here(), 0).init(2 * HOPPER_POINT_THREADS);
         barrier(shared.points_empty.here(), 0).init(HOPPER_WARPS);
         fence_mbarrier_init();
     }
@@ -144,16 +146,18 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     if warp_id() < 4 {
         setmaxnreg_dec_40();
         if warp_id() == 0 {
-            produce::<C>(points, packed, biases, states, params);
+            produce_centroids::<C>(packed, biases, states, params);
+        } else {
+            produce_points::<C>(points, norms, labels, states, params);
         }
     } else {
         setmaxnreg_inc_232();
-        consume::<C>(norms, largest, states, labels, cost, changed, list, params);
+        consume::<C>(largest, states, labels, cost, changed, list, params);
     }
 }
 
-/// The named barriers at which the warpgroups take turns: this one and the next.
-const TURN: u32 = 1;
+/// The four rows of a thread, from its first.
+const ROW_OF: [u32; 4] = [0, 8, 64, 72];
 
 /// Where points that are not sure are listed.
 #[derive(Clone, Copy)]
@@ -187,10 +191,9 @@ impl Ring {
     }
 }
 
-/// The copying warp: each item's points one item ahead, its centroid tiles as stages become free.
+/// The warp that copies centroids: tiles, as stages become free. Bulk copies, which one lane starts.
 #[inline(always)]
-unsafe fn produce<C: Operand>(
-    points: *const u16,
+unsafe fn produce_centroids<C: Operand>(
     packed: *const u16,
     biases: *const f32,
     states: *const LoopState,
@@ -198,21 +201,11 @@ unsafe fn produce<C: Operand>(
 ) {
     let shared = const { HopperShared::new(C::STEPS) };
     let tiles = params.centroid_tiles();
-    let items = params.blocks();
     // A fresh barrier's phase before the first counts as complete: the first round does not wait.
     let mut ring = Ring { stage: 0, parity: 1 };
-    let mut points_parity = 1;
-
     let mut item = next_item(block_idx_x() as u64, states, params);
-    if item < items {
-        copy_points::<C>(points, item, points_parity, params);
-        points_parity ^= 1;
-    }
-    while item < items {
-        let next = next_item(item + grid_dim_x() as u64, states, params);
+    while item < params.blocks() {
         let batch = div_u64(item, params.tiles() as u64);
-        // Points wait for the consumers to have taken the last ones, so first let them have tiles to work on.
-        let points_after = if tiles < shared.stages { tiles } else { shared.stages } - 1;
         let mut tile = 0;
         while tile < tiles {
             barrier(shared.empty.here(), ring.stage).wait(ring.parity);
@@ -234,13 +227,59 @@ unsafe fn produce<C: Operand>(
                 );
             }
             ring.advance(shared.stages);
-            if tile == points_after && next < items {
-                copy_points::<C>(points, next, points_parity, params);
-                points_parity ^= 1;
-            }
             tile += 1;
         }
-        item = next;
+        item = next_item(item + grid_dim_x() as u64, states, params);
+    }
+}
+
+/// The warps that copy points, one item ahead, with all that the consumers would have to wait for: norms, and the
+/// labels to compare with. 16 bytes a copy, since a bulk copy a row takes the copy engine longer.
+#[inline(always)]
+unsafe fn produce_points<C: Operand>(
+    points: *const u16,
+    norms: *const f32,
+    labels: *const u32,
+    states: *const LoopState,
+    params: HopperParams,
+) {
+    let shared = const { HopperShared::new(C::STEPS) };
+    let shape = params.shape;
+    let chunks = shape.pitch / 8;
+    let me = thread_idx_x() - WARP_SIZE;
+    let mut ring = Ring { stage: 0, parity: 1 };
+    let mut buffer = 0;
+    let mut item = next_item(block_idx_x() as u64, states, params);
+    while item < params.blocks() {
+        let batch = div_u64(item, params.tiles() as u64);
+        let first = (item - batch * params.tiles() as u64) as u32 * HOPPER_POINTS;
+        let before = batch * shape.n as u64;
+        barrier(shared.points_empty.here(), 0).wait(ring.parity);
+        ring.advance(1);
+        let mut chunk = me;
+        while chunk < HOPPER_POINTS * chunks {
+            let row = div(chunk, chunks);
+            // Rows past the last are the last again; nobody looks at them.
+            let point = if first + row < shape.n { first + row } else { shape.n - 1 };
+            let x = points.add(((before + point as u64) * shape.pitch as u64) as usize);
+            let column = chunk - row * chunks;
+            let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
+            cp_async_cg_16(Shared::of(place), x.add(column as usize * 8));
+            chunk += HOPPER_POINT_THREADS;
+        }
+        let full = barrier(shared.points_full.here(), 0);
+        full.arrive_after_copies();
+        let mut row = me;
+        while row < HOPPER_POINTS {
+            let point = if first + row < shape.n { first + row } else { shape.n - 1 };
+            let place = (before + point as u64) as usize;
+            shared.norms.here().set(buffer + row, *norms.add(place));
+            shared.labels.here().set(buffer + row, *labels.add(place));
+            row += HOPPER_POINT_THREADS;
+        }
+        full.arrive();
+        buffer ^= HOPPER_POINTS;
+        item = next_item(item + grid_dim_x() as u64, states, params);
     }
 }
 
@@ -253,33 +292,9 @@ unsafe fn next_item(mut item: u64, states: *const LoopState, params: HopperParam
     item
 }
 
-/// An item's points, a row a copy.
-#[inline(always)]
-unsafe fn copy_points<C: Operand>(points: *const u16, item: u64, parity: u32, params: HopperParams) {
-    let shared = const { HopperShared::new(C::STEPS) };
-    let shape = params.shape;
-    let batch = div_u64(item, params.tiles() as u64);
-    let first = (item - batch * params.tiles() as u64) as u32 * HOPPER_POINTS;
-    let full = barrier(shared.points_full.here(), 0);
-    barrier(shared.points_empty.here(), 0).wait(parity);
-    if lane_id() == 0 {
-        full.arrive_expect_tx(HOPPER_POINTS * shape.pitch * 2);
-    }
-    sync_warp(FULL_MASK);
-    let mut row = lane_id();
-    while row < HOPPER_POINTS {
-        // Rows past the last are the last again; nobody looks at them.
-        let point = if first + row < shape.n { first + row } else { shape.n - 1 };
-        let x = points.add(((batch * shape.n as u64 + point as u64) * shape.pitch as u64) as usize);
-        bulk_copy(shared.points.here().address() + row * shared.row_bytes, x.cast(), shape.pitch * 2, full);
-        row += WARP_SIZE;
-    }
-}
-
 /// A multiplying warpgroup.
 #[inline(always)]
 unsafe fn consume<C: Operand>(
-    norms: *const f32,
     largest: *const u32,
     states: *const LoopState,
     labels: *mut u32,
@@ -291,7 +306,6 @@ unsafe fn consume<C: Operand>(
     let shared = const { HopperShared::new(C::STEPS) };
     let shape = params.shape;
     let warp = warp_id() - 4;
-    let group = warp / 4;
     // The thread's first row in the tile; the others are 8, 64 and 72 below.
     let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
     let quarter = lane_id() & 3;
@@ -299,11 +313,8 @@ unsafe fn consume<C: Operand>(
     let items = params.blocks();
     let mut ring = Ring { stage: 0, parity: 0 };
     let mut points_parity = 0;
+    let mut buffer = 0;
 
-    // The first group has the first turn.
-    if group == 1 {
-        barrier_arrive(TURN, 256);
-    }
     let mut scores: [Scores; 2] = [[0.0; 64]; 2];
     let mut item = next_item(block_idx_x() as u64, states, params);
     while item < items {
@@ -318,8 +329,8 @@ unsafe fn consume<C: Operand>(
             + lane_id() / 16 * 16;
         unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
             if (S as u32) < C::STEPS {
-                x[0][S] = load_a_fragment(address + S as u32 * 32);
-                x[1][S] = load_a_fragment(address + 64 * shared.row_bytes + S as u32 * 32);
+                x[0][S] = ldmatrix_x4(Shared::<u32>::of(address + S as u32 * 32));
+                x[1][S] = ldmatrix_x4(Shared::<u32>::of(address + 64 * shared.row_bytes + S as u32 * 32));
             }
         });
         sync_warp(FULL_MASK);
@@ -330,12 +341,9 @@ unsafe fn consume<C: Operand>(
         let points_before = batch * shape.n as u64;
         let largest = f32::from_bits(*largest.add(batch as usize * 2 + params.slot as usize));
         let mut bounds = [0.0f32; 4];
-        let mut squares = [0.0f32; 4];
         unroll!(R in [0, 1, 2, 3] => {
-            let point = first + row + (R as u32 & 1) * 8 + (R as u32 >> 1) * 64;
-            let point = if point < shape.n { point } else { shape.n - 1 };
-            squares[R] = *norms.add((points_before + point as u64) as usize);
-            bounds[R] = bound::<C>(sqrt(squares[R]), largest);
+            let square = shared.norms.here().get(buffer + row + ROW_OF[R]);
+            bounds[R] = bound::<C>(sqrt(square), largest);
         });
 
         let mut nearest = [Nearest::NONE; 4];
@@ -347,8 +355,6 @@ unsafe fn consume<C: Operand>(
             let centroids =
                 swizzled_128b(shared.centroids.here().address() + ring.stage * shared.stage_bytes);
             let [scores_0, scores_1] = &mut scores;
-            // Turns: the other warpgroup's products fill the tensor cores while this one folds.
-            barrier_sync(TURN + group, 256);
             wgmma_fence();
             multiply::<C>(scores_0, &x[0], centroids);
             wgmma_commit();
@@ -358,7 +364,6 @@ unsafe fn consume<C: Operand>(
             let biases = shared.biases.here().add(ring.stage * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
             wgmma_wait::<1>(scores_0);
-            barrier_arrive(TURN + (1 - group), 256);
             let [a, b, c, d] = &mut nearest;
             let [floor_a, floor_b, floor_c, floor_d] = &mut floors;
             fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], [bounds[0], bounds[1]]);
@@ -385,13 +390,14 @@ unsafe fn consume<C: Operand>(
                 };
                 best.merge(with, bounds[R]);
             });
-            let point = first + row + (R as u32 & 1) * 8 + (R as u32 >> 1) * 64;
+            let here = buffer + row + ROW_OF[R];
+            let point = first + row + ROW_OF[R];
             let mut differs = false;
             if quarter == 0 && point < shape.n {
-                my_cost += (squares[R] - 2.0 * best.score) as f64;
+                my_cost += (shared.norms.here().get(here) - 2.0 * best.score) as f64;
                 let place = (points_before + point as u64) as usize;
                 if best.other == NO_CANDIDATE && best.label != NO_CANDIDATE {
-                    differs = *labels.add(place) != best.label;
+                    differs = shared.labels.here().get(here) != best.label;
                     *labels.add(place) = best.label;
                 } else {
                     // No label at all: every score overflowed, and any centroid may be the nearest.
@@ -414,6 +420,7 @@ unsafe fn consume<C: Operand>(
             *cost.add(place) = my_cost;
             *changed.add(place) = my_changed;
         }
+        buffer ^= HOPPER_POINTS;
         item = next_item(item + grid_dim_x() as u64, states, params);
     }
 }
@@ -466,23 +473,22 @@ unsafe fn fold_tile(
         })
     });
     // Rare once a few tiles have passed; the same branch for all lanes, which must stay together for products.
-    let close = best[0] > *floors[0] - bounds[0] || best[1] > *floors[1] - bounds[1];
-    if warp_vote_ballot(FULL_MASK, close) != 0 {
-        let limits = [best[0] - bounds[0], best[1] - bounds[1]];
-        // Counts and columns stay under 2²⁴, where f32 is exact; a fused multiply-add is cheaper than a
-        // predicated integer addition.
-        let mut found = [0.0f32; 2];
-        unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
-            unroll!(E in [0, 1, 2, 3] => {
-                let is_near = at_least(scores[J * 4 + E], limits[E / 2]);
-                found[E / 2] = fma(is_near, (65_536 + J * 8 + E % 2) as f32, found[E / 2]);
-            })
-        });
-        unroll!(R in [0, 1] => {
-            nearest[R].fold(best[R], found[R] as u32, column, bounds[R]);
+    unroll!(R in [0, 1] => {
+        if warp_vote_ballot(FULL_MASK, best[R] > *floors[R] - bounds[R]) != 0 {
+            let limit = best[R] - bounds[R];
+            // Counts and columns stay under 2²⁴, where f32 is exact; a fused multiply-add is cheaper than a
+            // predicated integer addition.
+            let mut found = 0.0f32;
+            unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+                unroll!(E in [0, 1] => {
+                    let is_near = at_least(scores[J * 4 + R * 2 + E], limit);
+                    found = fma(is_near, (65_536 + J * 8 + E) as f32, found);
+                })
+            });
+            nearest[R].fold(best[R], found as u32, column, bounds[R]);
             let mut floor = max(*floors[R], best[R]);
             floor = max(floor, warp_shuffle_xor(FULL_MASK, floor, 1));
             *floors[R] = max(floor, warp_shuffle_xor(FULL_MASK, floor, 2));
-        });
-    }
+        }
+    });
 }

@@ -1,0 +1,131 @@
+//! A folder that runs on a machine with a GPU and nothing else.
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::Result;
+use crate::workspace::{cargo, create_folder, output_of, root, target, write};
+
+/// Test executables that stay behind: they run cargo, or read the workspace's files.
+const NOT_FOR_GPUS: &[&str] = &["cli", "io"];
+
+const LIMIT_BYTES: u64 = 64 << 20;
+
+const RUN: &str = r#"#!/usr/bin/env bash
+# Runs the GPU tests in this folder; a missing or broken GPU is a failure. With --sanitize, a second and a third
+# time under compute-sanitizer. Other arguments go to the tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+export FLASH_KMEANS_REQUIRE_GPU=1
+
+sanitize=false
+if [[ "${1:-}" == --sanitize ]]; then
+    sanitize=true
+    shift
+fi
+
+run_all() {
+    for test in tests/*; do
+        echo "== $* $test"
+        "$@" "./$test" "${arguments[@]}"
+    done
+}
+
+arguments=("$@")
+run_all env
+if $sanitize; then
+    # One thread: the sanitizer serialises launches anyhow.
+    arguments+=(--test-threads=1)
+    for tool in memcheck racecheck; do
+        run_all compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all
+    done
+fi
+./flash-kmeans devices
+echo "all passed"
+"#;
+
+/// Builds and gathers.
+pub(crate) fn run() -> Result<()> {
+    let dist = root().join("dist");
+    let _ = fs::remove_dir_all(&dist);
+    create_folder(&dist.join("tests"))?;
+
+    let mut found = Vec::new();
+    build(&["build", "--package", "flash-kmeans", "--bin", "flash-kmeans"], &mut found)?;
+    build(&["test", "--no-run", "--package", "flash-kmeans-tests", "--tests"], &mut found)?;
+    for Executable { name, kind, path } in &found {
+        let copy = match kind.as_str() {
+            "bin" => dist.join(name),
+            "test" if !NOT_FOR_GPUS.contains(&name.as_str()) => dist.join("tests").join(name),
+            _ => continue,
+        };
+        fs::copy(path, &copy).map_err(|error| format!("cannot copy to {}: {error}", copy.display()))?;
+    }
+    write(&dist.join("run.sh"), RUN)?;
+    make_executable(&dist.join("run.sh"))?;
+
+    let files = files(&dist)?;
+    for (path, bytes) in &files {
+        println!("{:>10} {}", bytes, path.strip_prefix(root()).unwrap_or(path).display());
+    }
+    if !files.iter().any(|(path, _)| path.starts_with(dist.join("tests"))) {
+        println!("there are no GPU tests");
+    }
+    let bytes: u64 = files.iter().map(|file| file.1).sum();
+    if bytes > LIMIT_BYTES {
+        return Err(format!("dist has {bytes} bytes, {LIMIT_BYTES} are allowed"));
+    }
+    Ok(())
+}
+
+struct Executable {
+    name: String,
+    kind: String,
+    path: PathBuf,
+}
+
+/// Runs cargo in release mode, and notes the executables that it makes.
+fn build(arguments: &[&str], found: &mut Vec<Executable>) -> Result<()> {
+    let (verb, rest) = arguments.split_first().expect("a cargo command");
+    let mut cargo = cargo();
+    cargo.arg(verb).args(["--release", "--locked", "--message-format", "json"]).args(rest);
+    // A folder of its own: other settings in the same one would have the next release build start over.
+    cargo.env("CARGO_TARGET_DIR", target().join("dist")).env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    for line in output_of(&mut cargo)?.lines() {
+        let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
+        let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str())
+        else {
+            continue;
+        };
+        let kind = message["target"]["kind"][0].as_str().unwrap_or_default();
+        found.push(Executable { name: name.to_owned(), kind: kind.to_owned(), path: path.into() });
+    }
+    Ok(())
+}
+
+fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    let entries =
+        fs::read_dir(folder).map_err(|error| format!("cannot list {}: {error}", folder.display()))?;
+    for entry in entries.flatten() {
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => found.extend(files(&entry.path())?),
+            Ok(metadata) => found.push((entry.path(), metadata.len())),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(unix)]
+fn make_executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(|error| error.to_string())
+}
+
+#[cfg(not(unix))]
+fn make_executable(_: &Path) -> Result<()> {
+    Ok(())
+}

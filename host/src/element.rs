@@ -37,6 +37,7 @@ impl std::fmt::Display for DType {
 /// A type that centroids may have: `f32`, or `f64` for `f64` points.
 pub trait Float:
     Element<Centroid = Self>
+    + crate::backend::cpu::tile::Compute
     + std::ops::Add<Output = Self>
     + std::ops::Sub<Output = Self>
     + std::ops::Mul<Output = Self>

@@ -37,6 +37,7 @@ mod model;
 mod params;
 mod points;
 pub mod report;
+mod rng;
 #[cfg(feature = "cuda")]
 pub mod stages;
 

@@ -157,8 +157,8 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         }
         problem.check_finite()?;
         let centroids: Vec<_> = self.centroids.iter().copied().collect();
-        let assignment = self.engine.assign(&problem, &centroids, k)?;
-        shaped(assignment.labels, D::join_rows(batch, problem.n), "labels")
+        let labels = self.engine.assign(&problem, &centroids, k)?;
+        shaped(labels, D::join_rows(batch, problem.n), "labels")
     }
 }
 

@@ -426,7 +426,9 @@ pub const MANY_CANDIDATES: u32 = u32::MAX - 1;
 pub struct SettleShared {
     /// Best distance of each warp.
     pub distances: Slot<f64>,
-    /// Its centroid.
+    /// Its second best.
+    pub seconds: Slot<f64>,
+    /// The best one's centroid.
     pub labels: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
@@ -439,6 +441,7 @@ impl SettleShared {
         let mut layout = Layout::new();
         SettleShared {
             distances: layout.array(UPDATE_WARPS),
+            seconds: layout.array(UPDATE_WARPS),
             labels: layout.array(UPDATE_WARPS),
             bytes: layout.bytes(),
         }

@@ -150,7 +150,7 @@ pub unsafe fn warp_sum_f64(mut value: f64) -> f64 {
     value
 }
 
-/// Sum of the lanes up to and including this one.
+/// Sum of the lanes up to and including this one, modulo 2³².
 ///
 /// # Safety
 /// All 32 lanes must reach the same call.
@@ -160,7 +160,7 @@ pub unsafe fn warp_inclusive_sum_u32(mut value: u32) -> u32 {
     let mut offset = 1;
     while offset < WARP_SIZE {
         let below = warp_shuffle_up(FULL_MASK, value, offset);
-        value += if lane >= offset { below } else { 0 };
+        value = value.wrapping_add(if lane >= offset { below } else { 0 });
         offset <<= 1;
     }
     value

@@ -28,15 +28,6 @@ pub(crate) struct LloydOutcome<C: Float> {
     pub(crate) problems: Vec<BatchSummary>,
 }
 
-/// Labels of points under given centroids.
-#[derive(Clone, Debug)]
-pub(crate) struct Assignment {
-    /// `batch · n` values.
-    pub(crate) labels: Vec<u32>,
-    /// One value a problem: `Σ (x − c)²` in float64.
-    pub(crate) inertia: Vec<f64>,
-}
-
 /// A backend ready to work.
 #[derive(Clone, Debug)]
 pub(crate) enum Engine {
@@ -109,13 +100,13 @@ impl Engine {
         }
     }
 
-    /// One assignment to `centroids` (`batch · k · d` values).
+    /// Labels, `batch · n` values, under `centroids` (`batch · k · d` values).
     pub(crate) fn assign<T: Element>(
         &self,
         problem: &Problem<'_, T>,
         centroids: &[T::Centroid],
         k: usize,
-    ) -> Result<Assignment> {
+    ) -> Result<Vec<u32>> {
         match self {
             Engine::Cpu => cpu::assign(problem, centroids, k),
             #[cfg(feature = "cuda")]

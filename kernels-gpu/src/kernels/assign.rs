@@ -196,8 +196,8 @@ fn is_unsure(nearest: Nearest, shape: Shape) -> bool {
     let relative = (shape.d + 4) as f32 * (2.2 / 16_777_216.0);
     let gap = nearest.second - nearest.distance;
     let sure = gap > fma(nearest.second, relative, 1e-35);
-    // With one centroid there is no second: the gap is infinite unless the distance is too.
-    !sure && shape.k > 1
+    // With one centroid there is nothing to be unsure of, but a distance that overflowed has not won yet.
+    !sure && (shape.k > 1 || nearest.label >= shape.k)
 }
 
 /// Computes the unsure points again in f64, each by one warp, a centroid a lane, features in order: the

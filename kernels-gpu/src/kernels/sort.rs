@@ -113,6 +113,8 @@ pub(super) unsafe fn histogram(
 
 /// Exclusive sums over the tiles of each digit, in place, and each digit's total. A warp a digit.
 ///
+/// Counts of a problem that has stopped mean nothing, and nobody reads their sums, so these may wrap.
+///
 /// # Safety
 /// As [`histogram`].
 #[inline(always)]
@@ -121,16 +123,16 @@ pub(super) unsafe fn scan(histogram: *mut u32, totals: *mut u32, params: ScanPar
     let mut digit = block_idx_x() as u64 * WARPS as u64 + warp_id() as u64;
     while digit < digits {
         let counts = histogram.add((digit * params.tiles as u64) as usize);
-        let mut before = 0;
+        let mut before = 0u32;
         let mut first = 0;
         while first < params.tiles {
             let tile = first + lane_id();
             let count = if tile < params.tiles { *counts.add(tile as usize) } else { 0 };
             let through = warp_inclusive_sum_u32(count);
             if tile < params.tiles {
-                *counts.add(tile as usize) = before + through - count;
+                *counts.add(tile as usize) = before.wrapping_add(through).wrapping_sub(count);
             }
-            before += warp_shuffle_idx(FULL_MASK, through, WARP_SIZE - 1);
+            before = before.wrapping_add(warp_shuffle_idx(FULL_MASK, through, WARP_SIZE - 1));
             first += WARP_SIZE;
         }
         if lane_id() == 0 {

@@ -1,23 +1,212 @@
-//! The CPU backend.
-use super::{Assignment, LloydOptions, LloydOutcome};
+//! The CPU backend: the same algorithm as on the GPU, on all cores.
+mod assign;
+pub(crate) mod tile;
+mod update;
+
+use super::{LloydOptions, LloydOutcome};
 use crate::element::Element;
 use crate::error::Result;
+use crate::model::{BatchSummary, IterationStats};
 use crate::points::Problem;
+use rayon::prelude::*;
 
+/// The processor, for people.
 pub(crate) fn describe() -> String {
-    todo!()
+    #[cfg(target_arch = "x86_64")]
+    let simd = if is_x86_feature_detected!("avx512f") {
+        "AVX-512"
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        "AVX2"
+    } else {
+        "portable"
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let simd = "portable";
+    format!("CPU, {} threads, {simd}", rayon::current_num_threads())
 }
+
 pub(crate) fn fit<T: Element>(
-    _problem: &Problem<'_, T>,
-    _centroids: Vec<T::Centroid>,
-    _options: &LloydOptions,
+    problem: &Problem<'_, T>,
+    centroids: Vec<T::Centroid>,
+    options: &LloydOptions,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    todo!()
+    let of_problem = options.k * problem.d;
+    let ends: Vec<End<T::Centroid>> = over_problems(problem.batch, |batch| {
+        let centroids = centroids[batch * of_problem..][..of_problem].to_vec();
+        lloyd(problem.of_batch(batch), problem.n, problem.d, centroids, options)
+    });
+    let mut outcome = LloydOutcome { centroids: Vec::new(), labels: Vec::new(), problems: Vec::new() };
+    for end in ends {
+        outcome.centroids.extend(end.centroids);
+        outcome.labels.extend(end.labels);
+        outcome.problems.push(end.summary);
+    }
+    Ok(outcome)
 }
+
 pub(crate) fn assign<T: Element>(
-    _problem: &Problem<'_, T>,
-    _centroids: &[T::Centroid],
-    _k: usize,
-) -> Result<Assignment> {
-    todo!()
+    problem: &Problem<'_, T>,
+    centroids: &[T::Centroid],
+    k: usize,
+) -> Result<Vec<u32>> {
+    let (n, d) = (problem.n, problem.d);
+    let parts = over_problems(problem.batch, |batch| {
+        let (points, centroids) = (problem.of_batch(batch), &centroids[batch * k * d..][..k * d]);
+        let rounded: Vec<_> = centroids.iter().map(|&c| T::round_centroid(c)).collect();
+        let mut labels = vec![u32::MAX; n];
+        assign::assign(points, d, &rounded, &mut labels);
+        labels
+    });
+    Ok(parts.concat())
+}
+
+/// Each problem's result, in order; many problems at a time where there are many.
+fn over_problems<R: Send>(batch: usize, of_problem: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    if batch == 1 { vec![of_problem(0)] } else { (0..batch).into_par_iter().map(&of_problem).collect() }
+}
+
+/// How a problem ended.
+struct End<C> {
+    centroids: Vec<C>,
+    labels: Vec<u32>,
+    summary: BatchSummary,
+}
+
+/// Lloyd's iterations of one problem.
+fn lloyd<T: Element>(
+    points: &[T],
+    n: usize,
+    d: usize,
+    mut centroids: Vec<T::Centroid>,
+    options: &LloydOptions,
+) -> End<T::Centroid> {
+    let threshold = if options.tol == 0.0 { 0.0 } else { options.tol * update::mean_variance(points, n, d) };
+    // No label is this one, so the first assignment changes all of them.
+    let mut labels = vec![u32::MAX; n];
+    let mut order = Vec::new();
+    let mut history = Vec::new();
+    let (mut converged, mut fixed_point) = (false, false);
+    let rounded =
+        |centroids: &[T::Centroid]| -> Vec<_> { centroids.iter().map(|&c| T::round_centroid(c)).collect() };
+    while !converged && history.len() < options.max_iter {
+        let found = assign::assign(points, d, &rounded(&centroids), &mut labels);
+        let shift = update::update(points, d, &labels, &mut centroids, &mut order);
+        history.push(IterationStats { inertia: found.inertia, changed: found.changed, shift });
+        fixed_point = found.changed == 0;
+        converged = fixed_point || shift <= threshold;
+    }
+    let centroids = rounded(&centroids);
+    // At a fixed point the labels are those of the centroids already.
+    if !fixed_point {
+        assign::assign(points, d, &centroids, &mut labels);
+    }
+    let inertia = inertia(points, d, &labels, &centroids);
+    let summary = BatchSummary { inertia, n_iter: history.len(), converged, history };
+    End { centroids, labels, summary }
+}
+
+/// `Σ (x − c)²` in f64, by its definition: the expanded form would cancel.
+fn inertia<T: Element>(points: &[T], d: usize, labels: &[u32], centroids: &[T::Centroid]) -> f64 {
+    /// Rows added up by one task; fixed, so that the sum's bits do not depend on the threads.
+    const ROWS: usize = 1024;
+    let parts: Vec<f64> = labels
+        .par_chunks(ROWS)
+        .zip(points.par_chunks(ROWS * d))
+        .map(|(labels, points)| {
+            let rows = labels.iter().zip(points.chunks_exact(d));
+            rows.map(|(&label, x)| assign::distance(x, &centroids[label as usize * d..][..d])).sum()
+        })
+        .collect();
+    parts.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::element::DType;
+    use crate::rng::Rng;
+    use half::{bf16, f16};
+    use std::borrow::Cow;
+
+    /// The definition, in f64.
+    fn reference<T: Element>(points: &[T], d: usize, centroids: &[T::Centroid]) -> Vec<u32> {
+        let nearest = |x: &[T]| {
+            let mut best = (0, f64::INFINITY);
+            for (k, c) in centroids.chunks_exact(d).enumerate() {
+                let sum: f64 = x.iter().zip(c).map(|(x, c)| (x.to_f64() - c.to_f64()).powi(2)).sum();
+                // Sums of other orders differ by rounding: only a clear difference counts, then the lowest index.
+                if sum < best.1 * (1.0 - 1e-13) {
+                    best = (k as u32, sum);
+                }
+            }
+            best.0
+        };
+        points.chunks_exact(d).map(nearest).collect()
+    }
+
+    fn check<T: Element>(name: &str, convert: impl Fn(f64) -> T) {
+        for (n, k, d) in [(1, 1, 1), (40, 2, 3), (200, 33, 17), (300, 100, 100), (130, 130, 130)] {
+            for scale in [1.0, 1e-20, 1e15] {
+                if matches!(T::DTYPE, DType::F16) && scale != 1.0 {
+                    continue;
+                }
+                let mut rng = Rng::new(5, d as u64);
+                let points: Vec<T> =
+                    (0..n * d).map(|_| convert((rng.unit() - 0.5 + rng.unit()) * scale)).collect();
+                let centroids: Vec<T::Centroid> =
+                    points[..k * d].iter().map(|v| T::round_centroid(v.to_centroid())).collect();
+                let mut labels = vec![u32::MAX; n];
+                let found = assign::assign(&points, d, &centroids, &mut labels);
+                assert_eq!(
+                    labels,
+                    reference(&points, d, &centroids),
+                    "{name} n {n} k {k} d {d} scale {scale}"
+                );
+                assert_eq!(found.changed, n as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn labels_are_those_of_float64() {
+        check::<f32>("f32", |v| v as f32);
+        check::<f64>("f64", |v| v);
+        check::<f16>("f16", f16::from_f64);
+        check::<bf16>("bf16", bf16::from_f64);
+    }
+
+    #[test]
+    fn ties_and_offsets_and_overflow_are_settled() {
+        let d = 5;
+        let mut rng = Rng::new(1, 0);
+        // A lattice: many exact ties, and twice the same centroid.
+        let lattice: Vec<f32> = (0..300 * d).map(|_| rng.below(3) as f32).collect();
+        // An offset a million times the spread; values whose squares overflow f32.
+        let offset: Vec<f32> = (0..300 * d).map(|_| 1e6 + rng.below(9) as f32).collect();
+        let huge: Vec<f32> = (0..300 * d).map(|_| (rng.unit() as f32 - 0.5) * 3e38).collect();
+        for points in [lattice, offset, huge, vec![2.5; 300 * d]] {
+            let mut centroids = points[..40 * d].to_vec();
+            centroids.extend_from_slice(&points[..10 * d]);
+            let mut labels = vec![0; 300];
+            assign::assign(&points, d, &centroids, &mut labels);
+            assert_eq!(labels, reference(&points, d, &centroids));
+        }
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_threads() {
+        let mut rng = Rng::new(9, 0);
+        let points: Vec<f32> = (0..20_000 * 7).map(|_| rng.unit() as f32).collect();
+        let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n: 10_000, d: 7 };
+        let centroids = [&points[..30 * 7], &points[70_000..70_000 + 30 * 7]].concat();
+        let options = LloydOptions { k: 30, max_iter: 12, tol: 1e-4 };
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+            pool.install(|| fit(&problem, centroids.clone(), &options)).expect("fits")
+        };
+        let (one, five) = (run(1), run(5));
+        assert_eq!(one.centroids, five.centroids);
+        assert_eq!(one.labels, five.labels);
+        assert_eq!(one.problems, five.problems);
+    }
 }

@@ -3,7 +3,7 @@ use super::GpuElement;
 use super::device::{Device, check, failed};
 use super::hopper;
 use super::memory::{Arena, Place, Plan};
-use crate::backend::{Assignment, LloydOptions, LloydOutcome};
+use crate::backend::{LloydOptions, LloydOutcome};
 use crate::error::{Error, Result};
 use crate::model::{BatchSummary, IterationStats};
 use crate::points::Problem;
@@ -129,13 +129,11 @@ pub(super) fn assign<T: GpuElement>(
     problem: &Problem<'_, T>,
     centroids: &[f32],
     k: usize,
-) -> Result<Assignment> {
+) -> Result<Vec<u32>> {
     device.enter()?;
     let call = Call::new(device, problem, centroids, k, None)?;
     call.assign_all()?;
-    let inertia = call.inertia()?;
-    let labels = call.arena()?.download(&call.stream, call.places.labels, problem.batch * problem.n)?;
-    Ok(Assignment { labels, inertia })
+    call.arena()?.download(&call.stream, call.places.labels, problem.batch * problem.n)
 }
 
 /// See [`crate::stages::time`].

@@ -10,7 +10,7 @@ mod memory;
 
 pub(crate) use device::Device;
 
-use super::{Assignment, LloydOptions, LloydOutcome};
+use super::{LloydOptions, LloydOutcome};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::points::Problem;
@@ -79,7 +79,7 @@ pub(crate) fn assign<T: Element>(
     problem: &Problem<'_, T>,
     centroids: &[T::Centroid],
     k: usize,
-) -> Result<Assignment> {
+) -> Result<Vec<u32>> {
     let centroids: Vec<f32> = centroids.iter().map(|c| c.to_f64() as f32).collect();
     match T::DTYPE {
         DType::F32 => lloyd::assign(device, &cast::<T, f32>(problem), &centroids, k),

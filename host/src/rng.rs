@@ -1,0 +1,35 @@
+//! Random numbers that are the same on every machine: a counter through a mixer, no state but the counter.
+
+/// SplitMix64 (Steele, Lea and Flood, 2014), one stream for each (seed, stream) pair.
+#[derive(Clone, Debug)]
+pub(crate) struct Rng {
+    counter: u64,
+}
+
+impl Rng {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+        // Mixed before use, so that neighbouring seeds and streams do not overlap.
+        Rng { counter: mix(seed ^ mix(stream.wrapping_add(0x9e37_79b9_7f4a_7c15))) }
+    }
+
+    pub(crate) fn next_u64(&mut self) -> u64 {
+        self.counter = self.counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.counter)
+    }
+
+    /// Uniform in `0..bound`, which is not 0 (Lemire, 2019, without the rejection: the bias is under `bound / 2⁶⁴`).
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
+    }
+
+    /// Uniform in `[0, 1)`, 53 bits.
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,604 @@
+//! The CUDA backend on a real GPU, through the public API, against float64 and against the CPU.
+//!
+//! Without a GPU every test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead.
+//! `FLASH_KMEANS_SMALL=1` runs fewer and smaller cases, for use under a sanitizer, and `FLASH_KMEANS_LARGE=1`
+//! adds a case of a million points.
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans};
+use half::{bf16, f16};
+use ndarray::{Array2, Array3, ArrayView2, Axis, Ix2, Ix3, array, s};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use std::io::Write;
+use std::sync::OnceLock;
+
+const CUDA: Backend = Backend::Cuda { ordinal: 0 };
+
+fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| value == "1")
+}
+
+fn small() -> bool {
+    is_set("FLASH_KMEANS_SMALL")
+}
+
+/// Whether there is a GPU to test on.
+fn has_gpu() -> bool {
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    let reason = REASON.get_or_init(|| {
+        match FlashKMeans::new(1).init(Init::Random).backend(CUDA).fit(array![[0.0f32]].view()) {
+            Ok(_) => None,
+            Err(Error::BackendUnavailable { reason, .. }) => Some(reason),
+            Err(error) => panic!("there is a GPU, but {error}"),
+        }
+    });
+    let Some(reason) = reason else { return true };
+    assert!(!is_set("FLASH_KMEANS_REQUIRE_GPU"), "no GPU ({reason})");
+    // Not by `println!`, whose output is kept from whoever runs the tests; in one piece, as tests run in parallel.
+    let _ = std::io::stderr().write_all(format!("skipped: no GPU ({reason})\n").as_bytes());
+    false
+}
+
+/// A type of points.
+trait Point: Element<Centroid = f32> {
+    /// The largest value that data here has.
+    const LARGE: f32;
+    /// From 1 to the next value.
+    const EPSILON: f32;
+    fn of(value: f32) -> Self;
+}
+impl Point for f32 {
+    const LARGE: f32 = 1e19;
+    const EPSILON: f32 = f32::EPSILON;
+    fn of(value: f32) -> Self {
+        value
+    }
+}
+impl Point for f16 {
+    const LARGE: f32 = 65_504.0;
+    const EPSILON: f32 = 1.0 / 1024.0;
+    fn of(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+}
+impl Point for bf16 {
+    const LARGE: f32 = 1e19;
+    const EPSILON: f32 = 1.0 / 128.0;
+    fn of(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+}
+
+/// Calls `$body` for the type of points with that number.
+macro_rules! for_type {
+    ($number:expr, $body:ident $arguments:tt) => {
+        match $number {
+            0 => $body::<f32> $arguments,
+            1 => $body::<f16> $arguments,
+            _ => $body::<bf16> $arguments,
+        }
+    };
+}
+
+/// Values of points.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Data {
+    /// Between -1 and 1.
+    Plain,
+    /// Groups far apart; row `i` is in group `i % k`.
+    Groups,
+    /// 0, 1 and 2: many ties.
+    Integers,
+    Constant,
+    /// Few rows, many times each.
+    Duplicates,
+    /// Far from 0, neighbours a few roundings apart.
+    Offset,
+    /// Rows of norms from 1e-6 to 1e6.
+    Mixed,
+    /// Up to the largest value; squares overflow in f32.
+    Large,
+}
+
+const DATA: [Data; 8] = [
+    Data::Plain,
+    Data::Groups,
+    Data::Integers,
+    Data::Constant,
+    Data::Duplicates,
+    Data::Offset,
+    Data::Mixed,
+    Data::Large,
+];
+
+/// A problem.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    batch: usize,
+    n: usize,
+    k: usize,
+    d: usize,
+    data: Data,
+    seed: u64,
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.bits() >> 11) as usize % n
+    }
+    /// In `-1..1`.
+    fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+impl Case {
+    fn points<T: Point>(self) -> Array3<T> {
+        let random = &mut Random(self.seed);
+        let Case { batch, n, k, d, .. } = self;
+        let mut values = Vec::with_capacity(batch * n * d);
+        for row in 0..batch * n {
+            let scale = 10f32.powf(6.0 * random.unit()).min(T::LARGE);
+            let copied = random.below(row % n + 1).min(4);
+            if self.data == Data::Duplicates && row % n > 4 {
+                let from = (row / n * n + copied) * d;
+                values.extend_from_within(from..from + d);
+                continue;
+            }
+            let group = row % n % k;
+            values.extend((0..d).map(|feature| {
+                T::of(match self.data {
+                    Data::Plain | Data::Duplicates => random.unit(),
+                    Data::Groups if feature == 0 => 20.0 * group as f32 + random.unit(),
+                    Data::Groups => 20.0 * ((group * 7 + feature * 3) % 11) as f32 + random.unit(),
+                    Data::Integers => random.below(3) as f32,
+                    Data::Constant => 0.7,
+                    Data::Offset => {
+                        let base = f32::min(1e6, T::LARGE * 0.9);
+                        base + base * T::EPSILON * 8.0 * random.unit()
+                    }
+                    Data::Mixed => scale * random.unit(),
+                    Data::Large => T::LARGE * random.unit(),
+                })
+            }));
+        }
+        Array3::from_shape_vec((batch, n, d), values).unwrap()
+    }
+
+    /// The first rows.
+    fn init<T: Point>(self, points: &Array3<T>) -> Init {
+        Init::Given(points.slice(s![.., ..self.k, ..]).mapv(|v| v.to_f64()).into_dyn())
+    }
+
+    /// Options from the first rows on, with a tolerance of 0.
+    fn options<T: Point>(self, points: &Array3<T>, max_iter: usize) -> FlashKMeans {
+        FlashKMeans::new(self.k).max_iter(max_iter).tol(0.0).init(self.init(points)).backend(CUDA)
+    }
+
+    /// As much of it as a sanitizer has time for.
+    fn limited(mut self) -> Case {
+        if small() {
+            self.batch = self.batch.min(5);
+            self.n = self.n.min(300);
+            self.k = self.k.min(37).min(self.n);
+        }
+        self
+    }
+}
+
+/// `Σ (x − c)²`, the features in order.
+fn distance<T: Point>(x: &[T], c: &[f32]) -> f64 {
+    let mut sum = 0.0;
+    for (x, &c) in x.iter().zip(c) {
+        let difference = x.to_f64() - f64::from(c);
+        sum += difference * difference;
+    }
+    sum
+}
+
+/// The lowest index of the nearest centroid, and the distance to it.
+fn nearest<T: Point>(x: &[T], centroids: ArrayView2<f32>) -> (u32, f64) {
+    let mut best = (u32::MAX, f64::INFINITY);
+    for (label, c) in centroids.outer_iter().enumerate() {
+        let distance = distance(x, c.to_slice().unwrap());
+        if distance < best.1 {
+            best = (label as u32, distance);
+        }
+    }
+    best
+}
+
+/// What a model promises of itself, whatever its iterations were.
+fn check_model<T: Point>(case: Case, points: &Array3<T>, model: &KMeans<T, Ix3>, max_iter: usize) {
+    assert_eq!(model.backend(), CUDA);
+    assert_eq!(model.problems().len(), case.batch);
+    for (problem, summary) in model.problems().iter().enumerate() {
+        let centroids = model.centroids().index_axis(Axis(0), problem);
+        let labels = model.labels().index_axis(Axis(0), problem);
+        assert!(centroids.iter().all(|&c| c.is_finite() && T::round_centroid(c) == c), "{case:?}");
+        let mut inertia = 0.0;
+        let mut sizes = vec![0; case.k];
+        for (row, x) in points.index_axis(Axis(0), problem).outer_iter().enumerate() {
+            let (label, distance) = nearest(x.to_slice().unwrap(), centroids);
+            assert_eq!(labels[row], label, "{case:?}: row {row} of problem {problem}");
+            inertia += distance;
+            sizes[label as usize] += 1;
+        }
+        assert_eq!(model.sizes().index_axis(Axis(0), problem).to_vec(), sizes);
+        let error = (summary.inertia - inertia).abs();
+        assert!(error <= 1e-9 * inertia, "{case:?}: inertia {:e}, not {inertia:e}", summary.inertia);
+        assert_eq!(summary.history.len(), summary.n_iter);
+        assert!((1..=max_iter).contains(&summary.n_iter));
+        assert!(summary.converged || summary.n_iter == max_iter, "{case:?}: {summary:?}");
+        assert_eq!(summary.history[0].changed, case.n as u64);
+    }
+    assert!(model.predict(points.view()).unwrap() == model.labels(), "{case:?}: predict");
+}
+
+fn check_fit<T: Point>(case: Case) {
+    let case = case.limited();
+    let points = case.points::<T>();
+    let model = case.options(&points, 6).fit(points.view()).unwrap();
+    check_model(case, &points, &model, 6);
+}
+
+/// One iteration from the same centroids: labels are exact on both backends, so only the rounding of sums
+/// may differ.
+fn check_first_means<T: Point>(case: Case) {
+    let case = case.limited();
+    let points = case.points::<T>();
+    let options = case.options(&points, 1);
+    let gpu = options.fit(points.view()).unwrap();
+    let cpu = options.clone().backend(Backend::Cpu).fit(points.view()).unwrap();
+    let scale = points.iter().map(|v| v.to_f64().abs()).fold(0.0, f64::max);
+    check_near::<T>(case, &gpu, &cpu, scale);
+    for (gpu, cpu) in gpu.problems().iter().zip(cpu.problems()) {
+        assert_eq!(gpu.history[0].changed, cpu.history[0].changed);
+    }
+}
+
+/// On groups far apart all iterations have the same labels.
+fn check_all_means<T: Point>(case: Case) {
+    let case = case.limited();
+    let points = case.points::<T>();
+    let options = case.options(&points, 10);
+    let gpu = options.fit(points.view()).unwrap();
+    let cpu = options.clone().backend(Backend::Cpu).fit(points.view()).unwrap();
+    check_near::<T>(case, &gpu, &cpu, 20.0 * case.k.max(11) as f64);
+    assert!(gpu.labels() == cpu.labels(), "{case:?}: labels");
+    assert_eq!((gpu.n_iter(), gpu.converged()), (cpu.n_iter(), cpu.converged()), "{case:?}");
+    assert!(gpu.converged() && gpu.n_iter() < 10, "{case:?}: {:?}", gpu.problems()[0]);
+}
+
+fn check_near<T: Point>(case: Case, gpu: &KMeans<T, Ix3>, cpu: &KMeans<T, Ix3>, scale: f64) {
+    // A mean between two 16-bit values may go either way.
+    let tolerance = scale * f64::max(1e-5, f64::from(T::EPSILON));
+    for (gpu, cpu) in gpu.centroids().iter().zip(cpu.centroids()) {
+        let error = f64::from(gpu - cpu).abs();
+        assert!(error <= tolerance, "{case:?}: centroid {gpu:e} on the GPU, {cpu:e} on the CPU");
+    }
+}
+
+const DIMENSIONS: [usize; 16] = [1, 2, 3, 7, 8, 16, 31, 64, 96, 100, 128, 192, 256, 320, 768, 1030];
+
+/// Every dimension with every type, points and clusters in turn.
+fn cases() -> Vec<Case> {
+    let sizes =
+        [(1, 1), (2, 2), (37, 37), (300, 1), (257, 2), (1000, 37), (1025, 256), (1500, 1000), (5000, 37)];
+    let mut cases = Vec::new();
+    for (at, d) in DIMENSIONS.into_iter().enumerate() {
+        for turn in 0..6 {
+            let at = at * 6 + turn;
+            let (n, k) = sizes[at % sizes.len()];
+            let batch = if n <= 300 { [1, 3, 64][at % 3] } else { 1 };
+            let data = DATA[(at / 3 + turn) % DATA.len()];
+            cases.push(Case { batch, n, k, d, data, seed: at as u64 });
+        }
+    }
+    cases
+}
+
+#[test]
+fn labels_inertia_and_sizes_belong_to_the_centroids() {
+    if !has_gpu() {
+        return;
+    }
+    let step = if small() { 7 } else { 1 };
+    for (at, case) in cases().into_iter().enumerate().step_by(step) {
+        for_type!(at % 3, check_fit(case));
+    }
+    // All kinds of data in every type on the shape of most work.
+    let step = if small() { 5 } else { 1 };
+    for (at, data) in DATA.into_iter().chain(DATA).chain(DATA).enumerate().step_by(step) {
+        for d in [100, 128, 300] {
+            for_type!(at / 8, check_fit(Case { batch: 1, n: 3000, k: 256, d, data, seed: 1 }));
+        }
+    }
+}
+
+#[test]
+fn means_of_one_iteration_are_those_of_the_cpu() {
+    if !has_gpu() {
+        return;
+    }
+    let step = if small() { 11 } else { 2 };
+    for (at, case) in cases().into_iter().enumerate().step_by(step) {
+        for_type!(at / 2 % 3, check_first_means(case));
+    }
+}
+
+#[test]
+fn iterations_are_those_of_the_cpu_on_groups_far_apart() {
+    if !has_gpu() {
+        return;
+    }
+    for (at, d) in DIMENSIONS.into_iter().enumerate().step_by(if small() { 5 } else { 1 }) {
+        let (n, k, batch) = [(500, 5, 3), (2000, 37, 1), (100, 2, 64)][at % 3];
+        let case = Case { batch, n, k, d, data: Data::Groups, seed: 100 + at as u64 };
+        check_all_means::<f32>(case);
+        check_all_means::<f16>(case);
+        check_all_means::<bf16>(case);
+        check_all_means::<f32>(Case { n: 4000, k: 256, batch: 1, ..case });
+    }
+}
+
+#[test]
+fn many_problems_of_a_few_points() {
+    if !has_gpu() {
+        return;
+    }
+    for d in [2, 64] {
+        let batch = if small() { 300 } else { 70_000 };
+        let case = Case { batch, n: 3, k: 2, d, data: Data::Integers, seed: 3 };
+        for t in 0..3 {
+            for_type!(t, check_many(case));
+        }
+    }
+}
+
+fn check_many<T: Point>(case: Case) {
+    let points = case.points::<T>();
+    let model = case.options(&points, 6).fit(points.view()).unwrap();
+    check_model(case, &points, &model, 6);
+}
+
+/// A model's bits.
+fn bits<T: Point>(model: &KMeans<T, Ix3>, problem: usize) -> (Vec<u32>, Vec<u32>, Vec<u64>) {
+    let summary = &model.problems()[problem];
+    let history = summary.history.iter();
+    (
+        model.centroids().index_axis(Axis(0), problem).iter().map(|c| c.to_bits()).collect(),
+        model.labels().index_axis(Axis(0), problem).to_vec(),
+        history
+            .flat_map(|i| [i.inertia.to_bits(), i.changed, i.shift.to_bits()])
+            .chain([summary.inertia.to_bits(), summary.n_iter as u64, summary.converged.into()])
+            .collect(),
+    )
+}
+
+fn check_batch<T: Point>(case: Case) {
+    let case = case.limited();
+    let points = case.points::<T>();
+    let together = case.options(&points, 12).fit(points.view()).unwrap();
+    for problem in 0..case.batch {
+        let one = points.slice(s![problem..problem + 1, .., ..]).to_owned();
+        let alone = Case { batch: 1, ..case }.options(&one, 12).fit(one.view()).unwrap();
+        assert!(bits(&together, problem) == bits(&alone, 0), "{case:?}: problem {problem}");
+    }
+}
+
+#[test]
+fn a_batch_is_its_problems_bit_for_bit() {
+    if !has_gpu() {
+        return;
+    }
+    for (at, d) in [3, 31, 64, 128, 256].into_iter().enumerate() {
+        for (batch, n, k) in [(3, 1000, 37), (64, 50, 5)] {
+            let case = Case { batch, n, k, d, data: Data::Plain, seed: at as u64 };
+            for_type!(at % 3, check_batch(case));
+            for_type!((at + 1) % 3, check_batch(Case { data: Data::Integers, ..case }));
+        }
+    }
+}
+
+fn check_repeats<T: Point>(case: Case) {
+    let case = case.limited();
+    let points = case.points::<T>();
+    let options = case.options(&points, 10);
+    let first = bits(&options.fit(points.view()).unwrap(), 0);
+    for repeat in 1..if small() { 3 } else { 20 } {
+        let again = bits(&options.fit(points.view()).unwrap(), 0);
+        assert!(again == first, "{case:?}: repeat {repeat}");
+    }
+}
+
+#[test]
+fn repeats_have_the_same_bits() {
+    if !has_gpu() {
+        return;
+    }
+    for (n, k, d, data) in [
+        (5000, 256, 128, Data::Plain),
+        (5000, 37, 64, Data::Integers),
+        (3000, 1000, 33, Data::Offset),
+        (4000, 100, 768, Data::Plain),
+    ] {
+        for t in 0..3 {
+            for_type!(t, check_repeats(Case { batch: 1, n, k, d, data, seed: 7 }));
+        }
+    }
+}
+
+#[test]
+fn two_threads_fit_at_once() {
+    if !has_gpu() {
+        return;
+    }
+    let case = |seed| Case { batch: 2, n: 3000, k: 64, d: 100, data: Data::Plain, seed }.limited();
+    let run_f32 = |seed| {
+        let points = case(seed).points::<f32>();
+        bits(&case(seed).options(&points, 8).fit(points.view()).unwrap(), 1)
+    };
+    let run_f16 = |seed| {
+        let points = case(seed).points::<f16>();
+        bits(&case(seed).options(&points, 8).fit(points.view()).unwrap(), 1)
+    };
+    let expected = (run_f32(1), run_f16(2));
+    std::thread::scope(|scope| {
+        let a = scope.spawn(|| (0..5).all(|_| run_f32(1) == expected.0));
+        let b = scope.spawn(|| (0..5).all(|_| run_f16(2) == expected.1));
+        assert!(a.join().unwrap() && b.join().unwrap());
+    });
+}
+
+/// The tolerance is that of the CPU: both stop in the same iteration.
+#[test]
+fn the_tolerance_stops_a_fit_as_on_the_cpu() {
+    if !has_gpu() {
+        return;
+    }
+    for d in [2, 64, 300] {
+        for offset in [0.0, 1000.0] {
+            let case = Case { batch: 2, n: 2000, k: 8, d, data: Data::Plain, seed: 11 }.limited();
+            let points = case.points::<f32>().mapv(|v| v + offset);
+            let options = case.options(&points, 100).tol(1e-2);
+            let gpu = options.fit(points.view()).unwrap();
+            let cpu = options.clone().backend(Backend::Cpu).fit(points.view()).unwrap();
+            check_model(case, &points, &gpu, 100);
+            let n_iter = |model: &KMeans<f32, Ix3>| {
+                model.problems().iter().map(|p| (p.n_iter, p.converged)).collect::<Vec<_>>()
+            };
+            assert_eq!(n_iter(&gpu), n_iter(&cpu), "d = {d}, offset {offset}");
+            assert!(gpu.converged() && gpu.n_iter() < 100);
+        }
+    }
+}
+
+/// Empty clusters keep their centroid.
+#[test]
+fn clusters_without_points_stay_where_they_are() {
+    if !has_gpu() {
+        return;
+    }
+    let points = array![[0.0f32, 0.0], [1.0, 0.0], [0.0, 1.0]];
+    let given = array![[100.0, 100.0], [0.0, 0.0], [-50.0, 3.0]].into_dyn();
+    let model = FlashKMeans::new(3).init(Init::Given(given)).backend(CUDA).fit(points.view()).unwrap();
+    assert_eq!(model.labels().to_vec(), [1, 1, 1]);
+    assert_eq!(model.centroids().row(0).to_vec(), [100.0, 100.0]);
+    assert_eq!(model.centroids().row(2).to_vec(), [-50.0, 3.0]);
+    assert_eq!(model.sizes().to_vec(), [0, 3, 0]);
+    assert!(model.converged());
+}
+
+/// A distance that overflows in f32 is still to the only cluster.
+#[test]
+fn one_cluster_takes_points_at_any_distance() {
+    if !has_gpu() {
+        return;
+    }
+    let points = array![[1e30f32, -1e30], [-1e30, 1e30], [0.0, 0.0]];
+    let given = array![[2e30, 2e30]].into_dyn();
+    let model =
+        FlashKMeans::new(1).max_iter(1).init(Init::Given(given)).backend(CUDA).fit(points.view()).unwrap();
+    assert_eq!(model.labels().to_vec(), [0, 0, 0]);
+    assert_eq!(model.centroids().row(0).to_vec(), [0.0, 0.0]);
+}
+
+/// Views that are not contiguous, and other points than those of the fit.
+#[test]
+fn predict_takes_other_points() {
+    if !has_gpu() {
+        return;
+    }
+    let case = Case { batch: 1, n: 500, k: 20, d: 64, data: Data::Plain, seed: 21 };
+    let points = case.points::<f16>();
+    let train: Array2<f16> = points.index_axis(Axis(0), 0).to_owned();
+    let model: KMeans<f16, Ix2> = FlashKMeans::new(20).seed(1).backend(CUDA).fit(train.view()).unwrap();
+    let others = Case { n: 333, seed: 22, ..case }.points::<f16>();
+    let others = others.index_axis(Axis(0), 0);
+    for view in [others, others.slice(s![..;-1, ..]), others.slice(s![..1, ..])] {
+        let labels = model.predict(view).unwrap();
+        for (row, x) in view.outer_iter().enumerate() {
+            assert_eq!(labels[row], nearest(&x.to_vec(), model.centroids().view()).0);
+        }
+    }
+}
+
+#[test]
+fn points_of_f64_are_refused() {
+    let refused = FlashKMeans::new(1).backend(CUDA).fit(array![[0.0f64]].view());
+    assert!(matches!(refused, Err(Error::BackendUnavailable { backend: CUDA, .. })), "{refused:?}");
+}
+
+#[test]
+fn any_problem_is_fitted() {
+    if !has_gpu() {
+        return;
+    }
+    let problem = (
+        (0..3, 1usize..4, prop_oneof![1usize..300, 300usize..3000]),
+        prop_oneof![1usize..10, 1usize..400],
+        prop_oneof![1usize..40, 1usize..300],
+        prop::sample::select(DATA.to_vec()),
+        any::<u64>(),
+    );
+    let config = ProptestConfig {
+        cases: if small() { 3 } else { 40 },
+        failure_persistence: None,
+        max_shrink_iters: 100,
+        ..ProptestConfig::default()
+    };
+    let outcome = TestRunner::new(config).run(&problem, |((t, batch, n), k, d, data, seed)| {
+        let case = Case { batch, n, k: k.min(n), d, data, seed };
+        for_type!(t, check_fit(case));
+        for_type!(t, check_first_means(case));
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Lloyd's iterations on much data: labels differ from the CPU's only where a point has two nearest centroids.
+fn check_agreement(n: usize, k: usize) {
+    let case = Case { batch: 1, n, k, d: 128, data: Data::Plain, seed: 31 };
+    let points = case.points::<f32>();
+    let options = case.options(&points, 4);
+    let gpu = options.fit(points.view()).unwrap();
+    let cpu = options.clone().backend(Backend::Cpu).fit(points.view()).unwrap();
+    let difference = (gpu.inertia() - cpu.inertia()).abs();
+    assert!(difference <= 1e-6 * cpu.inertia(), "{:e}, not {:e}", gpu.inertia(), cpu.inertia());
+    let centroids = gpu.centroids().index_axis(Axis(0), 0);
+    let mut differ = 0;
+    for (row, x) in points.index_axis(Axis(0), 0).outer_iter().enumerate() {
+        let [a, b] = [gpu.labels()[(0, row)], cpu.labels()[(0, row)]];
+        if a != b {
+            let to = |label: u32| {
+                distance(x.to_slice().unwrap(), centroids.row(label as usize).to_slice().unwrap())
+            };
+            differ += 1;
+            assert!((to(b) - to(a)).abs() <= 1e-4 * to(a), "row {row}: {:e} and {:e}", to(a), to(b));
+        }
+    }
+    assert!(differ <= n / 1000, "{differ} of {n} labels differ");
+}
+
+#[test]
+fn much_data_agrees_with_the_cpu() {
+    if !has_gpu() {
+        return;
+    }
+    if !small() {
+        check_agreement(100_000, 256);
+    }
+    if is_set("FLASH_KMEANS_LARGE") {
+        check_agreement(1_000_000, 1024);
+    }
+}

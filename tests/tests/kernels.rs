@@ -1,0 +1,795 @@
+//! The portable kernels, each alone and all of an iteration, under the SIMT emulation against float64.
+//!
+//! Every launch also fails on what the emulation reports: races, uninitialised reads, divergence, overflow of
+//! integers. Arrays lie between guards and are NaN until written.
+#[path = "kernels/data.rs"]
+mod data;
+#[path = "kernels/device.rs"]
+mod device;
+
+use crate::data::*;
+use crate::device::*;
+use cuda_std::float::{BF16, F16};
+use cuda_std::simt::Schedule;
+use kernels_gpu::kernels::*;
+use kernels_gpu::spec::*;
+use proptest::prelude::*;
+
+/// One rounding in f32.
+const U: f64 = 1.0 / (1 << 24) as f64;
+
+/// Calls `$body` for the type of points with that number.
+macro_rules! for_type {
+    ($number:expr, $body:ident $arguments:tt) => {
+        match $number {
+            0 => $body::<f32> $arguments,
+            1 => $body::<F16> $arguments,
+            _ => $body::<BF16> $arguments,
+        }
+    };
+}
+
+fn shape<T>(batch: u32, n: u32, k: u32, d: u32) -> Shape {
+    Shape::new(batch, n, k, d, size_of::<T>() as u32)
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+// ---- assignment ----
+
+/// Labels, changes and costs of one assignment.
+fn check_assign<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
+    let [batch, n, k, d] = size;
+    let shape = shape::<T>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<T>(shape, random);
+    let done = done(batch, random);
+    let before: Vec<u32> = (0..batch * n)
+        .map(|_| if random.below(4) == 0 { u32::MAX } else { random.below(k as usize) as u32 })
+        .collect();
+    let arrays = Arrays::<T>::new(shape, n, &points, &centroids, &done);
+    arrays.labels.set(&before);
+    arrays.assign(way);
+
+    let (labels, changed, cost) = (arrays.labels.get(), arrays.tile_changed.get(), arrays.tile_cost.get());
+    let rounded = arrays.rounded.get();
+    let tiles = AssignParams { shape }.tiles() as usize;
+    for problem in 0..batch as usize {
+        let view = View::new(&points, &rounded, shape, problem);
+        for tile in 0..tiles {
+            let at = problem * tiles + tile;
+            let first = tile * ASSIGN_POINTS as usize;
+            let rows = first..(first + ASSIGN_POINTS as usize).min(n as usize);
+            if done[problem] {
+                assert!(arrays.tile_cost.is_poison(at) && arrays.tile_changed.is_poison(at));
+                for row in rows {
+                    assert_eq!(labels[problem * n as usize + row], before[problem * n as usize + row]);
+                }
+                continue;
+            }
+            let (mut expected_cost, mut expected_changed) = (0.0, 0);
+            for row in rows.clone() {
+                let place = problem * n as usize + row;
+                let (label, distance) = view.nearest(row);
+                assert_eq!(labels[place], label, "label of row {row} of problem {problem}");
+                // In f32 a distance may be infinite.
+                expected_cost += f64::from(distance as f32);
+                expected_changed += u32::from(before[place] != label);
+            }
+            assert_eq!(changed[at], expected_changed, "changes of tile {tile} of problem {problem}");
+            let rows = rows.len() as f64;
+            // Squares under 1e-38 lose bits, and sums near the largest value may round to infinity.
+            let tolerance = f64::from(d + 4) * 2.0 * U * expected_cost + rows * f64::from(d) * 1.5e-45;
+            let overflows = cost[at] == f64::INFINITY && expected_cost > f64::from(f32::MAX) * 0.99;
+            if !overflows {
+                assert_near(cost[at], expected_cost, tolerance, "cost");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(160))]
+
+    #[test]
+    fn labels_are_the_argmin(
+        t in 0..3,
+        (batch, n) in (1u32..4, 1u32..150),
+        k in prop::sample::select(vec![1u32, 2, 5, 63, 64, 65, 130]),
+        d in prop::sample::select(vec![1u32, 3, 31, 32, 33, 100, 130]),
+        data in data(&Data::ALL), seed: u64, way in way(),
+    ) {
+        for_type!(t, check_assign([batch, n, k, d], data, seed, way));
+    }
+}
+
+#[test]
+fn labels_are_the_argmin_at_every_border() {
+    let mut seed = 0;
+    for k in [1, 2, 63, 64, 65, 130] {
+        for d in [1, 3, 31, 32, 33, 100, 130] {
+            for data in Data::ALL {
+                seed += 1;
+                // Every kind of data meets every type, k and d, though not all at once.
+                if seed % 5 == u64::from(k + d) % 5 {
+                    for_type!(seed / 5 % 3, check_assign([1, 65, k, d], data, seed, Way::PLAIN));
+                }
+            }
+        }
+    }
+}
+
+/// One cluster leaves nothing to compare with, so an overflowed distance must not leave a point without a label.
+#[test]
+fn one_cluster_takes_points_at_any_distance() {
+    for data in [Data::Large, Data::Huge] {
+        check_assign::<f32>([1, 70, 1, 3], data, 1, Way::PLAIN);
+        check_assign::<BF16>([1, 70, 1, 3], data, 2, Way::PLAIN);
+    }
+}
+
+// ---- sort ----
+
+/// The sort and the clusters' borders.
+fn check_sort(size: [u32; 3], panel_len: u32, spread: Labels, seed: u64, way: Way) {
+    let [batch, n, k] = size;
+    let shape = shape::<f32>(batch, n, k, 1);
+    let random = &mut Random(seed);
+    let done = done(batch, random);
+    let labels: Vec<u32> = (0..batch).flat_map(|_| spread.draw(n as usize, k, random)).collect();
+    let points = vec![0.0f32; (batch * n * shape.pitch) as usize];
+    let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
+    arrays.labels.set(&labels);
+    let sorted_memory = arrays.sort(way);
+
+    let (sorted, starts) = (sorted_memory.get(), arrays.starts.get());
+    let borders = k as usize + 1;
+    for problem in 0..batch as usize {
+        let labels = &labels[problem * n as usize..][..n as usize];
+        for (panel, (first, len)) in panels_of(n, arrays.panels).enumerate() {
+            let group = problem * arrays.panels.count as usize + panel;
+            let (places, group) = (problem * n as usize + first, group * borders);
+            if done[problem] {
+                assert!((places..places + len).all(|at| sorted_memory.is_poison(at)));
+                assert!((group..group + borders).all(|at| arrays.starts.is_poison(at)));
+                continue;
+            }
+            let (rows, expected_starts) = sorted_panel(labels, k, first, len);
+            assert!(sorted[places..places + len] == rows, "order of panel {panel} of problem {problem}");
+            assert!(starts[group..group + borders] == expected_starts, "starts of panel {panel}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(48))]
+
+    #[test]
+    fn sorting_is_stable_in_every_panel(
+        batch in 1u32..3,
+        n in prop_oneof![1u32..200, 4000u32..9000],
+        k in prop::sample::select(vec![1u32, 2, 3, 37, 255, 256, 257, 300, 5000, 65_536, 65_537, 70_000]),
+        panel in 0u32..4, spread in prop::sample::select(Labels::ALL.to_vec()), seed: u64, way in way(),
+    ) {
+        let panel_len = [n, n.div_ceil(2), n.div_ceil(3), 4096.min(n)][panel as usize];
+        check_sort([batch, n, k], panel_len, spread, seed, way);
+    }
+}
+
+#[test]
+fn sorting_takes_tiles_that_are_not_full_and_labels_of_three_digits() {
+    for (n, panel_len) in [(4096, 4096), (4097, 4097), (8193, 8193), (8200, 4096), (8200, 4097), (5, 1)] {
+        for k in [1, 256, 65_537] {
+            check_sort([1, n, k], panel_len, Labels::Uniform, u64::from(n + k), Way::PLAIN);
+        }
+    }
+}
+
+// ---- sums and means ----
+
+/// Partial sums, means, their rounding and their moves.
+fn check_update<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: Labels, seed: u64, way: Way) {
+    let [batch, n, k, d] = size;
+    let shape = shape::<T>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<T>(shape, random);
+    let done = done(batch, random);
+    let labels: Vec<u32> = (0..batch).flat_map(|_| spread.draw(n as usize, k, random)).collect();
+    let arrays = Arrays::<T>::new(shape, panel_len, &points, &centroids, &done);
+    arrays.labels.set(&labels);
+    let panels = arrays.panels;
+
+    // The sort is tested elsewhere: here its result is given.
+    let order = Memory::<u32>::poison((batch * n) as usize);
+    let (mut rows, mut starts) = (vec![], vec![]);
+    for problem in 0..batch as usize {
+        for (first, len) in panels_of(n, panels) {
+            let (r, s) = sorted_panel(&labels[problem * n as usize..][..n as usize], k, first, len);
+            rows.extend(r);
+            starts.extend(s);
+        }
+    }
+    order.set(&rows);
+    arrays.starts.set(&starts);
+
+    arrays.sum(&order, way);
+    let (sums, heads) = (arrays.sums.get(), arrays.heads.get());
+    arrays.finalise(way);
+
+    let (n, k, d) = (n as usize, k as usize, d as usize);
+    let value = |problem: usize, row: u32, feature: usize| {
+        f64::from(points[(problem * n + row as usize) * shape.pitch as usize + feature].to_f32())
+    };
+    // Each partial sum adds at most a stretch of rows in f32.
+    let error = 130.0 * U;
+    let (means, rounded, moves) = (arrays.centroids.get(), arrays.rounded.get(), arrays.moves.get());
+    for problem in 0..batch as usize {
+        let mut totals = vec![(0.0f64, 0.0f64); k * d];
+        let mut counts = vec![0u32; k];
+        for (panel, (first, len)) in panels_of(n as u32, panels).enumerate() {
+            let group = problem * panels.count as usize + panel;
+            let rows = &rows[problem * n + first..][..len];
+            let starts = &starts[group * (k + 1)..][..k + 1];
+            let mut sum_written = vec![false; k];
+            let mut head_written = vec![false; panels.stretches() as usize];
+            let mut place = 0;
+            while place < len {
+                let cluster = labels[problem * n + rows[place] as usize] as usize;
+                let stretch = place / STRETCH as usize;
+                let stop = (starts[cluster + 1] as usize).min((stretch + 1) * STRETCH as usize);
+                let begins = starts[cluster] as usize == place;
+                let (target, at) = if begins {
+                    sum_written[cluster] = true;
+                    (&sums, (group * k + cluster) * d)
+                } else {
+                    head_written[stretch] = true;
+                    (&heads, (group * panels.stretches() as usize + stretch) * d)
+                };
+                counts[cluster] += (stop - place) as u32;
+                for feature in 0..d {
+                    let values = rows[place..stop].iter().map(|&row| value(problem, row, feature));
+                    let (sum, size) = values.fold((0.0, 0.0), |(sum, size), v| (sum + v, size + f64::abs(v)));
+                    if !done[problem] {
+                        assert_near(target[at + feature].into(), sum, error * size, "partial sum");
+                    }
+                    totals[cluster * d + feature].0 += sum;
+                    totals[cluster * d + feature].1 += size;
+                }
+                place = stop;
+            }
+            // What no cluster needs stays unwritten, and all of a problem that has stopped.
+            for cluster in (0..k).filter(|&cluster| !sum_written[cluster] || done[problem]) {
+                let at = (group * k + cluster) * d;
+                assert!((at..at + d).all(|at| arrays.sums.is_poison(at)), "sum of empty {cluster}");
+            }
+            for stretch in (0..head_written.len()).filter(|&s| !head_written[s] || done[problem]) {
+                let at = (group * head_written.len() + stretch) * d;
+                assert!((at..at + d).all(|at| arrays.heads.is_poison(at)), "head of {stretch}");
+            }
+        }
+        for cluster in 0..k {
+            let mut moved = 0.0;
+            for feature in 0..d {
+                let at = (problem * k + cluster) * d + feature;
+                let (sum, size) = totals[cluster * d + feature];
+                if counts[cluster] == 0 || done[problem] {
+                    assert_eq!(means[at], centroids[at], "cluster {cluster} stays");
+                } else {
+                    let count = f64::from(counts[cluster]);
+                    // The least subnormal, for a mean that has no more bits.
+                    let tolerance = error * size / count + U * (sum / count).abs() + 1.5e-45;
+                    assert_near(means[at].into(), sum / count, tolerance, "mean");
+                }
+                assert_eq!(rounded[at], T::from_f32(means[at]));
+                moved += (f64::from(means[at]) - f64::from(centroids[at])).powi(2);
+            }
+            let at = problem * k + cluster;
+            if done[problem] {
+                assert!(arrays.moves.is_poison(at));
+            } else {
+                assert_near(moves[at], moved, 1e-12 * moved, "move");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(96))]
+
+    #[test]
+    fn means_are_those_of_the_clusters(
+        t in 0..3,
+        batch in 1u32..4,
+        n in prop_oneof![1u32..100, 100u32..800],
+        k in prop::sample::select(vec![1u32, 2, 3, 7, 37, 130, 1000]),
+        d in prop::sample::select(vec![1u32, 2, 3, 4, 7, 8, 9, 31, 32, 33, 100, 130, 300]),
+        panel in 0u32..4, data in data(&Data::SUMMABLE),
+        spread in prop::sample::select(Labels::ALL.to_vec()), seed: u64, way in way(),
+    ) {
+        let panel_len = [n, n.div_ceil(2), n.div_ceil(5), 128.min(n)][panel as usize];
+        for_type!(t, check_update([batch, n, k, d], panel_len, data, spread, seed, way));
+    }
+}
+
+/// A cluster that begins in one stretch and goes on through many, and clusters that end where one does.
+#[test]
+fn sums_cross_stretches() {
+    for n in [127, 128, 129, 256, 257, 1500] {
+        check_update::<f32>([1, n, 1, 5], n, Data::Plain, Labels::One, 1, Way::PLAIN);
+        check_update::<F16>([1, n, 4, 20], n, Data::Plain, Labels::Runs, 2, Way::PLAIN);
+        check_update::<BF16>([2, n, 3, 520], n.div_ceil(2), Data::Plain, Labels::Uniform, 3, Way::PLAIN);
+    }
+}
+
+// ---- convergence ----
+
+fn check_converge(batch: u32, n: u32, k: u32, iteration: u32, seed: u64, way: Way) {
+    let shape = shape::<f32>(batch, n, k, 1);
+    let random = &mut Random(seed);
+    let done = done(batch, random);
+    let points = vec![0.0f32; (batch * n * shape.pitch) as usize];
+    let arrays = Arrays::<f32>::new(shape, n, &points, &vec![0.0; (batch * k) as usize], &done);
+    let tiles = AssignParams { shape }.tiles() as usize;
+    let (batch, k) = (batch as usize, k as usize);
+
+    // Half of the problems change no label, or hardly move, so that all ways to stop are met.
+    let still: Vec<bool> = (0..batch).map(|_| random.below(2) == 0).collect();
+    let moves: Vec<f64> = (0..batch * k).map(|_| f64::from(random.unit().abs())).collect();
+    let cost: Vec<f64> = (0..batch * tiles).map(|_| f64::from(random.unit().abs())).collect();
+    let changed: Vec<u32> =
+        (0..batch * tiles).map(|at| if still[at / tiles] { 0 } else { random.below(3) as u32 }).collect();
+    let shift: Vec<f64> = moves.chunks(k).map(|moves| moves.iter().sum()).collect();
+    let thresholds: Vec<f64> = shift
+        .iter()
+        .map(|shift| match random.below(3) {
+            0 => 0.0,
+            1 => shift * 0.5,
+            _ => shift * 2.0,
+        })
+        .collect();
+    arrays.moves.set(&moves);
+    arrays.tile_cost.set(&cost);
+    arrays.tile_changed.set(&changed);
+    arrays.thresholds.set(&thresholds);
+    arrays.converge(iteration, way);
+
+    let (states, records) = (arrays.states.get(), arrays.records.get());
+    for problem in 0..batch {
+        if done[problem] {
+            assert_eq!(states[problem], LoopState { done: 1, ..LoopState::default() });
+            assert!(arrays.records.is_poison(problem));
+            continue;
+        }
+        let cost: f64 = cost[problem * tiles..][..tiles].iter().sum();
+        let changed: u32 = changed[problem * tiles..][..tiles].iter().sum();
+        let record = records[problem];
+        assert_eq!(record.changed, changed);
+        assert_near(record.cost, cost, 1e-12 * cost, "cost");
+        assert_near(record.shift, shift[problem], 1e-12 * shift[problem], "shift");
+        let stopped = changed == 0 || shift[problem] <= thresholds[problem];
+        let expected = LoopState {
+            done: stopped.into(),
+            n_iter: iteration + 1,
+            fixed_point: (changed == 0).into(),
+            reserved: 0,
+        };
+        assert_eq!(states[problem], expected, "problem {problem}");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(48))]
+
+    #[test]
+    fn problems_stop_when_they_should(
+        batch in 1u32..6, n in prop_oneof![1u32..200, 20_000u32..40_000],
+        k in prop_oneof![1u32..40, 250u32..700], iteration in 0u32..300, seed: u64, way in way(),
+    ) {
+        check_converge(batch, n, k, iteration, seed, way);
+    }
+}
+
+/// A shift that is equal to its threshold stops a problem: with tolerance 0, centroids that stay do.
+#[test]
+fn a_shift_of_nothing_stops_a_problem_whose_labels_change() {
+    let arrays = Arrays::<f32>::new(shape::<f32>(1, 1, 3, 1), 1, &[0.0; 4], &[0.0; 3], &[false]);
+    arrays.moves.set(&[0.0; 3]);
+    arrays.tile_cost.set(&[1.0]);
+    arrays.tile_changed.set(&[1]);
+    arrays.thresholds.set(&[0.0]);
+    arrays.converge(4, Way::PLAIN);
+    assert_eq!(arrays.states.get(), [LoopState { done: 1, n_iter: 5, fixed_point: 0, reserved: 0 }]);
+}
+
+// ---- statistics of points ----
+
+/// Inertia, moments and norms.
+fn check_statistics<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
+    let [batch, n, k, d] = size;
+    let shape = shape::<T>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<T>(shape, random);
+    let labels: Vec<u32> = (0..batch * n).map(|_| random.below(k as usize) as u32).collect();
+    let arrays = Arrays::<T>::new(shape, n, &points, &centroids, &vec![false; batch as usize]);
+    arrays.labels.set(&labels);
+    let rounded = arrays.rounded.get();
+    let (batch, n, d) = (batch as usize, n as usize, d as usize);
+
+    let params = InertiaParams { shape };
+    let partial = Memory::poison(params.blocks() as usize);
+    way.launch(Inertia::<T> {
+        points: arrays.points.at(),
+        centroids: arrays.rounded.at(),
+        labels: arrays.labels.at(),
+        partial: partial.at(),
+        params,
+    });
+    for (at, partial) in partial.get().into_iter().enumerate() {
+        let (problem, tile) = (at / params.tiles() as usize, at % params.tiles() as usize);
+        let view = View::new(&points, &rounded, shape, problem);
+        let first = tile * INERTIA_ROWS as usize;
+        let rows = first..(first + INERTIA_ROWS as usize).min(n);
+        let expected: f64 = rows
+            .map(|row| distance(view.point(row), view.centroid(labels[problem * n + row] as usize)))
+            .sum();
+        assert_near(partial, expected, 1e-12 * expected, "inertia");
+    }
+
+    let params = MomentsParams::new(shape);
+    let len = params.blocks() as usize * d;
+    let (first, second) = (Memory::poison(len), Memory::poison(len));
+    way.launch(Moments::<T> { points: arrays.points.at(), first: first.at(), second: second.at(), params });
+    let (first, second) = (first.get(), second.get());
+    for problem in 0..batch {
+        let view = View::new(&points, &rounded, shape, problem);
+        for tile in 0..params.tiles as usize {
+            let begin = tile * params.rows as usize;
+            for feature in 0..d {
+                let [mut sum, mut size, mut squares] = [0.0; 3];
+                for row in begin..(begin + params.rows as usize).min(n) {
+                    let value = |row: usize| f64::from(view.point(row)[feature].to_f32());
+                    let about = value(row) - value(0);
+                    sum += about;
+                    size += about.abs();
+                    squares += about * about;
+                }
+                let at = (problem * params.tiles as usize + tile) * d + feature;
+                assert_near(first[at], sum, 1e-12 * size, "first moment");
+                assert_near(second[at], squares, 1e-12 * squares, "second moment");
+            }
+        }
+    }
+
+    let norms = Memory::poison(batch * n);
+    way.launch(Norms::<T> { points: arrays.points.at(), norms: norms.at(), params: NormsParams { shape } });
+    for (at, norm) in norms.get().into_iter().enumerate() {
+        let view = View::new(&points, &rounded, shape, at / n);
+        let expected: f64 = view.point(at % n).iter().map(|v| f64::from(v.to_f32()).powi(2)).sum();
+        let tolerance = (d / 32 + 8) as f64 * 2.0 * U * expected + d as f64 * 1.5e-45;
+        if !(norm == f32::INFINITY && expected > f64::from(f32::MAX) * 0.99) {
+            assert_near(norm.into(), expected, tolerance, "norm");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(48))]
+
+    #[test]
+    fn statistics_are_those_of_the_points(
+        t in 0..3,
+        batch in 1u32..4, n in prop_oneof![1u32..50, 1000u32..1100],
+        k in 1u32..9, d in prop::sample::select(vec![1u32, 3, 32, 33, 130, 257]),
+        data in data(&Data::ALL), seed: u64, way in way(),
+    ) {
+        let n = if d > 100 { n.min(300) } else { n };
+        for_type!(t, check_statistics([batch, n, k, d], data, seed, way));
+    }
+}
+
+// ---- what the tensor-core assignment needs ----
+
+/// Packed centroids, biases, the largest norm and an empty list.
+fn check_pack<T: Point>(size: [u32; 3], data: Data, seed: u64, way: Way) {
+    let [batch, k, d] = size;
+    let shape = shape::<T>(batch, 1, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<T>(shape, random);
+    let done = done(batch, random);
+    let arrays = Arrays::<T>::new(shape, 1, &points, &centroids, &done);
+    let params = PackParams { shape, slot: random.below(2) as u32 };
+    let panels = hopper_panels(d) as usize;
+    let tile_values = panels * HOPPER_PANEL_BYTES as usize / size_of::<T>();
+    let packed = Memory::<T>::poison(params.blocks() as usize * tile_values);
+    let biases = Memory::<f32>::poison((params.blocks() as u32 * HOPPER_BIASES) as usize);
+    let largest = Memory::<u32>::poison(2 * batch as usize);
+    // The slot to raise is 0, the other what the assignment before left.
+    let slots: Vec<u32> = (0..2 * batch).map(|at| if at % 2 == params.slot { 0 } else { 77 }).collect();
+    largest.set(&slots);
+    let counts = Memory::<u32>::of(&[3, 4]);
+    way.launch(PackCentroids::<T> {
+        centroids: arrays.rounded.at(),
+        states: arrays.states.at(),
+        packed: packed.at(),
+        biases: biases.at(),
+        largest: largest.at(),
+        list_counts: counts.at(),
+        params,
+    });
+
+    assert_eq!(counts.get(), [0, 0]);
+    let rounded = arrays.rounded.get();
+    let (packed_values, bias_values, largest) = (packed.get(), biases.get(), largest.get());
+    let (k, d) = (k as usize, d as usize);
+    for problem in 0..batch as usize {
+        let view = View::new(&points, &rounded, shape, problem);
+        let mut longest = 0.0f32;
+        for centroid in 0..(params.tiles() * HOPPER_CENTROIDS) as usize {
+            let tile = problem * params.tiles() as usize + centroid / HOPPER_CENTROIDS as usize;
+            let row = centroid % HOPPER_CENTROIDS as usize;
+            let values: Vec<T> = (0..panels * HOPPER_PANEL_FEATURES as usize)
+                .map(|f| if centroid < k && f < d { view.centroid(centroid)[f] } else { T::from_f32(0.0) })
+                .collect();
+            for (feature, &value) in values.iter().enumerate() {
+                let (panel, chunk) = (feature / 64, feature % 64 / 8 ^ row % 8);
+                let at = tile * tile_values + panel * 128 * 64 + row * 64 + chunk * 8 + feature % 8;
+                if done[problem] {
+                    assert!(packed.is_poison(at));
+                } else {
+                    assert_eq!(packed_values[at], value, "centroid {centroid}, feature {feature}");
+                }
+            }
+            let at = tile * HOPPER_BIASES as usize
+                + row % 8 / 2 * HOPPER_BIAS_PITCH as usize
+                + row / 8 * 2
+                + row % 2;
+            if done[problem] {
+                assert!(biases.is_poison(at));
+                continue;
+            }
+            if centroid >= k {
+                assert_eq!(bias_values[at], f32::NEG_INFINITY);
+                continue;
+            }
+            let norm = values.iter().map(|v| f64::from(v.to_f32()).powi(2)).sum::<f64>();
+            let tolerance = 2.0 * U * norm + 1.5e-45;
+            if norm < f64::from(f32::MAX) * 0.99 {
+                assert_near(-2.0 * f64::from(bias_values[at]), norm, tolerance, "bias");
+            } else {
+                assert!(bias_values[at] < -1e38);
+            }
+            longest = longest.max(norm.sqrt() as f32);
+        }
+        let slot = |slot: u32| largest[problem * 2 + slot as usize];
+        assert_eq!(slot(1 - params.slot), 0);
+        let found = f32::from_bits(slot(params.slot));
+        if done[problem] {
+            assert_eq!(found, 0.0);
+        } else if longest < 1e19 {
+            // The square is rounded before its root is: under 1e-38 it may lose all of its bits.
+            assert_near(found.into(), longest.into(), 4.0 * U * f64::from(longest) + 4e-23, "norm");
+        }
+    }
+}
+
+/// Labels of points that were listed, and nothing else.
+fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, way: Way) {
+    let [batch, n, k, d] = size;
+    let shape = shape::<T>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<T>(shape, random);
+    let arrays = Arrays::<T>::new(shape, n, &points, &centroids, &vec![false; batch as usize]);
+    let rounded = arrays.rounded.get();
+    let before: Vec<u32> = (0..batch * n).map(|_| random.below(k as usize) as u32).collect();
+    arrays.labels.set(&before);
+    let all = (batch * n) as usize;
+
+    let [mut rows, mut first, mut second] = [vec![], vec![], vec![]].map(|_: Vec<u32>| vec![u32::MAX; all]);
+    let (mut two, mut many) = (0, 0);
+    let mut expected = before.clone();
+    for row in 0..all {
+        let view = View::new(&points, &rounded, shape, row / n as usize);
+        let x = view.point(row % n as usize);
+        match random.below(3) {
+            0 if k > 1 => {
+                let a = random.below(k as usize);
+                let b = (a + 1 + random.below(k as usize - 1)) % k as usize;
+                (rows[two], first[two], second[two]) = (row as u32, a as u32, b as u32);
+                two += 1;
+                let (to_a, to_b) = (distance(x, view.centroid(a)), distance(x, view.centroid(b)));
+                let takes_b = to_b < to_a || (to_b == to_a && b < a);
+                expected[row] = if takes_b { b } else { a } as u32;
+            }
+            1 => {
+                rows[all - 1 - many] = row as u32;
+                many += 1;
+                expected[row] = view.nearest(row % n as usize).0;
+            }
+            _ => {}
+        }
+    }
+    let tiles = HopperParams { shape, slot: 0 }.tiles() as usize;
+    let mut expected_changed = vec![0; batch as usize * tiles * HOPPER_WARPS as usize];
+    for row in (0..all).filter(|&row| expected[row] != before[row]) {
+        let tile = row / n as usize * tiles + row % n as usize / HOPPER_POINTS as usize;
+        expected_changed[tile * HOPPER_WARPS as usize] += 1;
+    }
+    let [rows, first, second] = [&rows, &first, &second].map(|v| Memory::of(v));
+    let counts = Memory::of(&[two as u32, many as u32]);
+    let changed = Memory::of(&vec![0u32; expected_changed.len()]);
+    way.launch(Settle::<T> {
+        points: arrays.points.at(),
+        centroids: arrays.rounded.at(),
+        counts: counts.at(),
+        rows: rows.at(),
+        first: first.at(),
+        second: second.at(),
+        labels: arrays.labels.at(),
+        changed: changed.at(),
+        params: SettleParams { shape, blocks },
+    });
+    assert_eq!(arrays.labels.get(), expected);
+    assert_eq!(changed.get(), expected_changed);
+}
+
+proptest! {
+    #![proptest_config(config(64))]
+
+    #[test]
+    fn centroids_are_packed_for_tensor_cores(
+        bf16: bool, batch in 1u32..4, k in prop::sample::select(vec![1u32, 5, 127, 128, 129, 300]),
+        d in 1u32..129, data in data(&Data::ALL), seed: u64, way in way(),
+    ) {
+        match bf16 {
+            false => check_pack::<F16>([batch, k, d], data, seed, way),
+            true => check_pack::<BF16>([batch, k, d], data, seed, way),
+        }
+    }
+
+    #[test]
+    fn listed_points_are_settled_by_the_definition(
+        t in 0..3, batch in 1u32..4, n in prop_oneof![1u32..40, 250u32..300], k in 1u32..40,
+        d in prop::sample::select(vec![1u32, 3, 32, 33, 64, 100, 128]),
+        data in data(&Data::ALL), seed: u64, blocks in 1u32..6, way in way(),
+    ) {
+        for_type!(t, check_settle([batch, n, k, d], data, seed, blocks, way));
+    }
+}
+
+/// Distances that are equal but for the order of their additions: the lowest index wins only if all backends
+/// add the features in order.
+#[test]
+fn listed_points_are_settled_in_the_order_of_the_features() {
+    for seed in 0..8 {
+        check_settle::<F16>([1, 60, 20, 128], Data::Permuted, seed, 2, Way::PLAIN);
+        check_settle::<BF16>([1, 60, 20, 40], Data::Permuted, seed, 2, Way::PLAIN);
+    }
+}
+
+// ---- iterations ----
+
+/// Iterations, each checked against float64 from where the device stood, and twice: in another way, the bits
+/// must be the same.
+fn check_iterations<T: Point>(size: [u32; 4], panel_len: u32, data: Data, seed: u64, ways: [Way; 2]) {
+    let [batch, n, k, d] = size;
+    let shape = shape::<T>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<T>(shape, random);
+    let open = vec![false; batch as usize];
+    let runs = ways.map(|_| Arrays::<T>::new(shape, panel_len, &points, &centroids, &open));
+    for arrays in &runs {
+        arrays.labels.set(&vec![u32::MAX; (batch * n) as usize]);
+        arrays.thresholds.set(&vec![0.0; batch as usize]);
+    }
+    let arrays = &runs[0];
+    let (batch, n, k, d) = (batch as usize, n as usize, k as usize, d as usize);
+    for iteration in 0..4 {
+        let (labels, means, rounded) = (arrays.labels.get(), arrays.centroids.get(), arrays.rounded.get());
+        let (states, records) = (arrays.states.get(), arrays.records.bytes());
+        for (arrays, way) in runs.iter().zip(ways) {
+            arrays.iteration(iteration, way);
+        }
+        // What a problem that never ran left unwritten is equal too: all bytes are.
+        assert!(runs[0].bytes() == runs[1].bytes(), "{ways:?} differ in iteration {iteration}");
+
+        let (new_labels, new_means) = (arrays.labels.get(), arrays.centroids.get());
+        let (new_states, new_records) = (arrays.states.get(), arrays.records.get());
+        for problem in 0..batch {
+            let (rows, values) = (problem * n..(problem + 1) * n, problem * k * d..(problem + 1) * k * d);
+            if states[problem].done != 0 {
+                assert_eq!(new_states[problem], states[problem]);
+                assert_eq!(new_labels[rows.clone()], labels[rows]);
+                assert_eq!(new_means[values.clone()], means[values]);
+                let record = problem * size_of::<IterationRecord>()..;
+                let record = |bytes: &[u8]| bytes[record.clone()][..size_of::<IterationRecord>()].to_vec();
+                assert_eq!(record(&arrays.records.bytes()), record(&records));
+                continue;
+            }
+            let view = View::new(&points, &rounded, shape, problem);
+            let mut sums = vec![(0.0f64, 0.0f64); k * d];
+            let mut counts = vec![0u32; k];
+            let (mut cost, mut changed) = (0.0, 0);
+            for row in 0..n {
+                let (label, distance) = view.nearest(row);
+                assert_eq!(new_labels[problem * n + row], label, "row {row} of problem {problem}");
+                cost += distance;
+                changed += u32::from(labels[problem * n + row] != label);
+                counts[label as usize] += 1;
+                for (sum, v) in sums[label as usize * d..].iter_mut().zip(view.point(row)) {
+                    sum.0 += f64::from(v.to_f32());
+                    sum.1 += f64::from(v.to_f32()).abs();
+                }
+            }
+            let mut shift = 0.0;
+            for (at, &(sum, size)) in sums.iter().enumerate() {
+                let (old, new) = (means[problem * k * d + at], new_means[problem * k * d + at]);
+                let count = f64::from(counts[at / d]);
+                if counts[at / d] == 0 {
+                    assert_eq!(new, old);
+                } else {
+                    let tolerance = 131.0 * U * size / count + 1.5e-45;
+                    assert_near(new.into(), sum / count, tolerance, "mean");
+                }
+                shift += (f64::from(new) - f64::from(old)).powi(2);
+            }
+            let record = new_records[problem];
+            assert_eq!(record.changed, changed);
+            assert_near(record.shift, shift, 1e-12 * shift, "shift");
+            if cost < 1e37 {
+                let tolerance = (d + 4) as f64 * 2.0 * U * cost + (n * d) as f64 * 1.5e-45;
+                assert_near(record.cost, cost, tolerance, "cost");
+            }
+            let expected = LoopState {
+                done: (changed == 0 || record.shift <= 0.0).into(),
+                n_iter: iteration + 1,
+                fixed_point: (changed == 0).into(),
+                reserved: 0,
+            };
+            assert_eq!(new_states[problem], expected);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    #[test]
+    fn iterations_follow_the_definition(
+        t in 0..3,
+        batch in 1u32..4, n in 1u32..300,
+        k in prop::sample::select(vec![1u32, 2, 5, 17, 70, 300]),
+        d in prop::sample::select(vec![1u32, 3, 8, 33, 70]),
+        panel in 0u32..3, data in data(&Data::SUMMABLE), seed: u64, ways in [way(), way()],
+    ) {
+        let panel_len = [n, n.div_ceil(2), n.div_ceil(3)][panel as usize];
+        for_type!(t, check_iterations([batch, n, k, d], panel_len, data, seed, ways));
+    }
+}
+
+/// A problem of a batch has the bits that it has alone.
+#[test]
+fn a_batch_is_its_problems() {
+    let (batch, n, k, d) = (3, 150, 6, 10);
+    let all = shape::<f32>(batch, n, k, d);
+    let (points, centroids) = Data::Plain.problems::<f32>(all, &mut Random(5));
+    let run = |shape: Shape, points: &[f32], centroids: &[f32], way: Way| {
+        let arrays = Arrays::<f32>::new(shape, 100, points, centroids, &vec![false; shape.batch as usize]);
+        arrays.labels.set(&vec![u32::MAX; (shape.batch * n) as usize]);
+        arrays.thresholds.set(&vec![0.0; shape.batch as usize]);
+        (0..5).for_each(|iteration| arrays.iteration(iteration, way));
+        (arrays.labels.get(), arrays.centroids.get(), arrays.records.get(), arrays.states.get())
+    };
+    let other = Way { schedule: Schedule::Seeded(9), grid: Grid::Fewer };
+    let (labels, means, records, states) = run(all, &points, &centroids, other);
+    for problem in 0..batch as usize {
+        let one = shape::<f32>(1, n, k, d);
+        let [rows, values] = [n * all.pitch, k * d].map(|len| len as usize);
+        let alone =
+            run(one, &points[problem * rows..][..rows], &centroids[problem * values..][..values], Way::PLAIN);
+        assert_eq!(alone.0, labels[problem * n as usize..][..n as usize]);
+        assert_eq!(alone.1, means[problem * values..][..values]);
+        assert_eq!((alone.2[0], alone.3[0]), (records[problem], states[problem]));
+    }
+}

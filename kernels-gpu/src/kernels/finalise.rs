@@ -13,6 +13,7 @@ use cuda_std::warp::*;
 /// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads.
 #[inline(always)]
 pub(super) unsafe fn finalise<T: Scalar>(
+    points: *const T,
     sums: *const f32,
     heads: *const f32,
     starts: *const u32,
@@ -29,13 +30,16 @@ pub(super) unsafe fn finalise<T: Scalar>(
         let batch = div_u64(cluster_of_all, shape.k as u64);
         if (*states.add(batch as usize)).done == 0 {
             let cluster = cluster_of_all - batch * shape.k as u64;
+            // Sums are of points less this one.
+            let origin = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
             let mut moved = 0.0;
             let mut feature = lane_id();
             while feature < shape.d {
                 let (sum, count) = total(sums, heads, starts, batch, cluster, feature, params);
                 let place = (cluster_of_all * shape.d as u64 + feature as u64) as usize;
                 let old = *centroids.add(place);
-                let new = if count == 0 { old } else { (sum / count as f64) as f32 };
+                let mean = (*origin.add(feature as usize)).to_f32() as f64 + sum / count as f64;
+                let new = if count == 0 { old } else { mean as f32 };
                 *centroids.add(place) = new;
                 *rounded.add(place) = T::from_f32(new);
                 let difference = new as f64 - old as f64;

@@ -251,8 +251,8 @@ kernels! {
             [fk_segment_sums_f32: f32, fk_segment_sums_f16: F16, fk_segment_sums_bf16: BF16];
         /// Means and moves of the centroids.
         Finalise<T>: FinaliseInstance
-            (sums: *const f32, heads: *const f32, starts: *const u32, states: *const LoopState,
-             centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
+            (points: *const T, sums: *const f32, heads: *const f32, starts: *const u32,
+             states: *const LoopState, centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
             = finalise::finalise, UPDATE,
             [fk_finalise_f32: f32, fk_finalise_f16: F16, fk_finalise_bf16: BF16];
         /// Sum of squared distances of points to their centroids.

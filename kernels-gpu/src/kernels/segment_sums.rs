@@ -23,7 +23,7 @@ const IN_FLIGHT: u32 = 4;
 /// Most values of a lane: a 16-byte vector of 16-bit ones.
 const MAX_VALUES: usize = 8;
 
-/// Partial sums `[panel][cluster][feature]`, of clusters that begin in a stretch, and `[panel][stretch][feature]`,
+/// Partial sums of points less their problem's first, `[panel][cluster][feature]`, of clusters that begin in a stretch, and `[panel][stretch][feature]`,
 /// of the one that began earlier. A lane loads a 16-byte vector.
 ///
 /// # Safety
@@ -98,11 +98,14 @@ unsafe fn sum_run<T: Scalar>(
     let row_of_lane = div(lane_id(), lanes);
     let feature = (chunk * WARP_SIZE + (lane_id() & (lanes - 1))) * T::PER_VECTOR as u32;
     let inside = feature < d;
+    // About the problem's first row, so that an offset common to all points does not cost the sums their bits.
+    let origin = if inside { ptr::load_v4(points.add(feature as usize).cast()) } else { [0; 4] };
     let mut sum = [0.0f32; MAX_VALUES];
 
     let mut at = place;
     while at < stop {
-        let mut vectors = [[0; 4]; IN_FLIGHT as usize];
+        // Rows past the end are the origin, which adds nothing.
+        let mut vectors = [origin; IN_FLIGHT as usize];
         unroll!(I in [0, 1, 2, 3] => {
             let mine = at + I as u32 * rows_at_once + row_of_lane;
             if inside && mine < stop {
@@ -112,8 +115,9 @@ unsafe fn sum_run<T: Scalar>(
         });
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
             if J < T::PER_VECTOR {
-                let [a, b, c, d] = vectors;
-                sum[J] += (T::of_vector(a, J) + T::of_vector(b, J)) + (T::of_vector(c, J) + T::of_vector(d, J));
+                let o = T::of_vector(origin, J);
+                let [a, b, c, d] = vectors.map(|vector| T::of_vector(vector, J) - o);
+                sum[J] += (a + b) + (c + d);
             }
         });
         at += IN_FLIGHT * rows_at_once;

@@ -263,6 +263,7 @@ impl<T: Point> Arrays<T> {
 
     pub(crate) fn finalise(&self, way: Way) {
         way.launch(Finalise::<T> {
+            points: self.points.at(),
             sums: self.sums.at(),
             heads: self.heads.at(),
             starts: self.starts.at(),

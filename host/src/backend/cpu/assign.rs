@@ -75,6 +75,10 @@ impl<C: Float> Packed<C> {
     /// Twice the error of a score of a point with this `‖x'‖`.
     fn bound(&self, norm: f64) -> f64 {
         let scale = norm * self.largest + 0.5 * self.largest * self.largest;
+        // A score or a part of it may have overflowed, for one centroid and not for another: nothing is sure.
+        if scale.is_nan() || scale > 0.25 * C::LARGEST {
+            return f64::INFINITY;
+        }
         let error = (self.tile.roundings * self.d as f64 + 3.0) * C::UNIT * scale;
         // A twentieth for second-order terms and the rounding of all this; the least normal f32, for underflow.
         2.1 * error + 1e-37

@@ -372,6 +372,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let (shape, panels) = (self.shape, self.panels);
         let states = self.at(self.places.states)?.cast::<LoopState>();
         let finalise = Finalise::<T::Device> {
+            points: self.at(self.places.points)?.cast(),
             sums: self.at(update.sums)?,
             heads: self.at(update.heads)?,
             starts: self.at(update.starts)?,

@@ -533,7 +533,7 @@ fn check_pack<T: Point>(size: [u32; 3], data: Data, seed: u64, way: Way) {
                 .map(|f| if centroid < k && f < d { view.centroid(centroid)[f] } else { T::from_f32(0.0) })
                 .collect();
             for (feature, &value) in values.iter().enumerate() {
-                let (panel, chunk) = (feature / 64, feature % 64 / 8 ^ row % 8);
+                let (panel, chunk) = (feature / 64, (feature % 64 / 8) ^ (row % 8));
                 let at = tile * tile_values + panel * 128 * 64 + row * 64 + chunk * 8 + feature % 8;
                 if done[problem] {
                     assert!(packed.is_poison(at));
@@ -589,7 +589,7 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
     let [mut rows, mut first, mut second] = [vec![], vec![], vec![]].map(|_: Vec<u32>| vec![u32::MAX; all]);
     let (mut two, mut many) = (0, 0);
     let mut expected = before.clone();
-    for row in 0..all {
+    for (row, label) in expected.iter_mut().enumerate() {
         let view = View::new(&points, &rounded, shape, row / n as usize);
         let x = view.point(row % n as usize);
         match random.below(3) {
@@ -600,12 +600,12 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
                 two += 1;
                 let (to_a, to_b) = (distance(x, view.centroid(a)), distance(x, view.centroid(b)));
                 let takes_b = to_b < to_a || (to_b == to_a && b < a);
-                expected[row] = if takes_b { b } else { a } as u32;
+                *label = if takes_b { b } else { a } as u32;
             }
             1 => {
                 rows[all - 1 - many] = row as u32;
                 many += 1;
-                expected[row] = view.nearest(row % n as usize).0;
+                *label = view.nearest(row % n as usize).0;
             }
             _ => {}
         }

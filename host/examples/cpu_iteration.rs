@@ -14,7 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let init = Init::Given(points.slice(ndarray::s![..k, ..]).mapv(f64::from).into_dyn());
     let fit = |iterations| {
         let start = Instant::now();
-        let fitted = FlashKMeans::new(k).init(init.clone()).tol(0.0).max_iter(iterations).backend(Backend::Cpu);
+        let fitted =
+            FlashKMeans::new(k).init(init.clone()).tol(0.0).max_iter(iterations).backend(Backend::Cpu);
         fitted.fit(points.view()).map(|model| (start.elapsed().as_secs_f64(), model.inertia()))
     };
     // A fit has a closing assignment and the like beside its iterations: the difference of two is iterations alone.
@@ -24,6 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         times.push((many.0 - few.0) / iterations as f64);
     }
     times.sort_by(f64::total_cmp);
-    println!("{n} x {d}, k {k}: {:.4} s an iteration (median of 5), {:.0} GFLOP/s", times[2], 2e-9 * (n * d * k) as f64 / times[2]);
+    println!(
+        "{n} x {d}, k {k}: {:.4} s an iteration (median of 5), {:.0} GFLOP/s",
+        times[2],
+        2e-9 * (n * d * k) as f64 / times[2]
+    );
     Ok(())
 }

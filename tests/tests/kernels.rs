@@ -589,7 +589,7 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
     let [mut rows, mut first, mut second] = [vec![], vec![], vec![]].map(|_: Vec<u32>| vec![u32::MAX; all]);
     let (mut two, mut many) = (0, 0);
     let mut expected = before.clone();
-    for (row, label) in expected.iter_mut().enumerate() {
+    for (row, expected) in expected.iter_mut().enumerate() {
         let view = View::new(&points, &rounded, shape, row / n as usize);
         let x = view.point(row % n as usize);
         match random.below(3) {
@@ -600,12 +600,12 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
                 two += 1;
                 let (to_a, to_b) = (distance(x, view.centroid(a)), distance(x, view.centroid(b)));
                 let takes_b = to_b < to_a || (to_b == to_a && b < a);
-                *label = if takes_b { b } else { a } as u32;
+                *expected = if takes_b { b } else { a } as u32;
             }
             1 => {
                 rows[all - 1 - many] = row as u32;
                 many += 1;
-                *label = view.nearest(row % n as usize).0;
+                *expected = view.nearest(row % n as usize).0;
             }
             _ => {}
         }

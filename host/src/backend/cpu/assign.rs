@@ -72,11 +72,11 @@ impl<C: Float> Packed<C> {
         })
     }
 
-    /// Twice the error of a score of a point with this `‖x'‖`.
+    /// Twice the error of a score of a point with this `‖x'‖`: infinite where any score may have overflowed, for
+    /// then even a score that did not is no evidence against one that did.
     fn bound(&self, norm: f64) -> f64 {
         let scale = norm * self.largest + 0.5 * self.largest * self.largest;
-        // A score or a part of it may have overflowed, for one centroid and not for another: nothing is sure.
-        if scale.is_nan() || scale > 0.25 * C::LARGEST {
+        if !C::from_f64(2.0 * scale).is_finite() {
             return f64::INFINITY;
         }
         let error = (self.tile.roundings * self.d as f64 + 3.0) * C::UNIT * scale;

@@ -184,7 +184,7 @@ mod tests {
         // An offset a million times the spread; values whose squares overflow f32.
         let offset: Vec<f32> = (0..300 * d).map(|_| 1e6 + rng.below(9) as f32).collect();
         let huge: Vec<f32> = (0..300 * d).map(|_| (rng.unit() as f32 - 0.5) * 3e38).collect();
-        // Scores of some centroids overflow f32, and those of others do not.
+        // Squares of some overflow, of others not: a score of -∞ says nothing of the distance.
         let large: Vec<f32> = (0..300 * d).map(|_| (rng.unit() as f32 - 0.5) * 3e19).collect();
         for points in [lattice, offset, huge, large, vec![2.5; 300 * d]] {
             let mut centroids = points[..40 * d].to_vec();

@@ -35,8 +35,6 @@ pub trait Compute: Copy {
     const NEG_INFINITY: Self;
     /// Half the distance from 1 to the next value.
     const UNIT: f64;
-    /// The largest value.
-    const LARGEST: f64;
     /// The tile for this machine.
     fn tile() -> Tile<Self>;
     /// `self * by + plus`, rounded once.
@@ -121,7 +119,6 @@ fn body<C: Float, const POINTS: usize, const LANES: usize, const FUSED: bool>(
 impl Compute for f32 {
     const NEG_INFINITY: Self = f32::NEG_INFINITY;
     const UNIT: f64 = 1.0 / (1u64 << 24) as f64;
-    const LARGEST: f64 = f32::MAX as f64;
     fn tile() -> Tile<Self> {
         #[cfg(target_arch = "x86_64")]
         {
@@ -143,7 +140,6 @@ impl Compute for f32 {
 impl Compute for f64 {
     const NEG_INFINITY: Self = f64::NEG_INFINITY;
     const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
-    const LARGEST: f64 = f64::MAX;
     fn tile() -> Tile<Self> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {

@@ -510,7 +510,8 @@ fn one_cluster_takes_points_at_any_distance() {
     let model =
         FlashKMeans::new(1).max_iter(1).init(Init::Given(given)).backend(CUDA).fit(points.view()).unwrap();
     assert_eq!(model.labels().to_vec(), [0, 0, 0]);
-    assert_eq!(model.centroids().row(0).to_vec(), [0.0, 0.0]);
+    // The mean is 0 to the precision of the points.
+    assert!(model.centroids().iter().all(|c| c.abs() < 1e-6 * 1e30), "{}", model.centroids());
 }
 
 /// Views that are not contiguous, and other points than those of the fit.

@@ -222,8 +222,9 @@ fn check_update<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: La
     let value = |problem: usize, row: u32, feature: usize| {
         f64::from(points[(problem * n + row as usize) * shape.pitch as usize + feature].to_f32())
     };
-    // Each partial sum adds at most a stretch of rows in f32, less the problem's first.
+    // Each partial sum adds at most a stretch of rows in f32; of f32 rows, what they differ by from the first.
     let error = 132.0 * U;
+    let about_first = size_of::<T>() == 4;
     let (means, rounded, moves) = (arrays.centroids.get(), arrays.rounded.get(), arrays.moves.get());
     for problem in 0..batch as usize {
         let mut totals = vec![(0.0f64, 0.0f64); k * d];
@@ -249,7 +250,7 @@ fn check_update<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: La
                 };
                 counts[cluster] += (stop - place) as u32;
                 for feature in 0..d {
-                    let origin = value(problem, 0, feature);
+                    let origin = if about_first { value(problem, 0, feature) } else { 0.0 };
                     let values = rows[place..stop].iter().map(|&row| value(problem, row, feature) - origin);
                     let (sum, size) = values.fold((0.0, 0.0), |(sum, size), v| (sum + v, size + f64::abs(v)));
                     if !done[problem] {
@@ -279,7 +280,8 @@ fn check_update<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: La
                     assert_eq!(means[at], centroids[at], "cluster {cluster} stays");
                 } else {
                     let count = f64::from(counts[cluster]);
-                    let mean = value(problem, 0, feature) + sum / count;
+                    let origin = if about_first { value(problem, 0, feature) } else { 0.0 };
+                    let mean = origin + sum / count;
                     // The least subnormal, for a mean that has no more bits.
                     let tolerance = error * size / count + U * mean.abs() + 1.5e-45;
                     assert_near(means[at].into(), mean, tolerance, "mean");
@@ -719,9 +721,12 @@ fn check_iterations<T: Point>(size: [u32; 4], panel_len: u32, data: Data, seed: 
                 cost += distance;
                 changed += u32::from(labels[problem * n + row] != label);
                 counts[label as usize] += 1;
-                for (sum, v) in sums[label as usize * d..].iter_mut().zip(view.point(row)) {
+                let about = view.point(row).iter().zip(view.point(0));
+                for (sum, (v, origin)) in sums[label as usize * d..].iter_mut().zip(about) {
                     sum.0 += f64::from(v.to_f32());
-                    sum.1 += f64::from(v.to_f32()).abs();
+                    // The kernel adds f32 points less the first.
+                    let origin = if size_of::<T>() == 4 { f64::from(origin.to_f32()) } else { 0.0 };
+                    sum.1 += (f64::from(v.to_f32()) - origin).abs();
                 }
             }
             let mut shift = 0.0;
@@ -731,7 +736,7 @@ fn check_iterations<T: Point>(size: [u32; 4], panel_len: u32, data: Data, seed: 
                 if counts[at / d] == 0 {
                     assert_eq!(new, old);
                 } else {
-                    let tolerance = 131.0 * U * size / count + 1.5e-45;
+                    let tolerance = 132.0 * U * size / count + U * (sum / count).abs() + 1.5e-45;
                     assert_near(new.into(), sum / count, tolerance, "mean");
                 }
                 shift += (f64::from(new) - f64::from(old)).powi(2);

@@ -2,6 +2,7 @@
 //!
 //! A cluster's total is added in one order: panel by panel, in each the part where the cluster begins and
 //! then the heads of the stretches it goes on through. In f64, which costs nothing beside the reading.
+use super::segment_sums::sums_about_first;
 use crate::spec::*;
 use cuda_std::float::Scalar;
 use cuda_std::thread::*;
@@ -30,7 +31,7 @@ pub(super) unsafe fn finalise<T: Scalar>(
         let batch = div_u64(cluster_of_all, shape.k as u64);
         if (*states.add(batch as usize)).done == 0 {
             let cluster = cluster_of_all - batch * shape.k as u64;
-            // Sums are of points less this one.
+            // Sums may be of points less this one.
             let origin = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
             let mut moved = 0.0;
             let mut feature = lane_id();
@@ -38,7 +39,9 @@ pub(super) unsafe fn finalise<T: Scalar>(
                 let (sum, count) = total(sums, heads, starts, batch, cluster, feature, params);
                 let place = (cluster_of_all * shape.d as u64 + feature as u64) as usize;
                 let old = *centroids.add(place);
-                let mean = (*origin.add(feature as usize)).to_f32() as f64 + sum / count as f64;
+                let first =
+                    if sums_about_first::<T>() { (*origin.add(feature as usize)).to_f32() } else { 0.0 };
+                let mean = first as f64 + sum / count as f64;
                 let new = if count == 0 { old } else { mean as f32 };
                 *centroids.add(place) = new;
                 *rounded.add(place) = T::from_f32(new);

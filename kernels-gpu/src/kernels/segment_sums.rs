@@ -17,13 +17,19 @@ use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
 
+/// Whether sums of points of `T` are of their differences from the problem's first.
+#[inline(always)]
+pub(super) const fn sums_about_first<T>() -> bool {
+    size_of::<T>() == 4
+}
+
 /// Rows that a group of lanes has in flight.
 const IN_FLIGHT: u32 = 4;
 
 /// Most values of a lane: a 16-byte vector of 16-bit ones.
 const MAX_VALUES: usize = 8;
 
-/// Partial sums of points less their problem's first, `[panel][cluster][feature]`, of clusters that begin in a stretch, and `[panel][stretch][feature]`,
+/// Partial sums of points, less their problem's first where [`sums_about_first`], `[panel][cluster][feature]`, of clusters that begin in a stretch, and `[panel][stretch][feature]`,
 /// of the one that began earlier. A lane loads a 16-byte vector.
 ///
 /// # Safety
@@ -98,8 +104,13 @@ unsafe fn sum_run<T: Scalar>(
     let row_of_lane = div(lane_id(), lanes);
     let feature = (chunk * WARP_SIZE + (lane_id() & (lanes - 1))) * T::PER_VECTOR as u32;
     let inside = feature < d;
-    // About the problem's first row, so that an offset common to all points does not cost the sums their bits.
-    let origin = if inside { ptr::load_v4(points.add(feature as usize).cast()) } else { [0; 4] };
+    // About the problem's first row, so that an offset common to all points does not cost the sums their bits:
+    // f32 points only, since 16-bit ones have few enough for a stretch of them to add up in f32.
+    let origin = if sums_about_first::<T>() && inside {
+        ptr::load_v4(points.add(feature as usize).cast())
+    } else {
+        [0; 4]
+    };
     let mut sum = [0.0f32; MAX_VALUES];
 
     let mut at = place;
@@ -115,9 +126,14 @@ unsafe fn sum_run<T: Scalar>(
         });
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
             if J < T::PER_VECTOR {
-                let o = T::of_vector(origin, J);
-                let [a, b, c, d] = vectors.map(|vector| T::of_vector(vector, J) - o);
-                sum[J] += (a + b) + (c + d);
+                let [a, b, c, d] = vectors;
+                sum[J] += if sums_about_first::<T>() {
+                    let o = T::of_vector(origin, J);
+                    ((T::of_vector(a, J) - o) + (T::of_vector(b, J) - o))
+                        + ((T::of_vector(c, J) - o) + (T::of_vector(d, J) - o))
+                } else {
+                    (T::of_vector(a, J) + T::of_vector(b, J)) + (T::of_vector(c, J) + T::of_vector(d, J))
+                };
             }
         });
         at += IN_FLIGHT * rows_at_once;

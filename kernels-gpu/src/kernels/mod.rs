@@ -223,6 +223,9 @@ const SCAN: BlockShape = BlockShape::new(SORT_THREADS);
 const SCATTER: BlockShape = BlockShape::new(SORT_THREADS).shared(ScatterShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
+// Loads in flight are what the sums live on: half of the threads that a multiprocessor holds, at least.
+#[cfg(not(target_arch = "nvptx64"))]
+const SUMS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(4);
 #[cfg(not(target_arch = "nvptx64"))]
 const SETTLE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(SettleShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
@@ -247,7 +250,7 @@ kernels! {
         SegmentSums<T>: SegmentSumsInstance
             (points: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
              states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
-            = segment_sums::segment_sums, UPDATE,
+            = segment_sums::segment_sums, SUMS,
             [fk_segment_sums_f32: f32, fk_segment_sums_f16: F16, fk_segment_sums_bf16: BF16];
         /// Means and moves of the centroids.
         Finalise<T>: FinaliseInstance

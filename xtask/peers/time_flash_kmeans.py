@@ -1,4 +1,4 @@
-"""Times flash-kmeans (Triton) and the 8192^3 product on this GPU: `flash_kmeans.py B N K D DTYPE , ...`.
+"""Times flash-kmeans (Triton) and the 8192^3 product on this GPU: `time_flash_kmeans.py B N K D DTYPE , ...`.
 
 Medians of device events, as `host/examples/stages.rs` reports them, so that both can be read side by side.
 """

@@ -129,7 +129,8 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
         }
         // Each copying thread arrives for what it stores and once more for what it copies.
         barrier(shared.points_full.here(), 0).init(2 * HOPPER_POINT_THREADS);
-        barrier(shared.points_empty.here(), 0).init(HOPPER_WARPS);
+        // Every thread that has read points says so itself: once an item, which costs nothing.
+        barrier(shared.points_empty.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
         fence_mbarrier_init();
     }
     // Features past the pitch are never copied to: zeros there, so that nothing non-finite meets the zeros of
@@ -333,10 +334,7 @@ unsafe fn consume<C: Operand>(
                 x[1][S] = ldmatrix_x4(Shared::<u32>::of(address + 64 * shared.row_bytes + S as u32 * 32));
             }
         });
-        sync_warp(FULL_MASK);
-        if lane_id() == 0 {
-            barrier(shared.points_empty.here(), 0).arrive();
-        }
+        barrier(shared.points_empty.here(), 0).arrive();
 
         let points_before = batch * shape.n as u64;
         let largest = f32::from_bits(*largest.add(batch as usize * 2 + params.slot as usize));

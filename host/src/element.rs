@@ -59,7 +59,7 @@ impl Float for f64 {
     }
 }
 
-/// A type that points may have. Sealed: `f32`, `f64`, [`f16`] and [`bf16`].
+/// A type that points may have. Sealed: `f32`, `f64`, `half::f16` and `half::bf16`.
 pub trait Element: sealed::Sealed + bytemuck::Pod + Send + Sync + std::fmt::Debug + PartialEq {
     /// The type of centroids: never narrower than `f32`.
     type Centroid: Float;

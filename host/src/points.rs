@@ -5,13 +5,13 @@ use ndarray::{Array, ArrayView, Dimension, Ix2, Ix3, RemoveAxis};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// The two shapes points may have: [`Ix2`], `(n, d)`, and [`Ix3`], `(batch, n, d)`. Sealed.
+/// The two shapes points may have: `Ix2`, `(n, d)`, and `Ix3`, `(batch, n, d)`. Sealed.
 pub trait PointsDim: Dimension<Smaller: Dimension> + RemoveAxis + private::Sealed {
-    /// `(batch, n, d)` of a shape; `batch` is 1 for [`Ix2`].
+    /// `(batch, n, d)` of a shape; `batch` is 1 for `Ix2`.
     fn split(shape: &[usize]) -> (usize, usize, usize);
     /// The inverse of [`PointsDim::split`].
     fn join(batch: usize, rows: usize, columns: usize) -> Self;
-    /// `(batch, n)`, without `batch` for [`Ix2`].
+    /// `(batch, n)`, without `batch` for `Ix2`.
     fn join_rows(batch: usize, rows: usize) -> Self::Smaller;
 }
 

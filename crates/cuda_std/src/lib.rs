@@ -8,7 +8,7 @@
 //! meant:
 //! - on `nvptx64` they are one PTX instruction each. Convergent ones (barriers, shuffles, votes) are
 //!   LLVM intrinsics, because `asm!` is not convergent for LLVM and may be cloned into divergent arms;
-//! - on the host, with feature `simt`, each GPU thread is a fiber and [`simt::launch`] runs a grid,
+//! - on the host, with feature `simt`, each GPU thread is a fiber and `simt::launch` runs a grid,
 //!   honouring barriers, warp operations and atomics, and reporting shared-memory races.
 //!
 //! Without either, only the plain types remain ([`shared::Layout`], [`float::F16`], ...), which is what

@@ -247,6 +247,16 @@ pub const HOPPER_THREADS: u32 = 384;
 pub const HOPPER_POINT_THREADS: u32 = 96;
 /// Warps that multiply; each keeps its own statistics.
 pub const HOPPER_WARPS: u32 = 8;
+/// The first of them.
+pub const HOPPER_FIRST_WARP: u32 = 4;
+/// Stages of the ring of centroid tiles.
+pub const HOPPER_STAGES: u32 = 4;
+/// [`HopperOperand::STEPS`] of the entries for points of more than [`HOPPER_MAX_STEPS`] steps.
+pub const HOPPER_WIDE: u32 = 0;
+/// Stages of each of the wide entries' rings; points of at most so many panels stay in theirs.
+pub const WIDE_STAGES: u32 = 4;
+/// Bytes of a panel of points.
+pub const WIDE_POINT_BYTES: u32 = HOPPER_POINTS * 128;
 /// Features of a panel: a row of it is the 128 bytes that the swizzle permutes.
 pub const HOPPER_PANEL_FEATURES: u32 = 64;
 /// Bytes of a panel.
@@ -285,6 +295,8 @@ pub struct HopperShared {
     pub points: Slot<u8>,
     /// `[parity of the item]` their squared norms.
     pub norms: Slot<f32>,
+    /// `[parity of the item]` the norms of what rounding took from them.
+    pub residuals: Slot<f32>,
     /// `[parity of the item]` the labels they had.
     pub labels: Slot<u32>,
     /// `[stage]` barriers: a tile has arrived.
@@ -310,8 +322,7 @@ impl HopperShared {
     #[inline]
     pub const fn new(steps: u32) -> Self {
         let panels = (steps * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES);
-        // As many stages as fit the 227 KiB of a block beside the points.
-        let stages = if panels == 1 { 8 } else { 4 };
+        let stages = HOPPER_STAGES;
         let stage_bytes = panels * HOPPER_PANEL_BYTES;
         let row_bytes = steps * HOPPER_STEP_FEATURES * 2 + 16;
         let mut layout = Layout::new();
@@ -320,6 +331,7 @@ impl HopperShared {
             biases: layout.array(stages * HOPPER_BIASES),
             points: layout.array(HOPPER_POINTS * row_bytes),
             norms: layout.array(2 * HOPPER_POINTS),
+            residuals: layout.array(2 * HOPPER_POINTS),
             labels: layout.array(2 * HOPPER_POINTS),
             full: layout.array(stages),
             empty: layout.array(stages),
@@ -334,11 +346,73 @@ impl HopperShared {
 }
 const _: () = assert!(HopperShared::new(4).bytes <= 227 << 10 && HopperShared::new(8).bytes <= 227 << 10);
 
+/// Shared memory of the wide entries.
+#[derive(Clone, Copy, Debug)]
+pub struct WideShared {
+    /// `[stage]` panels of centroids, swizzled.
+    pub centroids: Slot<u8>,
+    /// `[stage]` panels of points, swizzled.
+    pub points: Slot<u8>,
+    /// `[slot]` biases of a tile.
+    pub biases: Slot<f32>,
+    /// `[parity of the item]` the points' squared norms.
+    pub norms: Slot<f32>,
+    /// `[parity of the item]` the norms of what rounding took from them.
+    pub residuals: Slot<f32>,
+    /// `[parity of the item]` the labels they had.
+    pub labels: Slot<u32>,
+    /// `[stage]` barriers: a panel of centroids has arrived.
+    pub full: Slot<u64>,
+    /// `[stage]` barriers: a panel of centroids is done with.
+    pub empty: Slot<u64>,
+    /// `[stage]` barriers: a panel of points has arrived.
+    pub points_full: Slot<u64>,
+    /// `[stage]` barriers: a panel of points is done with.
+    pub points_empty: Slot<u64>,
+    /// What is known of the points has arrived.
+    pub rows_full: Slot<u64>,
+    /// What was known of the points before has been read.
+    pub rows_empty: Slot<u64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl WideShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        WideShared {
+            centroids: layout.aligned_array(WIDE_STAGES * HOPPER_PANEL_BYTES, 1024),
+            points: layout.aligned_array(WIDE_STAGES * WIDE_POINT_BYTES, 1024),
+            biases: layout.array(WIDE_STAGES * HOPPER_BIASES),
+            norms: layout.array(2 * HOPPER_POINTS),
+            residuals: layout.array(2 * HOPPER_POINTS),
+            labels: layout.array(2 * HOPPER_POINTS),
+            full: layout.array(WIDE_STAGES),
+            empty: layout.array(WIDE_STAGES),
+            points_full: layout.array(WIDE_STAGES),
+            points_empty: layout.array(WIDE_STAGES),
+            rows_full: layout.array(1),
+            rows_empty: layout.array(1),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for WideShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+const _: () = assert!(WideShared::new().bytes <= 227 << 10);
+
 /// A type of points and the products over its features: one entry of Hopper's assignment.
 pub trait HopperOperand: Copy + 'static {
     /// The points' type.
     type Scalar;
-    /// Products of [`HOPPER_STEP_FEATURES`] features.
+    /// Products of [`HOPPER_STEP_FEATURES`] features; [`HOPPER_WIDE`] for any number.
     const STEPS: u32;
 }
 
@@ -356,7 +430,7 @@ impl<T: Copy + 'static, const STEPS: u32> HopperOperand for Tensor<T, STEPS> {
 pub struct HopperParams {
     /// The problems.
     pub shape: Shape,
-    /// Which of the two slots holds the centroids' largest norm.
+    /// Which of the two slots holds the centroids' largest norm and residual.
     pub slot: u32,
 }
 
@@ -365,6 +439,11 @@ impl HopperParams {
     #[inline]
     pub const fn tiles(&self) -> u32 {
         self.shape.n.div_ceil(HOPPER_POINTS)
+    }
+    /// Point tiles of all problems, whose points are fewer than 2³².
+    #[inline]
+    pub const fn items(&self) -> u32 {
+        self.shape.batch * self.tiles()
     }
     /// Centroid tiles of a problem.
     #[inline]
@@ -375,7 +454,7 @@ impl HopperParams {
 impl Items for HopperParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.shape.batch as u64 * self.tiles() as u64
+        self.items() as u64
     }
 }
 
@@ -399,6 +478,22 @@ impl Items for PackParams {
     #[inline]
     fn blocks(&self) -> u64 {
         self.shape.batch as u64 * self.tiles() as u64
+    }
+}
+
+/// Parameters of `pack_points`: one warp a row.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PackPointsParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Values from one packed row to the next.
+    pub packed_pitch: u32,
+}
+impl Items for PackPointsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.shape.batch as u64 * self.shape.n as u64).div_ceil(UPDATE_WARPS as u64)
     }
 }
 

@@ -9,7 +9,7 @@ mod device;
 
 use crate::data::*;
 use crate::device::*;
-use cuda_std::float::{BF16, F16};
+use cuda_std::float::{BF16, F16, Scalar};
 use cuda_std::simt::Schedule;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
@@ -496,7 +496,7 @@ proptest! {
 // ---- what the tensor-core assignment needs ----
 
 /// Packed centroids, biases, the largest norm and an empty list.
-fn check_pack<T: Point>(size: [u32; 3], data: Data, seed: u64, way: Way) {
+fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way: Way) {
     let [batch, k, d] = size;
     let shape = shape::<T>(batch, 1, k, d);
     let random = &mut Random(seed);
@@ -505,16 +505,15 @@ fn check_pack<T: Point>(size: [u32; 3], data: Data, seed: u64, way: Way) {
     let arrays = Arrays::<T>::new(shape, 1, &points, &centroids, &done);
     let params = PackParams { shape, slot: random.below(2) as u32 };
     let panels = hopper_panels(d) as usize;
-    let tile_values = panels * HOPPER_PANEL_BYTES as usize / size_of::<T>();
-    let packed = Memory::<T>::poison(params.blocks() as usize * tile_values);
+    let tile_values = panels * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
+    let packed = Memory::<u16>::poison(params.blocks() as usize * tile_values);
     let biases = Memory::<f32>::poison((params.blocks() as u32 * HOPPER_BIASES) as usize);
-    let largest = Memory::<u32>::poison(2 * batch as usize);
-    // The slot to raise is 0, the other what the assignment before left.
-    let slots: Vec<u32> = (0..2 * batch).map(|at| if at % 2 == params.slot { 0 } else { 77 }).collect();
-    largest.set(&slots);
+    let largest = largest_norms(params);
     let counts = Memory::<u32>::of(&[3, 4]);
     way.launch(PackCentroids::<T> {
         centroids: arrays.rounded.at(),
+        centre: std::ptr::null(),
+        extents: std::ptr::null(),
         states: arrays.states.at(),
         packed: packed.at(),
         biases: biases.at(),
@@ -542,7 +541,7 @@ fn check_pack<T: Point>(size: [u32; 3], data: Data, seed: u64, way: Way) {
                 if done[problem] {
                     assert!(packed.is_poison(at));
                 } else {
-                    assert_eq!(packed_values[at], value, "centroid {centroid}, feature {feature}");
+                    assert_eq!(packed_values[at], value.bits(), "centroid {centroid}, feature {feature}");
                 }
             }
             let at = tile * HOPPER_BIASES as usize
@@ -566,15 +565,149 @@ fn check_pack<T: Point>(size: [u32; 3], data: Data, seed: u64, way: Way) {
             }
             longest = longest.max(norm.sqrt() as f32);
         }
-        let slot = |slot: u32| largest[problem * 2 + slot as usize];
-        assert_eq!(slot(1 - params.slot), 0);
-        let found = f32::from_bits(slot(params.slot));
+        let slot = |slot: u32| &largest[problem * 4 + slot as usize * 2..][..2];
+        assert_eq!(slot(1 - params.slot), [0, 0]);
+        let found = f32::from_bits(slot(params.slot)[0]);
+        assert_eq!(slot(params.slot)[1], 0, "nothing was rounded");
         if done[problem] {
             assert_eq!(found, 0.0);
         } else if longest < 1e19 {
             // The square is rounded before its root is: under 1e-38 it may lose all of its bits.
             assert_near(found.into(), longest.into(), 4.0 * U * f64::from(longest) + 4e-23, "norm");
         }
+    }
+}
+
+/// A 16-bit type's bits.
+trait TensorBits {
+    fn bits(self) -> u16;
+}
+impl TensorBits for F16 {
+    fn bits(self) -> u16 {
+        self.0
+    }
+}
+impl TensorBits for BF16 {
+    fn bits(self) -> u16 {
+        self.0
+    }
+}
+
+/// `[problem][slot][norm, residual]`: the slot to raise is 0, the other what the assignment before left.
+fn largest_norms(params: PackParams) -> Memory<u32> {
+    let slots = (0..4 * params.shape.batch).map(|at| if at / 2 % 2 == params.slot { 0 } else { 77 });
+    Memory::of(&slots.collect::<Vec<u32>>())
+}
+
+/// f32 points and centroids in 16 bits, and how much that has lost.
+fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
+    let [batch, n, k, d] = size;
+    let shape = shape::<f32>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<f32>(shape, random);
+    let done = vec![false; batch as usize];
+    let arrays = Arrays::<f32>::new(shape, n, &points, &centroids, &done);
+    let rounded = arrays.rounded.get();
+    let centres: Vec<f32> = (0..batch as usize)
+        .flat_map(|problem| View::new(&points, &rounded, shape, problem).centroid(0).to_vec())
+        .collect();
+    let centre = Memory::<f32>::of(&centres);
+    let extents = Memory::<u32>::of(&vec![0; batch as usize]);
+    way.launch(Extents {
+        points: arrays.points.at(),
+        centre: centre.at(),
+        extents: extents.at(),
+        params: MomentsParams::new(shape),
+    });
+    let rows = (batch * n) as usize;
+    let pitch = Shape::new(batch, n, k, d, 2).pitch;
+    let packed = Memory::<u16>::poison(rows * pitch as usize);
+    let (norms, residuals) = (Memory::<f32>::poison(rows), Memory::<f32>::poison(rows));
+    way.launch(PackPoints {
+        points: arrays.points.at(),
+        centre: centre.at(),
+        extents: extents.at(),
+        packed: packed.at(),
+        norms: norms.at(),
+        residuals: residuals.at(),
+        params: PackPointsParams { shape, packed_pitch: pitch },
+    });
+    let params = PackParams { shape, slot: 1 };
+    let panels = hopper_panels(d) as usize;
+    let tile_values = panels * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
+    let packed_centroids = Memory::<u16>::poison(params.blocks() as usize * tile_values);
+    let biases = Memory::<f32>::poison((params.blocks() as u32 * HOPPER_BIASES) as usize);
+    let (largest, counts) = (largest_norms(params), Memory::<u32>::of(&[3, 4]));
+    way.launch(PackCentroids::<f32> {
+        centroids: arrays.rounded.at(),
+        centre: centre.at(),
+        extents: extents.at(),
+        states: arrays.states.at(),
+        packed: packed_centroids.at(),
+        biases: biases.at(),
+        largest: largest.at(),
+        list_counts: counts.at(),
+        params,
+    });
+
+    let (packed, norms, residuals) = (packed.get(), norms.get(), residuals.get());
+    let (extents, largest, biases) = (extents.get(), largest.get(), biases.get());
+    for problem in 0..batch as usize {
+        let view = View::new(&points, &rounded, shape, problem);
+        let centre = &centres[problem * d as usize..][..d as usize];
+        let about = |v: &[f32]| -> Vec<f64> {
+            v.iter().zip(centre).map(|(&v, &c)| f64::from(v) - f64::from(c)).collect()
+        };
+        let reach = (0..n as usize)
+            .flat_map(|row| view.point(row).iter().zip(centre).map(|(&v, &c)| (v - c).abs()).collect::<Vec<_>>())
+            .fold(0.0, f32::max);
+        assert_eq!(f32::from_bits(extents[problem]), reach);
+        // Squares of what is subnormal in f32 are nothing to go by.
+        if !reach.is_finite() || reach < 1e-30 {
+            continue;
+        }
+        let scale = 2f64.powi(14 - f64::from(reach).log2().floor() as i32);
+        // Norm and residual of a vector, and its 16-bit values.
+        let round = |about: &[f64]| {
+            let halves: Vec<F16> = about.iter().map(|v| F16::from_f32((v * scale) as f32)).collect();
+            let norm: f64 = about.iter().map(|v| (v * scale).powi(2)).sum();
+            let lost: f64 =
+                about.iter().zip(&halves).map(|(v, h)| (v * scale - f64::from(h.to_f32())).powi(2)).sum();
+            (halves, norm, lost.sqrt())
+        };
+        let at_least = |found: f32, lost: f64, what: &str| {
+            let found = f64::from(found);
+            assert!(found >= lost && found <= lost * (1.0 + 4e-6) + 1.1e-18, "{what}: {found} for {lost}");
+        };
+        for row in 0..n as usize {
+            let (halves, norm, lost) = round(&about(view.point(row)));
+            let place = problem * n as usize + row;
+            let packed = &packed[place * pitch as usize..][..pitch as usize];
+            for (feature, &bits) in packed.iter().enumerate() {
+                assert_eq!(bits, halves.get(feature).map_or(0, |h| h.0), "row {row}, feature {feature}");
+            }
+            assert_near(norms[place].into(), norm, 2.0 * U * norm, "norm");
+            at_least(residuals[place], lost, "residual of a point");
+        }
+        let (mut longest, mut most_lost) = (0.0f64, 0.0f64);
+        for centroid in 0..k as usize {
+            let (halves, norm, lost) = round(&about(view.centroid(centroid)));
+            let tile = problem * params.tiles() as usize + centroid / HOPPER_CENTROIDS as usize;
+            let row = centroid % HOPPER_CENTROIDS as usize;
+            for (feature, half) in halves.iter().enumerate() {
+                let (panel, chunk) = (feature / 64, (feature % 64 / 8) ^ (row % 8));
+                let at = tile * tile_values + panel * 128 * 64 + row * 64 + chunk * 8 + feature % 8;
+                assert_eq!(packed_centroids.get()[at], half.0, "centroid {centroid}, feature {feature}");
+            }
+            let at = row % 8 / 2 * HOPPER_BIAS_PITCH as usize + row / 8 * 2 + row % 2;
+            let bias = biases[tile * HOPPER_BIASES as usize + at];
+            assert_near(-2.0 * f64::from(bias), norm, 2.0 * U * norm, "bias");
+            longest = longest.max(norm.sqrt());
+            most_lost = most_lost.max(lost);
+        }
+        let found = |at: usize| f32::from_bits(largest[problem * 4 + 2 + at]);
+        assert_near(found(0).into(), longest, 4.0 * U * longest, "largest norm");
+        at_least(found(1), most_lost, "largest residual");
     }
 }
 
@@ -644,12 +777,19 @@ proptest! {
     #[test]
     fn centroids_are_packed_for_tensor_cores(
         bf16: bool, batch in 1u32..4, k in prop::sample::select(vec![1u32, 5, 127, 128, 129, 300]),
-        d in 1u32..129, data in data(&Data::ALL), seed: u64, way in way(),
+        d in 1u32..300, data in data(&Data::ALL), seed: u64, way in way(),
     ) {
         match bf16 {
             false => check_pack::<F16>([batch, k, d], data, seed, way),
             true => check_pack::<BF16>([batch, k, d], data, seed, way),
         }
+    }
+
+    #[test]
+    fn points_of_f32_are_rounded_for_tensor_cores(
+        batch in 1..3u32, n in 1..20u32, k in 1..5u32, d in 1..140u32, data in data(&Data::ALL), seed: u64, way in way()
+    ) {
+        check_rounding([batch, n, k, d], data, seed, way);
     }
 
     #[test]

@@ -44,17 +44,33 @@ pub trait TensorScalar: crate::float::Scalar {
     /// # Safety
     /// As [`wgmma_m64n128k16_f16`].
     unsafe fn wgmma_m64n128k16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64);
+
+    /// See [`wgmma_m64n128k16_f16_shared`].
+    ///
+    /// # Safety
+    /// As [`wgmma_m64n128k16_f16_shared`].
+    unsafe fn wgmma_m64n128k16_shared(d: &mut [f32; 64], a: u64, b: u64, add: u32);
 }
 impl TensorScalar for crate::float::F16 {
     #[inline(always)]
     unsafe fn wgmma_m64n128k16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
         wgmma_m64n128k16_f16::<ADD>(d, a, b)
     }
+
+    #[inline(always)]
+    unsafe fn wgmma_m64n128k16_shared(d: &mut [f32; 64], a: u64, b: u64, add: u32) {
+        wgmma_m64n128k16_f16_shared(d, a, b, add)
+    }
 }
 impl TensorScalar for crate::float::BF16 {
     #[inline(always)]
     unsafe fn wgmma_m64n128k16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
         wgmma_m64n128k16_bf16::<ADD>(d, a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn wgmma_m64n128k16_shared(d: &mut [f32; 64], a: u64, b: u64, add: u32) {
+        wgmma_m64n128k16_bf16_shared(d, a, b, add)
     }
 }
 
@@ -76,272 +92,109 @@ pub unsafe fn setmaxnreg_dec_40() {
     llvm_setmaxnreg_dec(40)
 }
 
-/// Describes a tile in shared memory whose rows are 128 bytes, in the 128-byte swizzle: 16-byte chunk `c` of
-/// row `r` lies at chunk `c ^ (r % 8)`. `address` is a multiple of 32 inside a tile aligned to 1024.
-#[inline(always)]
-pub fn swizzled_128b(address: u32) -> u64 {
-    const SWIZZLE_128B: u64 = 1 << 62;
-    const GROUP_OF_8_ROWS: u64 = (1024 >> 4) << 32;
-    const ROW_CHUNKS: u64 = 1 << 16;
-    SWIZZLE_128B | GROUP_OF_8_ROWS | ROW_CHUNKS | ((address & 0x3ffff) >> 4) as u64
+/// Describes a tile in shared memory to a product.
+#[derive(Clone, Copy)]
+pub struct Descriptor(u32);
+
+impl Descriptor {
+    /// A tile whose rows are 128 bytes, in the 128-byte swizzle: 16-byte chunk `c` of row `r` lies at chunk
+    /// `c ^ (r % 8)`. `address` is a multiple of 32 inside a tile aligned to 1024.
+    #[inline(always)]
+    pub fn swizzled_128b(address: u32) -> Self {
+        const ROW_CHUNKS: u32 = 1 << 16;
+        Descriptor(ROW_CHUNKS | (address & 0x3ffff) >> 4)
+    }
+
+    /// The part of the tile that begins `bytes` further on.
+    #[inline(always)]
+    pub fn at(self, bytes: u32) -> u64 {
+        const SWIZZLE_128B: u64 = 1 << 62;
+        const GROUP_OF_8_ROWS: u64 = (1024 >> 4) << 32;
+        // The upper half is a constant: additions in the lower one alone.
+        SWIZZLE_128B | GROUP_OF_8_ROWS | (self.0 + (bytes >> 4)) as u64
+    }
 }
 
+// The 64 scores of a thread, as operands 0 to 63.
 #[rustfmt::skip]
 macro_rules! operands {
     () => { "{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}, {32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}" };
 }
-
 #[rustfmt::skip]
-mod products {
-    use super::asm;
-
-
-    /// One step: `d = a · bᵀ` or, with `ADD`, `d += a · bᵀ`, for 64 points, 128 centroids and 16 features of
-    /// `f16`, summed in f32.
-    ///
-    /// # Safety
-    /// All 128 threads of the warpgroup call it, after [`wgmma_fence`] in the same straight block; nothing
-    /// touches `d` until [`wgmma_wait`]. `b` describes a tile that stays in shared memory until then.
-    ///
-    /// # PTX
-    /// `wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16`
-    #[inline(always)]
-    pub unsafe fn wgmma_m64n128k16_f16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
-        asm!(
-            concat!("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {{", operands!(), "}}, {{{64}, {65}, {66}, {67}}}, {68}, {69}, 1, 1, 0;"),
-            inout(reg32) d[0],
-            inout(reg32) d[1],
-            inout(reg32) d[2],
-            inout(reg32) d[3],
-            inout(reg32) d[4],
-            inout(reg32) d[5],
-            inout(reg32) d[6],
-            inout(reg32) d[7],
-            inout(reg32) d[8],
-            inout(reg32) d[9],
-            inout(reg32) d[10],
-            inout(reg32) d[11],
-            inout(reg32) d[12],
-            inout(reg32) d[13],
-            inout(reg32) d[14],
-            inout(reg32) d[15],
-            inout(reg32) d[16],
-            inout(reg32) d[17],
-            inout(reg32) d[18],
-            inout(reg32) d[19],
-            inout(reg32) d[20],
-            inout(reg32) d[21],
-            inout(reg32) d[22],
-            inout(reg32) d[23],
-            inout(reg32) d[24],
-            inout(reg32) d[25],
-            inout(reg32) d[26],
-            inout(reg32) d[27],
-            inout(reg32) d[28],
-            inout(reg32) d[29],
-            inout(reg32) d[30],
-            inout(reg32) d[31],
-            inout(reg32) d[32],
-            inout(reg32) d[33],
-            inout(reg32) d[34],
-            inout(reg32) d[35],
-            inout(reg32) d[36],
-            inout(reg32) d[37],
-            inout(reg32) d[38],
-            inout(reg32) d[39],
-            inout(reg32) d[40],
-            inout(reg32) d[41],
-            inout(reg32) d[42],
-            inout(reg32) d[43],
-            inout(reg32) d[44],
-            inout(reg32) d[45],
-            inout(reg32) d[46],
-            inout(reg32) d[47],
-            inout(reg32) d[48],
-            inout(reg32) d[49],
-            inout(reg32) d[50],
-            inout(reg32) d[51],
-            inout(reg32) d[52],
-            inout(reg32) d[53],
-            inout(reg32) d[54],
-            inout(reg32) d[55],
-            inout(reg32) d[56],
-            inout(reg32) d[57],
-            inout(reg32) d[58],
-            inout(reg32) d[59],
-            inout(reg32) d[60],
-            inout(reg32) d[61],
-            inout(reg32) d[62],
-            inout(reg32) d[63],
-            in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg64) b, const ADD as u32,
-            options(nostack)
-        );
-    }
-
-    /// One step: `d = a · bᵀ` or, with `ADD`, `d += a · bᵀ`, for 64 points, 128 centroids and 16 features of
-    /// `bf16`, summed in f32.
-    ///
-    /// # Safety
-    /// All 128 threads of the warpgroup call it, after [`wgmma_fence`] in the same straight block; nothing
-    /// touches `d` until [`wgmma_wait`]. `b` describes a tile that stays in shared memory until then.
-    ///
-    /// # PTX
-    /// `wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16`
-    #[inline(always)]
-    pub unsafe fn wgmma_m64n128k16_bf16<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
-        asm!(
-            concat!("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {{", operands!(), "}}, {{{64}, {65}, {66}, {67}}}, {68}, {69}, 1, 1, 0;"),
-            inout(reg32) d[0],
-            inout(reg32) d[1],
-            inout(reg32) d[2],
-            inout(reg32) d[3],
-            inout(reg32) d[4],
-            inout(reg32) d[5],
-            inout(reg32) d[6],
-            inout(reg32) d[7],
-            inout(reg32) d[8],
-            inout(reg32) d[9],
-            inout(reg32) d[10],
-            inout(reg32) d[11],
-            inout(reg32) d[12],
-            inout(reg32) d[13],
-            inout(reg32) d[14],
-            inout(reg32) d[15],
-            inout(reg32) d[16],
-            inout(reg32) d[17],
-            inout(reg32) d[18],
-            inout(reg32) d[19],
-            inout(reg32) d[20],
-            inout(reg32) d[21],
-            inout(reg32) d[22],
-            inout(reg32) d[23],
-            inout(reg32) d[24],
-            inout(reg32) d[25],
-            inout(reg32) d[26],
-            inout(reg32) d[27],
-            inout(reg32) d[28],
-            inout(reg32) d[29],
-            inout(reg32) d[30],
-            inout(reg32) d[31],
-            inout(reg32) d[32],
-            inout(reg32) d[33],
-            inout(reg32) d[34],
-            inout(reg32) d[35],
-            inout(reg32) d[36],
-            inout(reg32) d[37],
-            inout(reg32) d[38],
-            inout(reg32) d[39],
-            inout(reg32) d[40],
-            inout(reg32) d[41],
-            inout(reg32) d[42],
-            inout(reg32) d[43],
-            inout(reg32) d[44],
-            inout(reg32) d[45],
-            inout(reg32) d[46],
-            inout(reg32) d[47],
-            inout(reg32) d[48],
-            inout(reg32) d[49],
-            inout(reg32) d[50],
-            inout(reg32) d[51],
-            inout(reg32) d[52],
-            inout(reg32) d[53],
-            inout(reg32) d[54],
-            inout(reg32) d[55],
-            inout(reg32) d[56],
-            inout(reg32) d[57],
-            inout(reg32) d[58],
-            inout(reg32) d[59],
-            inout(reg32) d[60],
-            inout(reg32) d[61],
-            inout(reg32) d[62],
-            inout(reg32) d[63],
-            in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg64) b, const ADD as u32,
-            options(nostack)
-        );
-    }
-
-    /// Waits until at most `PENDING` committed groups are still running; `d` is of one that is not.
-    ///
-    /// # Safety
-    /// As [`wgmma_fence`](super::wgmma_fence).
-    ///
-    /// # PTX
-    /// `wgmma.wait_group.sync.aligned PENDING`
-    #[inline(always)]
-    pub unsafe fn wgmma_wait<const PENDING: u32>(d: &mut [f32; 64]) {
-        // The accumulators are operands so that no use of them moves above the wait.
-        asm!(
-            concat!("wgmma.wait_group.sync.aligned {64}; // ", operands!()),
-            inout(reg32) d[0],
-            inout(reg32) d[1],
-            inout(reg32) d[2],
-            inout(reg32) d[3],
-            inout(reg32) d[4],
-            inout(reg32) d[5],
-            inout(reg32) d[6],
-            inout(reg32) d[7],
-            inout(reg32) d[8],
-            inout(reg32) d[9],
-            inout(reg32) d[10],
-            inout(reg32) d[11],
-            inout(reg32) d[12],
-            inout(reg32) d[13],
-            inout(reg32) d[14],
-            inout(reg32) d[15],
-            inout(reg32) d[16],
-            inout(reg32) d[17],
-            inout(reg32) d[18],
-            inout(reg32) d[19],
-            inout(reg32) d[20],
-            inout(reg32) d[21],
-            inout(reg32) d[22],
-            inout(reg32) d[23],
-            inout(reg32) d[24],
-            inout(reg32) d[25],
-            inout(reg32) d[26],
-            inout(reg32) d[27],
-            inout(reg32) d[28],
-            inout(reg32) d[29],
-            inout(reg32) d[30],
-            inout(reg32) d[31],
-            inout(reg32) d[32],
-            inout(reg32) d[33],
-            inout(reg32) d[34],
-            inout(reg32) d[35],
-            inout(reg32) d[36],
-            inout(reg32) d[37],
-            inout(reg32) d[38],
-            inout(reg32) d[39],
-            inout(reg32) d[40],
-            inout(reg32) d[41],
-            inout(reg32) d[42],
-            inout(reg32) d[43],
-            inout(reg32) d[44],
-            inout(reg32) d[45],
-            inout(reg32) d[46],
-            inout(reg32) d[47],
-            inout(reg32) d[48],
-            inout(reg32) d[49],
-            inout(reg32) d[50],
-            inout(reg32) d[51],
-            inout(reg32) d[52],
-            inout(reg32) d[53],
-            inout(reg32) d[54],
-            inout(reg32) d[55],
-            inout(reg32) d[56],
-            inout(reg32) d[57],
-            inout(reg32) d[58],
-            inout(reg32) d[59],
-            inout(reg32) d[60],
-            inout(reg32) d[61],
-            inout(reg32) d[62],
-            inout(reg32) d[63],
-            const PENDING,
-            options(nostack)
-        );
-    }
+macro_rules! with_scores {
+    ($name:ident! $($rest:tt)*) => { $name! { [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63] $($rest)* } };
 }
-pub use products::*;
+
+macro_rules! products {
+    ([$($i:literal)*] $types:literal, $from_registers:ident, $from_shared:ident) => {
+        /// One step: `d = a · bᵀ` or, with `ADD`, `d += a · bᵀ`, for 64 points in registers, 128 centroids in shared
+        /// memory and 16 features, summed in f32.
+        ///
+        /// # Safety
+        /// All 128 threads of the warpgroup call it, after [`wgmma_fence`] in the same straight block; nothing
+        /// touches `d` until [`wgmma_wait`]. `b` describes a tile that stays in shared memory until then.
+        ///
+        /// # PTX
+        #[doc = concat!("`wgmma.mma_async.sync.aligned.m64n128k16.", $types, "`")]
+        #[inline(always)]
+        pub unsafe fn $from_registers<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
+            asm!(
+                concat!(
+                    "wgmma.mma_async.sync.aligned.m64n128k16.", $types, " {{", operands!(),
+                    "}}, {{{64}, {65}, {66}, {67}}}, {68}, {69}, 1, 1, 0;"
+                ),
+                $(inout(reg32) d[$i],)*
+                in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg64) b, const ADD as u32,
+                options(nostack)
+            );
+        }
+
+        /// The same of 64 points in shared memory that `a` describes; `d` is added to unless `add` is 0.
+        ///
+        /// # Safety
+        #[doc = concat!("As [`", stringify!($from_registers), "`], of both tiles.")]
+        ///
+        /// # PTX
+        #[doc = concat!("`wgmma.mma_async.sync.aligned.m64n128k16.", $types, "`")]
+        #[inline(always)]
+        pub unsafe fn $from_shared(d: &mut [f32; 64], a: u64, b: u64, add: u32) {
+            asm!(
+                concat!(
+                    "{{ .reg .pred p; setp.ne.b32 p, {66}, 0; wgmma.mma_async.sync.aligned.m64n128k16.", $types,
+                    " {{", operands!(), "}}, {64}, {65}, p, 1, 1, 0, 0; }}"
+                ),
+                $(inout(reg32) d[$i],)*
+                in(reg64) a, in(reg64) b, in(reg32) add,
+                options(nostack)
+            );
+        }
+    };
+}
+with_scores! { products! "f32.f16.f16", wgmma_m64n128k16_f16, wgmma_m64n128k16_f16_shared }
+with_scores! { products! "f32.bf16.bf16", wgmma_m64n128k16_bf16, wgmma_m64n128k16_bf16_shared }
+
+macro_rules! wait {
+    ([$($i:literal)*]) => {
+        /// Waits until at most `PENDING` committed groups are still running; `d` is of one that is not.
+        ///
+        /// # Safety
+        /// As [`wgmma_fence`].
+        ///
+        /// # PTX
+        /// `wgmma.wait_group.sync.aligned PENDING`
+        #[inline(always)]
+        pub unsafe fn wgmma_wait<const PENDING: u32>(d: &mut [f32; 64]) {
+            // The accumulators are operands so that no use of them moves above the wait.
+            asm!(
+                concat!("wgmma.wait_group.sync.aligned {64}; // ", operands!()),
+                $(inout(reg32) d[$i],)*
+                const PENDING,
+                options(nostack)
+            );
+        }
+    };
+}
+with_scores! { wait! }
 
 /// A barrier in shared memory that completes a phase when its arrivals and its bytes are in.
 #[derive(Clone, Copy)]

@@ -1,34 +1,35 @@
-//! FlashAssign on Hopper's tensor cores, for 16-bit points of up to 128 dimensions.
+//! FlashAssign on Hopper's tensor cores.
 //!
 //! ```text
 //! label(i) = argmax_k  x_i·c_k − ½‖c_k‖²        the same argument as the nearest: ‖x‖² is common to all k
-//!
-//! producer warp    bulk copies: 256 points once an item, then tiles of 128 centroids, a ring of stages
-//! 2 warpgroups     128 points each, in registers for the whole item; for each tile:
-//!                    issue products of points 0..64    (asynchronous)
-//!                    issue products of points 64..128  (asynchronous)
-//!                    wait for the first, fold its scores while the second runs; wait, fold
 //! ```
-//! Two halves and two warpgroups keep the tensor cores busy while scores are folded. 256 points share a tile, so
-//! a tile's bytes cross from L2 once for 256·128 scores.
+//! [`narrow`] is for points of up to 128 dimensions, which stay in registers; [`wide`] for any number. Both hand a
+//! tile's scores to [`fold_tile`], and a point's result to [`store_rows`].
 //!
 //! # Exactness
+//! The tensor cores multiply 16-bit points `x̂` and centroids `ĉ`. 16-bit points are those themselves, and so are
+//! their centroids; for f32 points both are taken about a centre, scaled by a power of two and rounded to f16
+//! (`pack_points`), which moves a score by at most `‖x − x̂‖‖c‖ + ‖x̂‖‖c − ĉ‖` (Cauchy and Schwarz), norms that
+//! are known. The bias is that of `c`.
+//!
 //! Products of 16-bit values are exact in f32; their sum is not. With `u = 2⁻²⁴`, a tensor core adds 16 products
 //! to an accumulator with at most 18 truncations of one part in `2⁻²³` of a partial sum, none of which exceeds
-//! `‖x‖‖c‖`, so a score is within
+//! `‖x̂‖‖ĉ‖`, so a score is within
 //!
 //! ```text
-//! γ‖x‖‖c‖ + u‖x‖‖c‖ + 3u·½‖c‖²,   γ = 1.25·(d + 16)·2⁻²³
+//! (γ + u)‖x̂‖‖ĉ‖ + 3u·½‖c‖² + ‖x − x̂‖‖c‖ + ‖x̂‖‖c − ĉ‖,   γ = 1.25·(d + 16)·2⁻²³
 //! ```
-//! of the true one (the sum, the final addition, the bias). Two scores further apart than twice that are in the
-//! right order. A point with more than one centroid inside goes on a list with its two candidates, or with word
-//! that there are more, and `settle` decides in f64. The fold counts such centroids at no cost: the search for
-//! the best one's index looks for scores within the bound of it, and adds up how many and which.
+//! of the true one (the sum, the final addition, the bias, the rounding of f32). Two scores further apart than twice
+//! that are in the right order. A point with more than one centroid inside goes on a list with its two candidates, or
+//! with word that there are more, and `settle` decides in f64. The fold counts such centroids at no cost: the search
+//! for the best one's index looks for scores within the bound of it, and adds up how many and which.
+mod narrow;
+mod wide;
+
+use super::pack_points::tensor_scale;
 use crate::spec::*;
-use cuda_std::async_copy::cp_async_cg_16;
 use cuda_std::atomic;
 use cuda_std::float::{at_least, fma, max, sqrt};
-use cuda_std::mma::ldmatrix_x4;
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
@@ -96,18 +97,37 @@ impl Nearest {
     }
 }
 
+/// The arrays of a launch.
+#[derive(Clone, Copy)]
+struct Arrays {
+    points: *const u16,
+    packed: *const u16,
+    biases: *const f32,
+    norms: *const f32,
+    residuals: *const f32,
+    extents: *const u32,
+    largest: *const f32,
+    states: *const LoopState,
+    labels: *mut u32,
+    cost: *mut f64,
+    changed: *mut u32,
+    list: List,
+}
+
 /// Labels of the points that are sure, a list of the others, and each warp's statistics.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`, `points` and `packed` aligned to 16 bytes; a block has
-/// [`HOPPER_THREADS`] threads; `hopper_steps(d)` is `C::STEPS`.
+/// Pointers are valid for the shapes in `params`, `points` and `packed` aligned to 16 bytes; `residuals` and `extents`
+/// may be null, for points that were not rounded; a block has [`HOPPER_THREADS`] threads; `C` is that of `d`.
 #[inline(always)]
 pub(super) unsafe fn assign_hopper<C: Operand>(
     points: *const u16,
     packed: *const u16,
     biases: *const f32,
     norms: *const f32,
-    largest: *const u32,
+    residuals: *const f32,
+    extents: *const u32,
+    largest: *const f32,
     states: *const LoopState,
     labels: *mut u32,
     cost: *mut f64,
@@ -118,42 +138,25 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     list_second: *mut u32,
     params: HopperParams,
 ) {
-    let shared = const { HopperShared::new(C::STEPS) };
     let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
-    if thread_idx_x() == 0 {
-        let mut stage = 0;
-        while stage < shared.stages {
-            barrier(shared.full.here(), stage).init(1);
-            barrier(shared.empty.here(), stage).init(HOPPER_WARPS);
-            stage += 1;
-        }
-        // Each copying thread arrives for what it stores and once more for what it copies.
-        barrier(shared.points_full.here(), 0).init(2 * HOPPER_POINT_THREADS);
-        // Every thread that has read points says so itself: once an item, which costs nothing.
-        barrier(shared.points_empty.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
-        fence_mbarrier_init();
-    }
-    // Features past the pitch are never copied to: zeros there, so that nothing non-finite meets the zeros of
-    // the centroids.
-    let words = shared.points.here();
-    let mut word = thread_idx_x() * 4;
-    while word < shared.points.bytes() {
-        Shared::<u32>::of(words.address() + word).set(0, 0);
-        word += HOPPER_THREADS * 4;
-    }
-    fence_proxy_async();
-    sync_threads();
-
-    if warp_id() < 4 {
-        setmaxnreg_dec_40();
-        if warp_id() == 0 {
-            produce_centroids::<C>(packed, biases, states, params);
-        } else {
-            produce_points::<C>(points, norms, labels, states, params);
-        }
+    let arrays = Arrays {
+        points,
+        packed,
+        biases,
+        norms,
+        residuals,
+        extents,
+        largest,
+        states,
+        labels,
+        cost,
+        changed,
+        list,
+    };
+    if const { C::STEPS == HOPPER_WIDE } {
+        wide::assign::<C>(arrays, params);
     } else {
-        setmaxnreg_inc_232();
-        consume::<C>(largest, states, labels, cost, changed, list, params);
+        narrow::assign::<C>(arrays, params);
     }
 }
 
@@ -174,279 +177,198 @@ fn barrier(slot: Shared<u64>, index: u32) -> Mbarrier {
     Mbarrier::at(slot.add(index).address())
 }
 
-/// A place in a ring of stages, and the parity of its round.
+/// A place in a ring of `STAGES` stages, a power of two: how many have passed.
 #[derive(Clone, Copy)]
-struct Ring {
-    stage: u32,
-    parity: u32,
-}
+struct Ring<const STAGES: u32>(u32);
 
-impl Ring {
+impl<const STAGES: u32> Ring<STAGES> {
     #[inline(always)]
-    fn advance(&mut self, stages: u32) {
-        self.stage += 1;
-        if self.stage == stages {
-            self.stage = 0;
-            self.parity ^= 1;
-        }
+    fn next(self) -> Self {
+        Ring(self.0 + 1)
     }
-}
 
-/// The warp that copies centroids: tiles, as stages become free. Bulk copies, which one lane starts.
-#[inline(always)]
-unsafe fn produce_centroids<C: Operand>(
-    packed: *const u16,
-    biases: *const f32,
-    states: *const LoopState,
-    params: HopperParams,
-) {
-    let shared = const { HopperShared::new(C::STEPS) };
-    let tiles = params.centroid_tiles();
-    // A fresh barrier's phase before the first counts as complete: the first round does not wait.
-    let mut ring = Ring { stage: 0, parity: 1 };
-    let mut item = next_item(block_idx_x() as u64, states, params);
-    while item < params.blocks() {
-        let batch = div_u64(item, params.tiles() as u64);
-        let mut tile = 0;
-        while tile < tiles {
-            barrier(shared.empty.here(), ring.stage).wait(ring.parity);
-            if lane_id() == 0 {
-                let full = barrier(shared.full.here(), ring.stage);
-                let tile_of_all = batch * tiles as u64 + tile as u64;
-                full.arrive_expect_tx(shared.stage_bytes + HOPPER_BIASES * 4);
-                bulk_copy(
-                    shared.centroids.here().address() + ring.stage * shared.stage_bytes,
-                    packed.cast::<u8>().add((tile_of_all * shared.stage_bytes as u64) as usize),
-                    shared.stage_bytes,
-                    full,
-                );
-                bulk_copy(
-                    shared.biases.here().add(ring.stage * HOPPER_BIASES).address(),
-                    biases.add((tile_of_all * HOPPER_BIASES as u64) as usize).cast(),
-                    HOPPER_BIASES * 4,
-                    full,
-                );
-            }
-            ring.advance(shared.stages);
-            tile += 1;
-        }
-        item = next_item(item + grid_dim_x() as u64, states, params);
+    #[inline(always)]
+    fn stage(self) -> u32 {
+        self.0 % STAGES
     }
-}
 
-/// The warps that copy points, one item ahead, with all that the consumers would have to wait for: norms, and the
-/// labels to compare with. 16 bytes a copy, since a bulk copy a row takes the copy engine longer.
-#[inline(always)]
-unsafe fn produce_points<C: Operand>(
-    points: *const u16,
-    norms: *const f32,
-    labels: *const u32,
-    states: *const LoopState,
-    params: HopperParams,
-) {
-    let shared = const { HopperShared::new(C::STEPS) };
-    let shape = params.shape;
-    let chunks = shape.pitch / 8;
-    let me = thread_idx_x() - WARP_SIZE;
-    let mut ring = Ring { stage: 0, parity: 1 };
-    let mut buffer = 0;
-    let mut item = next_item(block_idx_x() as u64, states, params);
-    while item < params.blocks() {
-        let batch = div_u64(item, params.tiles() as u64);
-        let first = (item - batch * params.tiles() as u64) as u32 * HOPPER_POINTS;
-        let before = batch * shape.n as u64;
-        barrier(shared.points_empty.here(), 0).wait(ring.parity);
-        ring.advance(1);
-        let mut chunk = me;
-        while chunk < HOPPER_POINTS * chunks {
-            let row = div(chunk, chunks);
-            // Rows past the last are the last again; nobody looks at them.
-            let point = if first + row < shape.n { first + row } else { shape.n - 1 };
-            let x = points.add(((before + point as u64) * shape.pitch as u64) as usize);
-            let column = chunk - row * chunks;
-            let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
-            cp_async_cg_16(Shared::of(place), x.add(column as usize * 8));
-            chunk += HOPPER_POINT_THREADS;
+    /// Waits until the stage has been filled.
+    #[inline(always)]
+    unsafe fn wait_full(self, full: Shared<u64>) {
+        barrier(full, self.stage()).wait(self.0 / STAGES & 1);
+    }
+
+    /// Waits until the stage may be filled. A fresh barrier's phase before the first counts as complete: the first
+    /// round does not wait.
+    #[inline(always)]
+    unsafe fn wait_empty(self, empty: Shared<u64>) {
+        barrier(empty, self.stage()).wait(self.0 / STAGES & 1 ^ 1);
+    }
+
+    /// The warp is done with the stage.
+    #[inline(always)]
+    unsafe fn release(self, empty: Shared<u64>) {
+        sync_warp(FULL_MASK);
+        if lane_id() == 0 {
+            barrier(empty, self.stage()).arrive();
         }
-        let full = barrier(shared.points_full.here(), 0);
-        full.arrive_after_copies();
-        let mut row = me;
-        while row < HOPPER_POINTS {
-            let point = if first + row < shape.n { first + row } else { shape.n - 1 };
-            let place = (before + point as u64) as usize;
-            shared.norms.here().set(buffer + row, *norms.add(place));
-            shared.labels.here().set(buffer + row, *labels.add(place));
-            row += HOPPER_POINT_THREADS;
-        }
-        full.arrive();
-        buffer ^= HOPPER_POINTS;
-        item = next_item(item + grid_dim_x() as u64, states, params);
     }
 }
 
 /// The next item whose problem is not done.
 #[inline(always)]
-unsafe fn next_item(mut item: u64, states: *const LoopState, params: HopperParams) -> u64 {
-    while item < params.blocks() && (*states.add(div_u64(item, params.tiles() as u64) as usize)).done != 0 {
-        item += grid_dim_x() as u64;
+unsafe fn next_item(mut item: u32, states: *const LoopState, params: HopperParams) -> u32 {
+    while item < params.items() && (*states.add(div(item, params.tiles()) as usize)).done != 0 {
+        item += grid_dim_x();
     }
     item
 }
 
-/// A multiplying warpgroup.
-#[inline(always)]
-unsafe fn consume<C: Operand>(
-    largest: *const u32,
-    states: *const LoopState,
-    labels: *mut u32,
-    cost: *mut f64,
-    changed: *mut u32,
-    list: List,
-    params: HopperParams,
-) {
-    let shared = const { HopperShared::new(C::STEPS) };
-    let shape = params.shape;
-    let warp = warp_id() - 4;
-    // The thread's first row in the tile; the others are 8, 64 and 72 below.
-    let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
-    let quarter = lane_id() & 3;
-    let tiles = params.centroid_tiles();
-    let items = params.blocks();
-    let mut ring = Ring { stage: 0, parity: 0 };
-    let mut points_parity = 0;
-    let mut buffer = 0;
+/// A tile of points.
+#[derive(Clone, Copy)]
+struct Item {
+    /// Its number, over all problems.
+    item: u32,
+    batch: u32,
+    /// Its first row, in the problem.
+    first: u32,
+}
 
-    let mut scores: [Scores; 2] = [[0.0; 64]; 2];
-    let mut item = next_item(block_idx_x() as u64, states, params);
-    while item < items {
-        let batch = div_u64(item, params.tiles() as u64);
-        let first = (item - batch * params.tiles() as u64) as u32 * HOPPER_POINTS;
+impl Item {
+    #[inline(always)]
+    unsafe fn of(item: u32, params: HopperParams) -> Self {
+        let batch = div(item, params.tiles());
+        Item { item, batch, first: (item - batch * params.tiles()) * HOPPER_POINTS }
+    }
 
-        barrier(shared.points_full.here(), 0).wait(points_parity);
-        points_parity ^= 1;
-        let mut x = [[[0u32; 4]; HOPPER_MAX_STEPS as usize]; 2];
-        let address = shared.points.here().address()
-            + (warp / 4 * 128 + warp % 4 * 16 + lane_id() % 16) * shared.row_bytes
-            + lane_id() / 16 * 16;
-        unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if (S as u32) < C::STEPS {
-                x[0][S] = ldmatrix_x4(Shared::<u32>::of(address + S as u32 * 32));
-                x[1][S] = ldmatrix_x4(Shared::<u32>::of(address + 64 * shared.row_bytes + S as u32 * 32));
-            }
-        });
-        barrier(shared.points_empty.here(), 0).arrive();
-
-        let points_before = batch * shape.n as u64;
-        let largest = f32::from_bits(*largest.add(batch as usize * 2 + params.slot as usize));
-        let mut bounds = [0.0f32; 4];
-        unroll!(R in [0, 1, 2, 3] => {
-            let square = shared.norms.here().get(buffer + row + ROW_OF[R]);
-            bounds[R] = bound::<C>(sqrt(square), largest);
-        });
-
-        let mut nearest = [Nearest::NONE; 4];
-        // The best score of the four lanes that share a row: what a new one must come near to matter.
-        let mut floors = [f32::NEG_INFINITY; 4];
-        let mut tile = 0;
-        while tile < tiles {
-            barrier(shared.full.here(), ring.stage).wait(ring.parity);
-            let centroids =
-                swizzled_128b(shared.centroids.here().address() + ring.stage * shared.stage_bytes);
-            let [scores_0, scores_1] = &mut scores;
-            wgmma_fence();
-            multiply::<C>(scores_0, &x[0], centroids);
-            wgmma_commit();
-            multiply::<C>(scores_1, &x[1], centroids);
-            wgmma_commit();
-
-            let biases = shared.biases.here().add(ring.stage * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
-            let column = tile * HOPPER_CENTROIDS + quarter * 2;
-            wgmma_wait::<1>(scores_0);
-            let [a, b, c, d] = &mut nearest;
-            let [floor_a, floor_b, floor_c, floor_d] = &mut floors;
-            fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], [bounds[0], bounds[1]]);
-            wgmma_wait::<0>(scores_1);
-            fold_tile(scores_1, biases, column, [c, d], [floor_c, floor_d], [bounds[2], bounds[3]]);
-
-            sync_warp(FULL_MASK);
-            if lane_id() == 0 {
-                barrier(shared.empty.here(), ring.stage).arrive();
-            }
-            ring.advance(shared.stages);
-            tile += 1;
-        }
-
-        let mut my_cost = 0.0;
-        let mut my_changed = 0;
-        unroll!(R in [0, 1, 2, 3] => {
-            let mut best = nearest[R];
-            unroll!(O in [1, 2] => {
-                let with = Nearest {
-                    score: warp_shuffle_xor(FULL_MASK, best.score, O as u32),
-                    label: warp_shuffle_xor(FULL_MASK, best.label, O as u32),
-                    other: warp_shuffle_xor(FULL_MASK, best.other, O as u32),
-                };
-                best.merge(with, bounds[R]);
-            });
-            let here = buffer + row + ROW_OF[R];
-            let point = first + row + ROW_OF[R];
-            let mut differs = false;
-            if quarter == 0 && point < shape.n {
-                my_cost += (shared.norms.here().get(here) - 2.0 * best.score) as f64;
-                let place = (points_before + point as u64) as usize;
-                if best.other == NO_CANDIDATE && best.label != NO_CANDIDATE {
-                    differs = shared.labels.here().get(here) != best.label;
-                    *labels.add(place) = best.label;
-                } else {
-                    // No label at all: every score overflowed, and any centroid may be the nearest.
-                    if best.other == MANY_CANDIDATES || best.label == NO_CANDIDATE {
-                        let entry = atomic::fetch_add_u32(list.counts.add(1), 1);
-                        *list.rows.add((shape.batch * shape.n - 1 - entry) as usize) = place as u32;
-                    } else {
-                        let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
-                        *list.rows.add(entry) = place as u32;
-                        *list.first.add(entry) = best.label;
-                        *list.second.add(entry) = best.other;
-                    }
-                }
-            }
-            my_changed += warp_vote_ballot(FULL_MASK, differs).count_ones();
-        });
-        let my_cost = warp_sum_f64(my_cost);
-        if lane_id() == 0 {
-            let place = (item * HOPPER_WARPS as u64 + warp as u64) as usize;
-            *cost.add(place) = my_cost;
-            *changed.add(place) = my_changed;
-        }
-        buffer ^= HOPPER_POINTS;
-        item = next_item(item + grid_dim_x() as u64, states, params);
+    /// The place of row `row` of the tile among the points of all problems. Rows past the last are the last again;
+    /// nobody looks at them.
+    #[inline(always)]
+    fn place(self, row: u32, shape: Shape) -> usize {
+        let row = self.first + row;
+        (self.batch * shape.n + if row < shape.n { row } else { shape.n - 1 }) as usize
     }
 }
 
-/// Twice the error of a score: see the top of this file. A hundredth is added for its own rounding.
-#[inline(always)]
-fn bound<C: Operand>(point: f32, centroid: f32) -> f32 {
-    const U: f32 = 1.0 / 16_777_216.0;
-    let sum = 2.5 * (C::STEPS * HOPPER_STEP_FEATURES + 16) as f32 * U;
-    let error = (sum + U) * point * centroid + 1.5 * U * centroid * centroid;
-    2.02 * error + 1e-36
+/// What is known of a tile's points, `[parity of the item][row]`.
+#[derive(Clone, Copy)]
+struct Rows {
+    norms: Shared<f32>,
+    residuals: Shared<f32>,
+    labels: Shared<u32>,
 }
 
-/// All products of 64 points with a tile.
-#[inline(always)]
-unsafe fn multiply<C: Operand>(
-    scores: &mut Scores,
-    x: &[[u32; 4]; HOPPER_MAX_STEPS as usize],
-    centroids: u64,
-) {
-    C::Scalar::wgmma_m64n128k16::<false>(scores, &x[0], centroids);
-    unroll!(S in [1, 2, 3, 4, 5, 6, 7] => {
-        if (S as u32) < C::STEPS {
-            // Four steps of 32 bytes cross a panel's rows.
-            let offset = (S as u32 / 4 * HOPPER_PANEL_BYTES + S as u32 % 4 * 32) >> 4;
-            C::Scalar::wgmma_m64n128k16::<true>(scores, &x[S], centroids + offset as u64);
+impl Rows {
+    #[inline(always)]
+    fn at(self, offset: u32) -> Self {
+        Rows {
+            norms: self.norms.add(offset),
+            residuals: self.residuals.add(offset),
+            labels: self.labels.add(offset),
         }
+    }
+
+    /// Copies what is known of an item's points; thread `me` of those that copy points.
+    #[inline(always)]
+    unsafe fn load(self, me: u32, item: Item, arrays: Arrays, shape: Shape) {
+        let mut row = me;
+        while row < HOPPER_POINTS {
+            let place = item.place(row, shape);
+            self.norms.set(row, *arrays.norms.add(place));
+            self.residuals.set(row, if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) });
+            self.labels.set(row, *arrays.labels.add(place));
+            row += HOPPER_POINT_THREADS;
+        }
+    }
+
+    /// How far apart two scores of each of the thread's rows have to be to be in the right order.
+    #[inline(always)]
+    unsafe fn bounds(self, terms: u32, item: Item, arrays: Arrays, params: HopperParams) -> [f32; 4] {
+        let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
+        let (norm, residual) = (*largest, *largest.add(1));
+        let mut bounds = [0.0; 4];
+        unroll!(R in [0, 1, 2, 3] => {
+            let point = sqrt(self.norms.get(ROW_OF[R]));
+            bounds[R] = bound(terms, [point, self.residuals.get(ROW_OF[R])], [norm, residual]);
+        });
+        bounds
+    }
+}
+
+/// Writes labels of a thread's rows, or lists them, and the warp's statistics of the item. `rows` is what is known of
+/// the thread's first row and on.
+#[inline(always)]
+unsafe fn store_rows(
+    nearest: [Nearest; 4],
+    bounds: [f32; 4],
+    row: u32,
+    rows: Rows,
+    item: Item,
+    arrays: Arrays,
+    params: HopperParams,
+) {
+    let shape = params.shape;
+    let quarter = lane_id() & 3;
+    let mut my_cost = 0.0;
+    let mut my_changed = 0;
+    unroll!(R in [0, 1, 2, 3] => {
+        let mut best = nearest[R];
+        unroll!(O in [1, 2] => {
+            let with = Nearest {
+                score: warp_shuffle_xor(FULL_MASK, best.score, O as u32),
+                label: warp_shuffle_xor(FULL_MASK, best.label, O as u32),
+                other: warp_shuffle_xor(FULL_MASK, best.other, O as u32),
+            };
+            best.merge(with, bounds[R]);
+        });
+        let mut differs = false;
+        if quarter == 0 && item.first + row + ROW_OF[R] < shape.n {
+            my_cost += (rows.norms.get(ROW_OF[R]) - 2.0 * best.score) as f64;
+            let place = item.place(row + ROW_OF[R], shape);
+            if best.other == NO_CANDIDATE && best.label != NO_CANDIDATE {
+                differs = rows.labels.get(ROW_OF[R]) != best.label;
+                *arrays.labels.add(place) = best.label;
+            } else {
+                let list = arrays.list;
+                // No label at all: every score overflowed, and any centroid may be the nearest.
+                if best.other == MANY_CANDIDATES || best.label == NO_CANDIDATE {
+                    let entry = atomic::fetch_add_u32(list.counts.add(1), 1);
+                    *list.rows.add((shape.batch * shape.n - 1 - entry) as usize) = place as u32;
+                } else {
+                    let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
+                    *list.rows.add(entry) = place as u32;
+                    *list.first.add(entry) = best.label;
+                    *list.second.add(entry) = best.other;
+                }
+            }
+        }
+        my_changed += warp_vote_ballot(FULL_MASK, differs).count_ones();
     });
+    let my_cost = warp_sum_f64(my_cost);
+    if lane_id() == 0 {
+        let scale = if arrays.extents.is_null() {
+            1.0
+        } else {
+            tensor_scale(*arrays.extents.add(item.batch as usize))
+        };
+        let place = (item.item * HOPPER_WARPS + warp_id() - HOPPER_FIRST_WARP) as usize;
+        *arrays.cost.add(place) = my_cost / (scale * scale);
+        *arrays.changed.add(place) = my_changed;
+    }
+}
+
+/// Twice the error of a score: see the top of this file. Norm and residual, of the point and the largest of all
+/// centroids; a hundredth is added for its own rounding.
+#[inline(always)]
+fn bound(terms: u32, point: [f32; 2], centroid: [f32; 2]) -> f32 {
+    const U: f32 = 1.0 / 16_777_216.0;
+    let [rounded_point, rounded_centroid] = [point[0] + point[1], centroid[0] + centroid[1]];
+    let sum = 2.5 * (terms + 16) as f32 * U + U;
+    let error = sum * rounded_point * rounded_centroid
+        + 1.5 * U * centroid[0] * centroid[0]
+        + point[1] * centroid[0]
+        + rounded_point * centroid[1];
+    2.02 * error + 1e-36
 }
 
 /// Adds the biases, and folds the tile's best score of each of the thread's two rows.

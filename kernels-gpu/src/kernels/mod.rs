@@ -21,6 +21,8 @@ mod norms;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod pack_centroids;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod pack_points;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod segment_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod settle;
@@ -234,7 +236,8 @@ const CONVERGE: BlockShape = BlockShape::new(REDUCE_THREADS).shared(ConvergeShar
 const INERTIA: BlockShape = BlockShape::new(REDUCE_THREADS).shared(InertiaShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const fn hopper(steps: u32) -> BlockShape {
-    BlockShape::new(HOPPER_THREADS).shared(HopperShared::new(steps).bytes).hopper()
+    let bytes = if steps == HOPPER_WIDE { WideShared::new().bytes } else { HopperShared::new(steps).bytes };
+    BlockShape::new(HOPPER_THREADS).shared(bytes).hopper()
 }
 #[cfg(not(target_arch = "nvptx64"))]
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
@@ -273,8 +276,8 @@ kernels! {
             = norms::norms, UPDATE, [fk_norms_f32: f32, fk_norms_f16: F16, fk_norms_bf16: BF16];
         /// Centroids in the order in which Hopper's assignment streams them.
         PackCentroids<T>: PackCentroidsInstance
-            (centroids: *const T, states: *const LoopState, packed: *mut T, biases: *mut f32,
-             largest: *mut u32, list_counts: *mut u32; params: PackParams)
+            (centroids: *const T, centre: *const f32, extents: *const u32, states: *const LoopState,
+             packed: *mut u16, biases: *mut f32, largest: *mut u32, list_counts: *mut u32; params: PackParams)
             = pack_centroids::pack_centroids, UPDATE,
             [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
         /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
@@ -284,6 +287,15 @@ kernels! {
             = settle::settle, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
     }
     plain {
+        /// How far from a centre f32 points reach.
+        Extents
+            (points: *const f32, centre: *const f32, extents: *mut u32; params: MomentsParams)
+            = pack_points::extents, MOMENTS, fk_extents;
+        /// f32 points as Hopper's tensor cores take them.
+        PackPoints
+            (points: *const f32, centre: *const f32, extents: *const u32, packed: *mut u16, norms: *mut f32,
+             residuals: *mut f32; params: PackPointsParams)
+            = pack_points::pack_points, UPDATE, fk_pack_points;
         /// Sort pass, first step: keys of each digit in each tile.
         SortHistogram
             (labels: *const u32, order: *const u32, states: *const LoopState, histogram: *mut u32;
@@ -309,17 +321,19 @@ kernels! {
             = converge::converge, CONVERGE, fk_converge;
     }
     hopper {
-        /// Nearest centroid of 16-bit points on Hopper's tensor cores.
+        /// Nearest centroid on Hopper's tensor cores, of points in 16 bits.
         AssignHopper<C>
             (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32,
-             largest: *const u32, states: *const LoopState, labels: *mut u32, cost: *mut f64,
+             residuals: *const f32, extents: *const u32, largest: *const f32, states: *const LoopState, labels: *mut u32, cost: *mut f64,
              changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
              list_second: *mut u32; params: HopperParams)
             = assign_hopper::assign_hopper::<C>, [
                 fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,
                 fk_assign_hopper_f16_s6: Tensor<F16, 6>, fk_assign_hopper_f16_s7: Tensor<F16, 7>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
+                fk_assign_hopper_f16_wide: Tensor<F16, HOPPER_WIDE>,
                 fk_assign_hopper_bf16_s4: Tensor<BF16, 4>, fk_assign_hopper_bf16_s5: Tensor<BF16, 5>,
-                fk_assign_hopper_bf16_s6: Tensor<BF16, 6>, fk_assign_hopper_bf16_s7: Tensor<BF16, 7>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>
+                fk_assign_hopper_bf16_s6: Tensor<BF16, 6>, fk_assign_hopper_bf16_s7: Tensor<BF16, 7>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>,
+                fk_assign_hopper_bf16_wide: Tensor<BF16, HOPPER_WIDE>
             ];
     }
 }

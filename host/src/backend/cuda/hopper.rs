@@ -20,28 +20,45 @@ pub(super) struct Launch {
 pub(super) type Arguments = AssignHopper<()>;
 
 /// What the assignment keeps beside the points.
-pub(super) struct Places<T> {
-    pub(super) packed: Place<T>,
+pub(super) struct Places {
+    pub(super) packed: Place<u16>,
     pub(super) biases: Place<f32>,
     pub(super) norms: Place<f32>,
-    /// Two slots a problem: one is raised while the other is set to 0.
+    /// Norm and residual in two slots a problem: one is raised while the other is set to 0.
     pub(super) largest: Place<u32>,
+    /// For points that the tensor cores do not take as they are.
+    pub(super) rounded: Option<RoundedPlaces>,
     pub(super) list_counts: Place<u32>,
     pub(super) list_rows: Place<u32>,
     pub(super) list_first: Place<u32>,
     pub(super) list_second: Place<u32>,
 }
 
-impl<T> Places<T> {
-    pub(super) fn new(plan: &mut Plan, shape: Shape) -> Self {
+/// Points in 16 bits beside those of the caller.
+pub(super) struct RoundedPlaces {
+    pub(super) points: Place<u16>,
+    pub(super) residuals: Place<f32>,
+    pub(super) centre: Place<f32>,
+    pub(super) extents: Place<u32>,
+}
+
+impl Places {
+    /// `rounds`: the points need to be rounded to 16 bits.
+    pub(super) fn new(plan: &mut Plan, shape: Shape, rounds: bool) -> Self {
         let tiles = PackParams { shape, slot: 0 }.blocks() as usize;
-        let tile_values = hopper_panels(shape.d) as usize * HOPPER_PANEL_BYTES as usize / size_of::<T>();
+        let tile_values = hopper_panels(shape.d) as usize * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
         let points = shape.batch as usize * shape.n as usize;
         Places {
             packed: plan.array(tiles * tile_values),
             biases: plan.array(tiles * HOPPER_BIASES as usize),
             norms: plan.array(points),
-            largest: plan.array(2 * shape.batch as usize),
+            largest: plan.array(4 * shape.batch as usize),
+            rounded: rounds.then(|| RoundedPlaces {
+                points: plan.array(points * packed_shape(shape).pitch as usize),
+                residuals: plan.array(points),
+                centre: plan.array((shape.batch * shape.d) as usize),
+                extents: plan.array(shape.batch as usize),
+            }),
             list_counts: plan.array(2),
             list_rows: plan.array(points),
             list_first: plan.array(points),
@@ -50,22 +67,28 @@ impl<T> Places<T> {
     }
 }
 
-/// The entry for points of `T` and `steps` products, if there is one.
-pub(super) fn of_type<T: Copy + 'static>(steps: u32) -> Option<Launch>
+/// `shape` with the pitch that its points have in 16 bits.
+pub(super) fn packed_shape(shape: Shape) -> Shape {
+    Shape::new(shape.batch, shape.n, shape.k, shape.d, size_of::<u16>() as u32)
+}
+
+/// The entry for points of `T` in the tensor cores and `d` dimensions.
+pub(super) fn of_type<T: Copy + 'static>(d: u32) -> Launch
 where
     AssignHopper<Tensor<T, 4>>: Kernel,
     AssignHopper<Tensor<T, 5>>: Kernel,
     AssignHopper<Tensor<T, 6>>: Kernel,
     AssignHopper<Tensor<T, 7>>: Kernel,
     AssignHopper<Tensor<T, 8>>: Kernel,
+    AssignHopper<Tensor<T, HOPPER_WIDE>>: Kernel,
 {
-    match steps {
-        4 => Some(entry::<Tensor<T, 4>>()),
-        5 => Some(entry::<Tensor<T, 5>>()),
-        6 => Some(entry::<Tensor<T, 6>>()),
-        7 => Some(entry::<Tensor<T, 7>>()),
-        8 => Some(entry::<Tensor<T, 8>>()),
-        _ => None,
+    match hopper_steps(d) {
+        4 => entry::<Tensor<T, 4>>(),
+        5 => entry::<Tensor<T, 5>>(),
+        6 => entry::<Tensor<T, 6>>(),
+        7 => entry::<Tensor<T, 7>>(),
+        8 => entry::<Tensor<T, 8>>(),
+        _ => entry::<Tensor<T, HOPPER_WIDE>>(),
     }
 }
 
@@ -84,6 +107,8 @@ where
             packed,
             biases,
             norms,
+            residuals,
+            extents,
             largest,
             states,
             labels,
@@ -101,6 +126,8 @@ where
             packed,
             biases,
             norms,
+            residuals,
+            extents,
             largest,
             states,
             labels,
@@ -119,4 +146,20 @@ where
         unsafe { device.launch_grid(stream, &kernel, blocks) }
     }
     Launch { spec: <AssignHopper<C> as Kernel>::SPEC, launch: launch::<C> }
+}
+
+/// A centre for the points of each problem, `batch · d` values: the mean of some of its first centroids. Any would
+/// do; the nearer to the middle, the less is lost when points are rounded about it.
+pub(super) fn centres(centroids: &[f32], k: usize, d: usize) -> Vec<f32> {
+    /// More would move the mean little.
+    const SAMPLE: usize = 256;
+    let of_problem = |centroids: &[f32]| {
+        let rows = centroids.chunks_exact(d).step_by(k.div_ceil(SAMPLE));
+        let (mut sums, count) = (vec![0.0f64; d], rows.len() as f64);
+        for row in rows {
+            sums.iter_mut().zip(row).for_each(|(sum, &c)| *sum += f64::from(c));
+        }
+        sums.into_iter().map(move |sum| (sum / count) as f32)
+    };
+    centroids.chunks_exact(k * d).flat_map(of_problem).collect()
 }

@@ -51,7 +51,7 @@ struct Places<T> {
     tile_cost: Place<f64>,
     tile_changed: Place<u32>,
     partial: Place<f64>,
-    hopper: Option<hopper::Places<T>>,
+    hopper: Option<hopper::Places>,
     update: Option<UpdatePlaces>,
 }
 
@@ -222,7 +222,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let window = ((64 << 20) / size_of::<Record>() / batch).clamp(1, WINDOW);
 
         let fast = device.is_hopper() && u32::try_from(batch * n).is_ok();
-        let hopper = T::hopper(hopper_steps(shape.d)).filter(|_| fast);
+        let hopper = fast.then(|| T::hopper(shape.d));
         let mut plan = Plan::default();
         let tiles = match hopper {
             Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
@@ -238,7 +238,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             tile_cost: plan.array(tiles),
             tile_changed: plan.array(tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
-            hopper: hopper.map(|_| hopper::Places::new(&mut plan, shape)),
+            hopper: hopper.map(|_| hopper::Places::new(&mut plan, shape, T::ROUNDS)),
             update: fit.map(|options| {
                 let groups = batch * panels.count as usize;
                 let moments =
@@ -273,13 +273,15 @@ impl<'a, T: GpuElement> Call<'a, T> {
         // One module for all that this call launches, so that the driver compiles it once.
         let mut kernels = vec![<Inertia<T::Device> as Kernel>::SPEC];
         kernels.extend(match hopper {
-            Some(entry) => vec![
-                entry.spec,
-                <Norms<T::Device> as Kernel>::SPEC,
-                <PackCentroids<T::Device> as Kernel>::SPEC,
-                <Settle<T::Device> as Kernel>::SPEC,
-            ],
+            Some(entry) => {
+                vec![entry.spec, <PackCentroids<T::Device> as Kernel>::SPEC, <Settle<T::Device> as Kernel>::SPEC]
+            }
             None => vec![<Assign<T::Device> as Kernel>::SPEC],
+        });
+        kernels.extend(match hopper {
+            Some(_) if T::ROUNDS => vec![Extents::SPEC, PackPoints::SPEC],
+            Some(_) => vec![<Norms<T::Device> as Kernel>::SPEC],
+            None => vec![],
         });
         if fit.is_some() {
             kernels.extend([
@@ -301,7 +303,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         arena.upload(&call.stream, call.places.rounded, &rounded)?;
         arena.zero(&call.stream, call.places.states)?;
         arena.zero(&call.stream, call.places.open)?;
-        call.norms()?;
+        call.prepare_points(centroids)?;
         Ok(call)
     }
 
@@ -409,17 +411,42 @@ impl<'a, T: GpuElement> Call<'a, T> {
         }
     }
 
-    /// `‖x‖²` of every point, where the assignment needs it.
-    fn norms(&self) -> Result<()> {
+    /// What the assignment needs to know of the points, once: norms, and their rounding to 16 bits.
+    fn prepare_points(&self, centroids: &[f32]) -> Result<()> {
         let Some(places) = &self.places.hopper else { return Ok(()) };
-        self.arena()?.zero(&self.stream, places.largest)?;
-        let kernel = Norms::<T::Device> {
-            points: self.at(self.places.points)?.cast(),
+        let arena = self.arena()?;
+        arena.zero(&self.stream, places.largest)?;
+        let shape = self.shape;
+        let Some(rounded) = &places.rounded else {
+            let kernel = Norms::<T::Device> {
+                points: self.at(self.places.points)?.cast(),
+                norms: self.at(places.norms)?,
+                params: NormsParams { shape },
+            };
+            // SAFETY: as in `iteration`.
+            return unsafe { self.device.launch(&self.stream, &kernel) };
+        };
+        let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
+        arena.upload(&self.stream, rounded.centre, &centres)?;
+        arena.zero(&self.stream, rounded.extents)?;
+        let (points, centre) = (self.at(self.places.points)?.cast(), self.at(rounded.centre)?);
+        let extents = self.at(rounded.extents)?;
+        let reach = Extents { points, centre, extents, params: MomentsParams::new(shape) };
+        let packed_pitch = hopper::packed_shape(shape).pitch;
+        let pack = PackPoints {
+            points,
+            centre,
+            extents,
+            packed: self.at(rounded.points)?,
             norms: self.at(places.norms)?,
-            params: NormsParams { shape: self.shape },
+            residuals: self.at(rounded.residuals)?,
+            params: PackPointsParams { shape, packed_pitch },
         };
         // SAFETY: as in `iteration`.
-        unsafe { self.device.launch(&self.stream, &kernel) }
+        unsafe {
+            self.device.launch(&self.stream, &reach)?;
+            self.device.launch(&self.stream, &pack)
+        }
     }
 
     /// Labels of the problems that `states` has not done.
@@ -444,7 +471,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
     fn assign_hopper(
         &self,
         entry: hopper::Launch,
-        places: &hopper::Places<T>,
+        places: &hopper::Places,
         states: Place<State>,
     ) -> Result<()> {
         /// Blocks of a multiprocessor that settle; few points need it, and how many the host does not know.
@@ -458,21 +485,33 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let [list_rows, list_first, list_second] =
             [self.at(places.list_rows)?, self.at(places.list_first)?, self.at(places.list_second)?];
         let (labels, changed) = (self.at(self.places.labels)?, self.at(self.places.tile_changed)?);
+        let (mut centre, mut extents, mut residuals) = (std::ptr::null(), std::ptr::null(), std::ptr::null());
+        let mut points = self.at(self.places.points)?.cast::<u16>().cast_const();
+        if let Some(rounded) = &places.rounded {
+            centre = self.at(rounded.centre)?.cast_const();
+            extents = self.at(rounded.extents)?.cast_const();
+            residuals = self.at(rounded.residuals)?.cast_const();
+            points = self.at(rounded.points)?;
+        }
         let pack = PackCentroids::<T::Device> {
             centroids: self.at(self.places.rounded)?.cast(),
+            centre,
+            extents,
             states,
-            packed: packed.cast(),
+            packed,
             biases,
             largest,
             list_counts,
             params: PackParams { shape, slot },
         };
         let assign = hopper::Arguments {
-            points: self.at(self.places.points)?.cast(),
-            packed: packed.cast(),
+            points,
+            packed,
             biases,
             norms: self.at(places.norms)?,
-            largest,
+            residuals,
+            extents,
+            largest: largest.cast(),
             states,
             labels,
             cost: self.at(self.places.tile_cost)?,
@@ -481,7 +520,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             list_rows,
             list_first,
             list_second,
-            params: HopperParams { shape, slot },
+            params: HopperParams { shape: hopper::packed_shape(shape), slot },
             operand: PhantomData,
         };
         let settle = Settle::<T::Device> {

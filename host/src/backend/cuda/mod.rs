@@ -25,17 +25,19 @@ trait GpuElement: Element<Centroid = f32> {
     type Device: PointType;
     /// A centroid coordinate in the points' type.
     fn from_centroid(value: f32) -> Self;
-    /// Hopper's assignment with `steps` products over the features; `None` where the tensor cores do not take
-    /// the type or there is no such entry.
-    fn hopper(steps: u32) -> Option<hopper::Launch>;
+    /// Whether Hopper's tensor cores take the points rounded only.
+    const ROUNDS: bool;
+    /// Hopper's assignment of points of `d` dimensions.
+    fn hopper(d: u32) -> hopper::Launch;
 }
 impl GpuElement for f32 {
     type Device = f32;
     fn from_centroid(value: f32) -> Self {
         value
     }
-    fn hopper(_steps: u32) -> Option<hopper::Launch> {
-        None
+    const ROUNDS: bool = true;
+    fn hopper(d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::F16>(d)
     }
 }
 impl GpuElement for f16 {
@@ -43,8 +45,9 @@ impl GpuElement for f16 {
     fn from_centroid(value: f32) -> Self {
         f16::from_f32(value)
     }
-    fn hopper(steps: u32) -> Option<hopper::Launch> {
-        hopper::of_type::<cuda_std::float::F16>(steps)
+    const ROUNDS: bool = false;
+    fn hopper(d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::F16>(d)
     }
 }
 impl GpuElement for bf16 {
@@ -52,8 +55,9 @@ impl GpuElement for bf16 {
     fn from_centroid(value: f32) -> Self {
         bf16::from_f32(value)
     }
-    fn hopper(steps: u32) -> Option<hopper::Launch> {
-        hopper::of_type::<cuda_std::float::BF16>(steps)
+    const ROUNDS: bool = false;
+    fn hopper(d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::BF16>(d)
     }
 }
 

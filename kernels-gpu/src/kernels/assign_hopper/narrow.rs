@@ -1,0 +1,215 @@
+//! Points of up to 128 dimensions: they stay in registers while all centroids go by.
+//!
+//! ```text
+//! producer warp    bulk copies of tiles of 128 centroids, a ring of stages
+//! 3 warps          copies of 256 points, one item ahead
+//! 2 warpgroups     128 points each, in registers for the whole item; for each tile:
+//!                    issue products of points 0..64    (asynchronous)
+//!                    issue products of points 64..128  (asynchronous)
+//!                    wait for the first, fold its scores while the second runs; wait, fold
+//! ```
+//! Two halves and two warpgroups keep the tensor cores busy while scores are folded. 256 points share a tile, so
+//! a tile's bytes cross from L2 once for 256·128 scores.
+use super::*;
+use cuda_std::async_copy::cp_async_cg_16;
+use cuda_std::mma::ldmatrix_x4;
+
+/// See [`super::assign_hopper`].
+#[inline(always)]
+pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
+    let shared = const { HopperShared::new(C::STEPS) };
+    if thread_idx_x() == 0 {
+        let mut stage = 0;
+        while stage < shared.stages {
+            barrier(shared.full.here(), stage).init(1);
+            barrier(shared.empty.here(), stage).init(HOPPER_WARPS);
+            stage += 1;
+        }
+        // Each copying thread arrives for what it stores and once more for what it copies.
+        barrier(shared.points_full.here(), 0).init(2 * HOPPER_POINT_THREADS);
+        // Every thread that has read points says so itself: once an item, which costs nothing.
+        barrier(shared.points_empty.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
+        fence_mbarrier_init();
+    }
+    // Features past the pitch are never copied to: zeros there, so that nothing non-finite meets the zeros of
+    // the centroids.
+    let words = shared.points.here();
+    let mut word = thread_idx_x() * 4;
+    while word < shared.points.bytes() {
+        Shared::<u32>::of(words.address() + word).set(0, 0);
+        word += HOPPER_THREADS * 4;
+    }
+    fence_proxy_async();
+    sync_threads();
+
+    if warp_id() < 4 {
+        setmaxnreg_dec_40();
+        if warp_id() == 0 {
+            produce_centroids::<C>(arrays, params);
+        } else {
+            produce_points::<C>(arrays, params);
+        }
+    } else {
+        setmaxnreg_inc_232();
+        consume::<C>(arrays, params);
+    }
+}
+
+/// The warp that copies centroids: tiles, as stages become free. Bulk copies, which one lane starts.
+#[inline(always)]
+unsafe fn produce_centroids<C: Operand>(arrays: Arrays, params: HopperParams) {
+    let shared = const { HopperShared::new(C::STEPS) };
+    let tiles = params.centroid_tiles();
+    let mut ring = Ring::<HOPPER_STAGES>(0);
+    let mut item = next_item(block_idx_x(), arrays.states, params);
+    while item < params.items() {
+        let batch = Item::of(item, params).batch;
+        let mut tile = 0;
+        while tile < tiles {
+            ring.wait_empty(shared.empty.here());
+            if lane_id() == 0 {
+                let full = barrier(shared.full.here(), ring.stage());
+                let tile_of_all = batch as u64 * tiles as u64 + tile as u64;
+                full.arrive_expect_tx(shared.stage_bytes + HOPPER_BIASES * 4);
+                bulk_copy(
+                    shared.centroids.here().address() + ring.stage() * shared.stage_bytes,
+                    arrays.packed.cast::<u8>().add((tile_of_all * shared.stage_bytes as u64) as usize),
+                    shared.stage_bytes,
+                    full,
+                );
+                bulk_copy(
+                    shared.biases.here().add(ring.stage() * HOPPER_BIASES).address(),
+                    arrays.biases.add((tile_of_all * HOPPER_BIASES as u64) as usize).cast(),
+                    HOPPER_BIASES * 4,
+                    full,
+                );
+            }
+            ring = ring.next();
+            tile += 1;
+        }
+        item = next_item(item + grid_dim_x(), arrays.states, params);
+    }
+}
+
+/// The warps that copy points, one item ahead, with all that the consumers would have to wait for: norms, and the
+/// labels to compare with. 16 bytes a copy, since a bulk copy a row takes the copy engine longer.
+#[inline(always)]
+unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
+    let shared = const { HopperShared::new(C::STEPS) };
+    let rows = rows_here(shared);
+    let shape = params.shape;
+    let chunks = shape.pitch / 8;
+    let me = thread_idx_x() - WARP_SIZE;
+    let mut ring = Ring::<1>(0);
+    let mut item = next_item(block_idx_x(), arrays.states, params);
+    while item < params.items() {
+        let here = Item::of(item, params);
+        ring.wait_empty(shared.points_empty.here());
+        let mut chunk = me;
+        while chunk < HOPPER_POINTS * chunks {
+            let row = div(chunk, chunks);
+            let x = arrays.points.add(here.place(row, shape) * shape.pitch as usize);
+            let column = chunk - row * chunks;
+            let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
+            cp_async_cg_16(Shared::of(place), x.add(column as usize * 8));
+            chunk += HOPPER_POINT_THREADS;
+        }
+        let full = barrier(shared.points_full.here(), 0);
+        full.arrive_after_copies();
+        rows.at(ring.0 % 2 * HOPPER_POINTS).load(me, here, arrays, shape);
+        full.arrive();
+        ring = ring.next();
+        item = next_item(item + grid_dim_x(), arrays.states, params);
+    }
+}
+
+#[inline(always)]
+fn rows_here(shared: HopperShared) -> Rows {
+    Rows {
+        norms: shared.norms.here(),
+        residuals: shared.residuals.here(),
+        labels: shared.labels.here(),
+    }
+}
+
+/// A multiplying warpgroup.
+#[inline(always)]
+unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
+    let shared = const { HopperShared::new(C::STEPS) };
+    let warp = warp_id() - HOPPER_FIRST_WARP;
+    // The thread's first row in the tile; the others are 8, 64 and 72 below.
+    let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
+    let quarter = lane_id() & 3;
+    let tiles = params.centroid_tiles();
+    let mut ring = Ring::<HOPPER_STAGES>(0);
+    let mut items = Ring::<1>(0);
+
+    let mut scores: [Scores; 2] = [[0.0; 64]; 2];
+    let mut item = next_item(block_idx_x(), arrays.states, params);
+    while item < params.items() {
+        let here = Item::of(item, params);
+        items.wait_full(shared.points_full.here());
+        let mut x = [[[0u32; 4]; HOPPER_MAX_STEPS as usize]; 2];
+        let address = shared.points.here().address()
+            + (warp / 4 * 128 + warp % 4 * 16 + lane_id() % 16) * shared.row_bytes
+            + lane_id() / 16 * 16;
+        unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if (S as u32) < C::STEPS {
+                x[0][S] = ldmatrix_x4(Shared::<u32>::of(address + S as u32 * 32));
+                x[1][S] = ldmatrix_x4(Shared::<u32>::of(address + 64 * shared.row_bytes + S as u32 * 32));
+            }
+        });
+        barrier(shared.points_empty.here(), 0).arrive();
+        let rows = rows_here(shared).at(items.0 % 2 * HOPPER_POINTS + row);
+        let bounds = rows.bounds(C::STEPS * HOPPER_STEP_FEATURES, here, arrays, params);
+
+        let mut nearest = [Nearest::NONE; 4];
+        // The best score of the four lanes that share a row: what a new one must come near to matter.
+        let mut floors = [f32::NEG_INFINITY; 4];
+        let mut tile = 0;
+        while tile < tiles {
+            ring.wait_full(shared.full.here());
+            let centroids =
+                Descriptor::swizzled_128b(shared.centroids.here().address() + ring.stage() * shared.stage_bytes);
+            let [scores_0, scores_1] = &mut scores;
+            wgmma_fence();
+            multiply::<C>(scores_0, &x[0], centroids);
+            wgmma_commit();
+            multiply::<C>(scores_1, &x[1], centroids);
+            wgmma_commit();
+
+            let biases = shared.biases.here().add(ring.stage() * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
+            let column = tile * HOPPER_CENTROIDS + quarter * 2;
+            wgmma_wait::<1>(scores_0);
+            let [a, b, c, d] = &mut nearest;
+            let [floor_a, floor_b, floor_c, floor_d] = &mut floors;
+            fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], [bounds[0], bounds[1]]);
+            wgmma_wait::<0>(scores_1);
+            fold_tile(scores_1, biases, column, [c, d], [floor_c, floor_d], [bounds[2], bounds[3]]);
+            ring.release(shared.empty.here());
+            ring = ring.next();
+            tile += 1;
+        }
+        store_rows(nearest, bounds, row, rows, here, arrays, params);
+        items = items.next();
+        item = next_item(item + grid_dim_x(), arrays.states, params);
+    }
+}
+
+/// All products of 64 points with a tile.
+#[inline(always)]
+unsafe fn multiply<C: Operand>(
+    scores: &mut Scores,
+    x: &[[u32; 4]; HOPPER_MAX_STEPS as usize],
+    centroids: Descriptor,
+) {
+    C::Scalar::wgmma_m64n128k16::<false>(scores, &x[0], centroids.at(0));
+    unroll!(S in [1, 2, 3, 4, 5, 6, 7] => {
+        if (S as u32) < C::STEPS {
+            // Four steps of 32 bytes cross a panel's rows.
+            let offset = S as u32 / 4 * HOPPER_PANEL_BYTES + S as u32 % 4 * 32;
+            C::Scalar::wgmma_m64n128k16::<true>(scores, &x[S], centroids.at(offset));
+        }
+    });
+}
+

@@ -11,9 +11,14 @@
 //!
 //! So a score is within `e = (r·d + 3)·u·(‖x'‖C + ½C²)` of the true one, and two that differ by more than `2e` are in
 //! the right order. For the few points whose best two are closer, distances to all centroids are computed in f64.
-use super::tile::{Lanes, MAX_LANES, Panel, Tile};
+//!
+//! Where the machine can, a pass in 16-bit integers ([`super::screen`]) goes first: it leaves one centroid, a few that
+//! are then compared in f64, or, for data that integers do not fit, the point as it was.
+use super::screen::{self, Screen, Verdict};
+use super::tile::{Compute, Lanes, MAX_LANES, Panel, Tile};
 use crate::element::{Element, Float};
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Points that a task has packed at a time, a multiple of every tile's: they stay in the second-level cache while
 /// the panels of centroids, each in the first, go by.
@@ -30,6 +35,10 @@ pub(super) struct Packed<C> {
     /// Largest `‖c'‖`.
     largest: f64,
     d: usize,
+    screen: Option<Screen>,
+    /// Points that the pass in integers has seen, and those of them that it left open.
+    seen: AtomicU64,
+    open: AtomicU64,
 }
 
 impl<C: Float> Packed<C> {
@@ -47,19 +56,22 @@ impl<C: Float> Packed<C> {
         }
         let centre: Vec<C> = centre.into_iter().map(C::from_f64).collect();
         let mut packed = vec![C::default(); panels * d * columns];
+        let about: Vec<C> =
+            centroids.chunks_exact(d).flat_map(|c| c.iter().zip(&centre).map(|(&c, &m)| c - m)).collect();
         let mut biases = vec![C::NEG_INFINITY; panels * columns];
         let mut largest = 0.0f64;
-        for (index, c) in centroids.chunks_exact(d).enumerate() {
+        for (index, (c, about)) in centroids.chunks_exact(d).zip(about.chunks_exact(d)).enumerate() {
             let panel = &mut packed[index / columns * d * columns..][..d * columns];
-            let mut norm = 0.0;
-            for (feature, (&c, &m)) in c.iter().zip(&centre).enumerate() {
-                panel[feature * columns + index % columns] = c - m;
-                norm += (c.to_f64() - m.to_f64()).powi(2);
+            for (feature, &c) in about.iter().enumerate() {
+                panel[feature * columns + index % columns] = c;
             }
+            let norm: f64 = c.iter().zip(&centre).map(|(c, m)| (c.to_f64() - m.to_f64()).powi(2)).sum();
             biases[index] = C::from_f64(-0.5 * norm);
             largest = if norm.sqrt() > largest || norm.is_nan() { norm.sqrt() } else { largest };
         }
-        Packed { tile, centre, centroids: packed, biases, largest, d }
+        let screen = C::as_f32(&about).and_then(|about| Screen::new(about, d));
+        let (seen, open) = (AtomicU64::new(0), AtomicU64::new(0));
+        Packed { tile, centre, centroids: packed, biases, largest, d, screen, seen, open }
     }
 
     fn panels(&self) -> impl Iterator<Item = Panel<'_, C>> {
@@ -70,6 +82,12 @@ impl<C: Float> Packed<C> {
             biases,
             first: (panel * columns) as u32,
         })
+    }
+
+    /// The pass in integers, unless it has left many points open. Whether it runs changes no result.
+    fn screen(&self) -> Option<&Screen> {
+        let (seen, open) = (self.seen.load(Ordering::Relaxed), self.open.load(Ordering::Relaxed));
+        self.screen.as_ref().filter(|_| seen < 16 * BLOCK as u64 || open < seen / 4)
     }
 
     /// Twice the error of a score of a point with this `‖x'‖`: infinite where any score may have overflowed, for
@@ -118,14 +136,28 @@ pub(super) fn assign<T: Element>(
 
 /// A task's memory.
 struct Scratch<C> {
+    /// A point about the centre.
+    about: Vec<C>,
+    /// `[row][pair of features]`.
+    integers: Vec<[i16; 2]>,
     /// `[tile][feature][point]`.
     points: Vec<C>,
+    screened: Vec<Lanes<f32>>,
     nearest: Vec<Lanes<C>>,
+    /// Rows that the pass in integers has left open.
+    open: Vec<usize>,
 }
 
 impl<C> Default for Scratch<C> {
     fn default() -> Self {
-        Scratch { points: Vec::new(), nearest: Vec::new() }
+        Scratch {
+            about: Vec::new(),
+            integers: Vec::new(),
+            points: Vec::new(),
+            screened: Vec::new(),
+            nearest: Vec::new(),
+            open: Vec::new(),
+        }
     }
 }
 
@@ -136,19 +168,99 @@ fn assign_block<T: Element>(
     labels: &mut [u32],
     scratch: &mut Scratch<T::Centroid>,
 ) -> Found {
+    let d = packed.d;
+    let mut found = Found::default();
+    let mut take = |label: &mut u32, row: usize, nearest: u32| {
+        found.changed += u64::from(*label != nearest);
+        // From its definition, whatever pass found the label: the sum's bits do not depend on that.
+        found.inertia += distance(&points[row * d..][..d], &centroids[nearest as usize * d..][..d]);
+        *label = nearest;
+    };
+    let screen = packed.screen();
+    match screen {
+        Some(screen) => {
+            screen_block(points, centroids, packed, screen, scratch);
+            packed.seen.fetch_add(labels.len() as u64, Ordering::Relaxed);
+            packed.open.fetch_add(scratch.open.len() as u64, Ordering::Relaxed);
+        }
+        None => {
+            scratch.open.clear();
+            scratch.open.extend(0..labels.len());
+        }
+    }
+    let open = std::mem::take(&mut scratch.open);
+    nearest_by_tiles(points, packed, &open, scratch);
+    let mut slots = open.iter().enumerate().peekable();
+    for (row, label) in labels.iter_mut().enumerate() {
+        let nearest = match slots.next_if(|&(_, &open)| open == row) {
+            Some((slot, _)) => settle(&points[row * d..][..d], centroids, packed, &scratch.nearest[slot]),
+            None => scratch.screened[row].label[0],
+        };
+        take(label, row, nearest);
+    }
+    scratch.open = open;
+    found
+}
+
+/// Labels by the pass in integers, left in the first lane of `screened`; rows that it could not decide in `open`.
+fn screen_block<T: Element>(
+    points: &[T],
+    centroids: &[T::Centroid],
+    packed: &Packed<T::Centroid>,
+    screen: &Screen,
+    scratch: &mut Scratch<T::Centroid>,
+) {
+    let (d, pairs) = (packed.d, screen.pairs());
+    let rows = points.len() / d;
+    let tiles = rows.div_ceil(screen::POINTS);
+    scratch.integers.resize(tiles * screen::POINTS * pairs, [0; 2]);
+    scratch.screened.clear();
+    scratch.screened.resize(tiles * screen::POINTS, Lanes::NONE);
+    scratch.open.clear();
+    let mut known = [screen::Point::default(); BLOCK];
+    for (row, x) in points.chunks_exact(d).enumerate() {
+        scratch.about.clear();
+        scratch.about.extend(x.iter().zip(&packed.centre).map(|(x, &m)| x.to_centroid() - m));
+        if let Some(about) = T::Centroid::as_f32(&scratch.about) {
+            known[row] = screen.pack(about, &mut scratch.integers[row * pairs..][..pairs]);
+        }
+    }
+    for panel in 0..screen.panels() {
+        let tiles = scratch.integers.chunks_exact(screen::POINTS * pairs).zip(known.chunks_exact(screen::POINTS));
+        for ((integers, known), nearest) in tiles.zip(scratch.screened.chunks_exact_mut(screen::POINTS)) {
+            screen.fold(integers, known, nearest, panel);
+        }
+    }
+    for row in 0..rows {
+        let lanes = &mut scratch.screened[row];
+        match screen::verdict(known[row], lanes) {
+            Verdict::Sure(label) => lanes.label[0] = label,
+            Verdict::OneOf(labels, count) => {
+                let x = &points[row * d..][..d];
+                lanes.label[0] = nearest_f64(x, centroids, labels[..count].iter().copied());
+            }
+            Verdict::Open => scratch.open.push(row),
+        }
+    }
+}
+
+/// Scores of some rows against all centroids, in the centroids' type: one entry of `nearest` a row, in their order.
+fn nearest_by_tiles<T: Element>(
+    points: &[T],
+    packed: &Packed<T::Centroid>,
+    rows: &[usize],
+    scratch: &mut Scratch<T::Centroid>,
+) {
     let (d, of_tile) = (packed.d, packed.tile.points);
-    let tiles = labels.len().div_ceil(of_tile);
+    let tiles = rows.len().div_ceil(of_tile);
     scratch.points.clear();
     scratch.points.resize(tiles * of_tile * d, T::Centroid::default());
     scratch.nearest.clear();
     scratch.nearest.resize(tiles * of_tile, Lanes::NONE);
-    let mut norms = [0.0f64; BLOCK];
-    for ((row, x), norm) in points.chunks_exact(d).enumerate().zip(&mut norms) {
-        let tile = &mut scratch.points[row / of_tile * of_tile * d..][..of_tile * d];
-        for (feature, (x, &m)) in x.iter().zip(&packed.centre).enumerate() {
-            let about = x.to_centroid() - m;
-            tile[feature * of_tile + row % of_tile] = about;
-            *norm += about.to_f64() * about.to_f64();
+    for (slot, &row) in rows.iter().enumerate() {
+        let tile = &mut scratch.points[slot / of_tile * of_tile * d..][..of_tile * d];
+        for (feature, (x, &m)) in points[row * d..][..d].iter().zip(&packed.centre).enumerate() {
+            tile[feature * of_tile + slot % of_tile] = x.to_centroid() - m;
         }
     }
     for panel in packed.panels() {
@@ -157,43 +269,48 @@ fn assign_block<T: Element>(
             packed.tile.fold(&panel, tile, nearest);
         }
     }
-
-    let mut found = Found::default();
-    for (row, label) in labels.iter_mut().enumerate() {
-        let (mut best, mut second, mut nearest) = (f64::NEG_INFINITY, f64::NEG_INFINITY, u32::MAX);
-        let lanes = &scratch.nearest[row];
-        for lane in 0..packed.tile.lanes.min(MAX_LANES) {
-            let (score, runner_up) = (lanes.best[lane].to_f64(), lanes.second[lane].to_f64());
-            if score > best {
-                second = second.max(best).max(runner_up);
-                (best, nearest) = (score, lanes.label[lane].wrapping_add(lane as u32));
-            } else {
-                second = second.max(score);
-            }
-        }
-        let mut distance = norms[row] - 2.0 * best;
-        // Written so that infinities and NaN, from values near the largest, are not sure.
-        let sure = best - second > packed.bound(norms[row].sqrt()) && best.is_finite();
-        if !sure {
-            (nearest, distance) = nearest_f64(&points[row * d..][..d], centroids);
-        }
-        found.changed += u64::from(*label != nearest);
-        found.inertia += distance;
-        *label = nearest;
-    }
-    found
 }
 
-/// The nearest of all centroids by `Σ (x − c)²` in f64 with the features in order, the lowest index among equals,
-/// and that distance. That is the definition, which every backend follows to the bit.
-fn nearest_f64<T: Element>(x: &[T], centroids: &[T::Centroid]) -> (u32, f64) {
+/// The label that a point's scores show, or f64 where they leave a doubt.
+fn settle<T: Element>(
+    x: &[T],
+    centroids: &[T::Centroid],
+    packed: &Packed<T::Centroid>,
+    lanes: &Lanes<T::Centroid>,
+) -> u32 {
+    let (mut best, mut second, mut nearest) = (f64::NEG_INFINITY, f64::NEG_INFINITY, u32::MAX);
+    for lane in 0..packed.tile.lanes.min(MAX_LANES) {
+        let (score, runner_up) = (lanes.best[lane].to_f64(), lanes.second[lane].to_f64());
+        if score > best {
+            second = second.max(best).max(runner_up);
+            (best, nearest) = (score, lanes.label[lane].wrapping_add(lane as u32));
+        } else {
+            second = second.max(score);
+        }
+    }
+    let about = x.iter().zip(&packed.centre).map(|(x, m)| (x.to_f64() - m.to_f64()).powi(2));
+    let norm = about.sum::<f64>().sqrt();
+    // Written so that infinities and NaN, from values near the largest, are not sure.
+    if best - second > packed.bound(norm) && best.is_finite() {
+        return nearest;
+    }
+    nearest_f64(x, centroids, 0..(centroids.len() / x.len()) as u32)
+}
+
+/// The nearest of some centroids by `Σ (x − c)²` in f64 with the features in order, the lowest index among equals.
+/// That is the definition, which every backend follows to the bit.
+fn nearest_f64<T: Element>(
+    x: &[T],
+    centroids: &[T::Centroid],
+    candidates: impl Iterator<Item = u32> + Clone,
+) -> u32 {
     let by = |distance: fn(&[T], &[T::Centroid]) -> f64| {
-        let (mut nearest, mut second) = ((0, f64::INFINITY), f64::INFINITY);
-        for (index, c) in centroids.chunks_exact(x.len()).enumerate() {
-            let distance = distance(x, c);
-            if distance < nearest.1 {
+        let (mut nearest, mut second) = ((u32::MAX, f64::INFINITY), f64::INFINITY);
+        for index in candidates.clone() {
+            let distance = distance(x, &centroids[index as usize * x.len()..][..x.len()]);
+            if (distance, index) < (nearest.1, nearest.0) {
                 second = nearest.1;
-                nearest = (index as u32, distance);
+                nearest = (index, distance);
             } else {
                 second = second.min(distance);
             }
@@ -203,7 +320,7 @@ fn nearest_f64<T: Element>(x: &[T], centroids: &[T::Centroid]) -> (u32, f64) {
     // Several sums at a time are quicker; only where their rounding could decide does the order matter.
     let (nearest, second) = by(distance);
     let relative = (2 * x.len() + 12) as f64 * f64::EPSILON;
-    if second - nearest.1 > relative * second { nearest } else { by(distance_in_order).0 }
+    if second - nearest.1 > relative * second { nearest.0 } else { by(distance_in_order).0.0 }
 }
 
 fn distance_in_order<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {

@@ -1,5 +1,6 @@
 //! The CPU backend: the same algorithm as on the GPU, on all cores.
 mod assign;
+mod screen;
 pub(crate) mod tile;
 mod update;
 
@@ -192,6 +193,42 @@ mod tests {
             let mut labels = vec![0; 300];
             assign::assign(&points, d, &centroids, &mut labels);
             assert_eq!(labels, reference(&points, d, &centroids));
+        }
+    }
+
+    #[test]
+    fn points_between_two_centroids_are_compared_in_f64() {
+        let (d, k) = (37, 64);
+        let mut rng = Rng::new(2, 0);
+        let mut gaussian = |scale: f64| -> Vec<f64> { (0..d).map(|_| (rng.unit() - 0.5) * scale).collect() };
+        let (mut centroids, mut points) = (Vec::new(), Vec::new());
+        for pair in 0..k / 2 {
+            let (c, apart) = (gaussian(2.0), gaussian(1e-3));
+            let other: Vec<f64> = c.iter().zip(&apart).map(|(c, a)| c + a).collect();
+            for step in 0..20 {
+                // Nearer to the one or to the other by a part in 10⁴ of what lies between them.
+                let share = 0.5 + (f64::from(step % 2) - 0.5) * 1e-4 * f64::from(1 + pair);
+                points.extend(c.iter().zip(&other).map(|(a, b)| (a + (b - a) * share) as f32));
+            }
+            centroids.extend(c.into_iter().chain(other).map(|v| v as f32));
+        }
+        let mut labels = vec![u32::MAX; points.len() / d];
+        assign::assign(&points, d, &centroids, &mut labels);
+        assert_eq!(labels, reference(&points, d, &centroids));
+    }
+
+    #[test]
+    fn an_outlier_or_a_large_coordinate_changes_no_label() {
+        let (n, d, k) = (700, 33, 40);
+        for outlier in [1e3f32, 1e6, 1e15, 3e38] {
+            let mut rng = Rng::new(3, 0);
+            let mut points: Vec<f32> = (0..n * d).map(|_| rng.unit() as f32).collect();
+            points[5 * d + 2] = outlier;
+            points.chunks_exact_mut(d).skip(400).for_each(|x| x[7] = outlier / 2.0);
+            let centroids = points[..k * d].to_vec();
+            let mut labels = vec![u32::MAX; n];
+            assign::assign(&points, d, &centroids, &mut labels);
+            assert_eq!(labels, reference(&points, d, &centroids), "outlier {outlier}");
         }
     }
 

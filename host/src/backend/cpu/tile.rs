@@ -39,6 +39,8 @@ pub trait Compute: Copy {
     fn tile() -> Tile<Self>;
     /// `self * by + plus`, rounded once.
     fn fused(self, by: Self, plus: Self) -> Self;
+    /// The values, if they are f32: what the pass in integers takes.
+    fn as_f32(values: &[Self]) -> Option<&[f32]>;
 }
 
 /// A register tile: `points` points against `2 · lanes` centroids.
@@ -135,6 +137,9 @@ impl Compute for f32 {
     fn fused(self, by: Self, plus: Self) -> Self {
         self.mul_add(by, plus)
     }
+    fn as_f32(values: &[Self]) -> Option<&[f32]> {
+        Some(values)
+    }
 }
 
 impl Compute for f64 {
@@ -150,6 +155,9 @@ impl Compute for f64 {
     #[inline(always)]
     fn fused(self, by: Self, plus: Self) -> Self {
         self.mul_add(by, plus)
+    }
+    fn as_f32(_values: &[Self]) -> Option<&[f32]> {
+        None
     }
 }
 

@@ -659,7 +659,9 @@ fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
             v.iter().zip(centre).map(|(&v, &c)| f64::from(v) - f64::from(c)).collect()
         };
         let reach = (0..n as usize)
-            .flat_map(|row| view.point(row).iter().zip(centre).map(|(&v, &c)| (v - c).abs()).collect::<Vec<_>>())
+            .flat_map(|row| {
+                view.point(row).iter().zip(centre).map(|(&v, &c)| (v - c).abs()).collect::<Vec<_>>()
+            })
             .fold(0.0, f32::max);
         assert_eq!(f32::from_bits(extents[problem]), reach);
         // Squares of what is subnormal in f32 are nothing to go by.

@@ -275,7 +275,8 @@ impl Rows {
         while row < HOPPER_POINTS {
             let place = item.place(row, shape);
             self.norms.set(row, *arrays.norms.add(place));
-            self.residuals.set(row, if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) });
+            self.residuals
+                .set(row, if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) });
             self.labels.set(row, *arrays.labels.add(place));
             row += HOPPER_POINT_THREADS;
         }

@@ -1,7 +1,7 @@
 //! FlashAssign on the CPU: scores in a register tile, folded into the nearest centroid at once, never an N×K matrix.
 //!
 //! # Exactness
-//! Points and centroids are taken about a common centre `m` (the mean of the centroids), `x' = x − m` and
+//! Points and centroids are taken about a common centre `m` (the mean of most centroids), `x' = x − m` and
 //! `c' = c − m`, so that an offset of the data does not cancel. With `u` the unit of the compute type, `r` the
 //! roundings of a product and its addition, and `C` the largest `‖c'‖`:
 //!
@@ -32,8 +32,7 @@ pub(super) struct Packed<C> {
     centroids: Vec<C>,
     /// `[panel][column]`.
     biases: Vec<C>,
-    /// Largest `‖c'‖`.
-    largest: f64,
+    norms: Norms,
     d: usize,
     screen: Option<Screen>,
     /// Points that the pass in integers has seen, and those of them that it left open.
@@ -48,18 +47,12 @@ impl<C: Float> Packed<C> {
         let tile = C::tile();
         let columns = tile.centroids();
         let panels = k.div_ceil(columns);
-        let mut centre = vec![0.0f64; d];
-        for c in centroids.chunks_exact(d) {
-            for (sum, c) in centre.iter_mut().zip(c) {
-                *sum += c.to_f64() / k as f64;
-            }
-        }
-        let centre: Vec<C> = centre.into_iter().map(C::from_f64).collect();
+        let centre = centre(centroids, d);
         let mut packed = vec![C::default(); panels * d * columns];
         let about: Vec<C> =
             centroids.chunks_exact(d).flat_map(|c| c.iter().zip(&centre).map(|(&c, &m)| c - m)).collect();
         let mut biases = vec![C::NEG_INFINITY; panels * columns];
-        let mut largest = 0.0f64;
+        let mut norms = Vec::with_capacity(k);
         for (index, (c, about)) in centroids.chunks_exact(d).zip(about.chunks_exact(d)).enumerate() {
             let panel = &mut packed[index / columns * d * columns..][..d * columns];
             for (feature, &c) in about.iter().enumerate() {
@@ -67,11 +60,12 @@ impl<C: Float> Packed<C> {
             }
             let norm: f64 = c.iter().zip(&centre).map(|(c, m)| (c.to_f64() - m.to_f64()).powi(2)).sum();
             biases[index] = C::from_f64(-0.5 * norm);
-            largest = if norm.sqrt() > largest || norm.is_nan() { norm.sqrt() } else { largest };
+            norms.push(norm.sqrt());
         }
-        let screen = C::as_f32(&about).and_then(|about| Screen::new(about, d));
+        let norms = Norms::new(norms);
+        let screen = C::as_f32(&about).and_then(|about| Screen::new(about, d, &norms));
         let (seen, open) = (AtomicU64::new(0), AtomicU64::new(0));
-        Packed { tile, centre, centroids: packed, biases, largest, d, screen, seen, open }
+        Packed { tile, centre, centroids: packed, biases, norms, d, screen, seen, open }
     }
 
     fn panels(&self) -> impl Iterator<Item = Panel<'_, C>> {
@@ -93,13 +87,71 @@ impl<C: Float> Packed<C> {
     /// Twice the error of a score of a point with this `‖x'‖`: infinite where any score may have overflowed, for
     /// then even a score that did not is no evidence against one that did.
     fn bound(&self, norm: f64) -> f64 {
-        let scale = norm * self.largest + 0.5 * self.largest * self.largest;
+        let largest = self.norms.within_reach(norm);
+        let scale = norm * largest + 0.5 * largest * largest;
         if !C::from_f64(2.0 * scale).is_finite() {
             return f64::INFINITY;
         }
         let error = (self.tile.roundings * self.d as f64 + 3.0) * C::UNIT * scale;
         // A twentieth for second-order terms and the rounding of all this; the least normal f32, for underflow.
         2.1 * error + 1e-37
+    }
+}
+
+/// The mean of the centroids, but for those that lie far out: they would draw it away from where most points are.
+fn centre<C: Float>(centroids: &[C], d: usize) -> Vec<C> {
+    let mean = |taken: &dyn Fn(usize) -> bool| -> Vec<f64> {
+        let rows = || centroids.chunks_exact(d).enumerate().filter(|&(row, _)| taken(row));
+        let count = rows().count() as f64;
+        let mut mean = vec![0.0f64; d];
+        for (_, c) in rows() {
+            mean.iter_mut().zip(c).for_each(|(sum, c)| *sum += c.to_f64() / count);
+        }
+        mean
+    };
+    let all = mean(&|_| true);
+    let apart = |c: &[C]| c.iter().zip(&all).map(|(c, m)| (c.to_f64() - m).powi(2)).sum::<f64>().sqrt();
+    let distances: Vec<f64> = centroids.chunks_exact(d).map(apart).collect();
+    let common = Norms::new(distances.clone()).common();
+    let most = mean(&|row| distances[row] <= common);
+    let centre = if most.iter().all(|m| m.is_finite()) { most } else { all };
+    centre.into_iter().map(C::from_f64).collect()
+}
+
+/// The centroids' norms about the centre, in order.
+pub(super) struct Norms(Vec<f64>);
+
+impl Norms {
+    fn new(mut norms: Vec<f64>) -> Self {
+        norms.sort_by(f64::total_cmp);
+        Norms(norms)
+    }
+
+    /// How far out a centroid may be and matter to a point of norm `X`: `4(X + m)`, with `m` the smallest norm. One
+    /// further out, at `R`, has a score under `−R²/4` and the innermost one a score over `−3R²/32`: no error of the
+    /// scores makes up for that.
+    pub(super) fn reach(&self, norm: f64) -> f64 {
+        4.0 * (norm + self.0.first().copied().unwrap_or(0.0))
+    }
+
+    /// The largest norm that matters to a point of this norm: a few centroids far out must not cost all points their
+    /// certainty. NaN where norms are.
+    pub(super) fn within_reach(&self, norm: f64) -> f64 {
+        let reach = self.reach(norm);
+        let within = self.0.partition_point(|&c| c <= reach);
+        let outermost = self.0.last().copied().unwrap_or(0.0);
+        if reach.is_nan() || outermost.is_nan() {
+            f64::NAN
+        } else {
+            within.checked_sub(1).map_or(0.0, |at| self.0[at])
+        }
+    }
+
+    /// The norm that few centroids exceed by much: a multiple of the median.
+    pub(super) fn common(&self) -> f64 {
+        const MEDIANS: f64 = 16.0;
+        let limit = MEDIANS * self.0[self.0.len() / 2];
+        self.0.iter().rev().copied().find(|&norm| norm <= limit).unwrap_or(f64::NAN)
     }
 }
 
@@ -222,11 +274,12 @@ fn screen_block<T: Element>(
         scratch.about.clear();
         scratch.about.extend(x.iter().zip(&packed.centre).map(|(x, &m)| x.to_centroid() - m));
         if let Some(about) = T::Centroid::as_f32(&scratch.about) {
-            known[row] = screen.pack(about, &mut scratch.integers[row * pairs..][..pairs]);
+            known[row] = screen.pack(about, &packed.norms, &mut scratch.integers[row * pairs..][..pairs]);
         }
     }
     for panel in 0..screen.panels() {
-        let tiles = scratch.integers.chunks_exact(screen::POINTS * pairs).zip(known.chunks_exact(screen::POINTS));
+        let tiles =
+            scratch.integers.chunks_exact(screen::POINTS * pairs).zip(known.chunks_exact(screen::POINTS));
         for ((integers, known), nearest) in tiles.zip(scratch.screened.chunks_exact_mut(screen::POINTS)) {
             screen.fold(integers, known, nearest, panel);
         }
@@ -327,11 +380,31 @@ fn distance_in_order<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
     x.iter().zip(c).map(|(x, c)| (x.to_f64() - c.to_f64()).powi(2)).sum()
 }
 
-/// `Σ (x − c)²` in f64. Several sums, which the compiler can keep in a vector; the order is always the same.
+/// `Σ (x − c)²` in f64. Several sums, which the compiler can keep in a vector; the order is always the same, and so
+/// are the bits, whatever the vectors of the machine.
 pub(super) fn distance<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
-    const LANES: usize = 8;
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the machine has AVX-512F.
+            return unsafe { x86::distance_avx512(x, c) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the machine has AVX2.
+            return unsafe { x86::distance_avx2(x, c) };
+        }
+    }
+    distance_by_lanes(x, c)
+}
+
+#[inline(always)]
+fn distance_by_lanes<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
+    const LANES: usize = 16;
     let mut sums = [0.0f64; LANES];
-    let square = |x: &T, c: &T::Centroid| (x.to_f64() - c.to_f64()).powi(2);
+    let square = |x: &T, c: &T::Centroid| {
+        let difference = x.to_f64() - c.to_f64();
+        difference * difference
+    };
     let (xs, cs) = (x.chunks_exact(LANES), c.chunks_exact(LANES));
     let rest: f64 = xs.remainder().iter().zip(cs.remainder()).map(|(x, c)| square(x, c)).sum();
     for (x, c) in xs.zip(cs) {
@@ -340,4 +413,24 @@ pub(super) fn distance<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
         }
     }
     sums.iter().sum::<f64>() + rest
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::distance_by_lanes;
+    use crate::element::Element;
+
+    /// # Safety
+    /// The machine has AVX-512F.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn distance_avx512<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
+        distance_by_lanes(x, c)
+    }
+
+    /// # Safety
+    /// The machine has AVX2.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn distance_avx2<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
+        distance_by_lanes(x, c)
+    }
 }

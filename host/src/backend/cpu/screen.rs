@@ -12,6 +12,7 @@
 //! below the best than twice all this is not the nearest.
 //!
 //! Every partial sum of `x̂·ĉ` is at most `‖x̂‖‖ĉ‖`, so norms under [`NORM`] keep it inside 32 bits.
+use super::assign::Norms;
 use super::tile::Lanes;
 
 /// Largest norm of a vector of integers; its square is under 2³¹.
@@ -31,8 +32,10 @@ pub(super) struct Screen {
     biases: Vec<f32>,
     /// `1 / t`.
     unit: f32,
-    /// `C` and `σ`.
+    /// `C` and `σ`, of the centroids that take part.
     largest: [f32; 2],
+    /// The smallest norm of a centroid that does not: it lies too far out for the others' integers.
+    outside: f64,
     d: usize,
 }
 
@@ -45,7 +48,7 @@ pub(super) struct Point {
     window: f32,
 }
 
-/// What the pass found out about a point.
+/// What the pass found out about a point. A centroid that takes no part is out of its reach.
 pub(super) enum Verdict {
     /// No other centroid can be nearest.
     Sure(u32),
@@ -61,14 +64,20 @@ pub(super) const MAX_CANDIDATES: usize = 4;
 impl Screen {
     /// Packs `k · d` centroids, which are `about` a centre; none where the machine has no such instructions.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn new(about: &[f32], d: usize) -> Option<Self> {
+    pub(super) fn new(about: &[f32], d: usize, all: &Norms) -> Option<Self> {
         let able = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw");
         if !able {
             return None;
         }
         let norms: Vec<f64> = about.chunks_exact(d).map(squared_norm).collect();
-        let longest = norms.iter().fold(0.0, |a: f64, &b| a.max(b)).sqrt();
-        let most = about.iter().fold(0.0, |a: f32, &b| a.max(b.abs()));
+        // A little more, so that the rounding of the root leaves nobody out.
+        let common = all.common() * 1.000_001;
+        let inside = |norm: f64| norm.sqrt() <= common;
+        let longest = norms.iter().filter(|&&norm| inside(norm)).fold(0.0, |a: f64, &b| a.max(b)).sqrt();
+        let outside =
+            norms.iter().filter(|&&norm| !inside(norm)).fold(f64::INFINITY, |a, &b| a.min(b)).sqrt();
+        let most = about.chunks_exact(d).zip(&norms).filter(|&(_, &norm)| inside(norm));
+        let most = most.flat_map(|(c, _)| c).fold(0.0, |a: f32, &b| a.max(b.abs()));
         let scale = scale(longest as f32, most, d);
         if !(scale.is_normal() && (longest as f32).is_finite()) {
             return None;
@@ -79,6 +88,9 @@ impl Screen {
         let unit = 1.0 / scale;
         let mut residual = 0.0f64;
         for (index, (c, norm)) in about.chunks_exact(d).zip(&norms).enumerate() {
+            if !inside(*norm) {
+                continue;
+            }
             let panel = &mut centroids[index / PANEL * pairs * PANEL..][..pairs * PANEL];
             let mut lost = 0.0;
             for (feature, &c) in c.iter().enumerate() {
@@ -92,11 +104,11 @@ impl Screen {
         }
         let above = |norm: f64| (norm * 1.000_001) as f32;
         let largest = [above(longest), above(residual.sqrt())];
-        Some(Screen { centroids, biases, unit, largest, d })
+        Some(Screen { centroids, biases, unit, largest, outside, d })
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    pub(super) fn new(_about: &[f32], _d: usize) -> Option<Self> {
+    pub(super) fn new(_about: &[f32], _d: usize, _all: &Norms) -> Option<Self> {
         None
     }
 
@@ -106,7 +118,7 @@ impl Screen {
     }
 
     /// Packs a point, `d` values about the centre, into `packed`.
-    pub(super) fn pack(&self, about: &[f32], packed: &mut [[i16; 2]]) -> Point {
+    pub(super) fn pack(&self, about: &[f32], all: &Norms, packed: &mut [[i16; 2]]) -> Point {
         assert!(about.len() == self.d && packed.len() == self.pairs());
         let packed: &mut [i16] = bytemuck::cast_slice_mut(packed);
         // SAFETY: there is a screen only where the machine has the instructions; lengths are as asserted.
@@ -123,12 +135,19 @@ impl Screen {
         let factor = self.unit / scale;
         // Where a score might overflow or lose its bits, it says nothing.
         let known = (2.0 * (x * c + c * c)).is_finite() && (factor.is_normal() || norm == 0.0);
+        let known = known && all.reach(x.into()) < self.outside;
         let window = if known { 2.1 * error + 1e-36 } else { f32::INFINITY };
         Point { factor, window }
     }
 
     /// Folds the scores of [`POINTS`] packed points against all centroids.
-    pub(super) fn fold(&self, packed: &[[i16; 2]], points: &[Point], nearest: &mut [Lanes<f32>], panel: usize) {
+    pub(super) fn fold(
+        &self,
+        packed: &[[i16; 2]],
+        points: &[Point],
+        nearest: &mut [Lanes<f32>],
+        panel: usize,
+    ) {
         let pairs = self.pairs();
         assert!(packed.len() == POINTS * pairs && points.len() == POINTS && nearest.len() == POINTS);
         let centroids = &self.centroids[panel * pairs * PANEL..][..pairs * PANEL];

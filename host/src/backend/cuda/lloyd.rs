@@ -274,7 +274,11 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let mut kernels = vec![<Inertia<T::Device> as Kernel>::SPEC];
         kernels.extend(match hopper {
             Some(entry) => {
-                vec![entry.spec, <PackCentroids<T::Device> as Kernel>::SPEC, <Settle<T::Device> as Kernel>::SPEC]
+                vec![
+                    entry.spec,
+                    <PackCentroids<T::Device> as Kernel>::SPEC,
+                    <Settle<T::Device> as Kernel>::SPEC,
+                ]
             }
             None => vec![<Assign<T::Device> as Kernel>::SPEC],
         });

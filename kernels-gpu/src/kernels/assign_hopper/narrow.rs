@@ -125,11 +125,7 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
 
 #[inline(always)]
 fn rows_here(shared: HopperShared) -> Rows {
-    Rows {
-        norms: shared.norms.here(),
-        residuals: shared.residuals.here(),
-        labels: shared.labels.here(),
-    }
+    Rows { norms: shared.norms.here(), residuals: shared.residuals.here(), labels: shared.labels.here() }
 }
 
 /// A multiplying warpgroup.
@@ -169,8 +165,9 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
         let mut tile = 0;
         while tile < tiles {
             ring.wait_full(shared.full.here());
-            let centroids =
-                Descriptor::swizzled_128b(shared.centroids.here().address() + ring.stage() * shared.stage_bytes);
+            let centroids = Descriptor::swizzled_128b(
+                shared.centroids.here().address() + ring.stage() * shared.stage_bytes,
+            );
             let [scores_0, scores_1] = &mut scores;
             wgmma_fence();
             multiply::<C>(scores_0, &x[0], centroids);
@@ -212,4 +209,3 @@ unsafe fn multiply<C: Operand>(
         }
     });
 }
-

@@ -199,7 +199,8 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
                     at.wait_full(SHARED.points_full.here());
                 }
                 ring.wait_full(SHARED.full.here());
-                let x = SHARED.points.here().address() + at.stage() * WIDE_POINT_BYTES + warp / 4 * (128 * 128);
+                let x =
+                    SHARED.points.here().address() + at.stage() * WIDE_POINT_BYTES + warp / 4 * (128 * 128);
                 let x = Descriptor::swizzled_128b(x);
                 let c = SHARED.centroids.here().address() + ring.stage() * HOPPER_PANEL_BYTES;
                 let c = Descriptor::swizzled_128b(c);

@@ -516,6 +516,9 @@ pub const NO_CANDIDATE: u32 = u32::MAX;
 /// A point's second candidate: more than can be named, so every centroid is one.
 pub const MANY_CANDIDATES: u32 = u32::MAX - 1;
 
+/// Points for which `settle` looks at every centroid at a time.
+pub const SETTLE_GROUP: u32 = 4;
+
 /// Shared memory of `settle`.
 #[derive(Clone, Copy, Debug)]
 pub struct SettleShared {
@@ -525,6 +528,12 @@ pub struct SettleShared {
     pub seconds: Slot<f64>,
     /// The best one's centroid.
     pub labels: Slot<u32>,
+    /// `[warp][point]` best distance in f32.
+    pub scan_distances: Slot<f32>,
+    /// Its second best.
+    pub scan_seconds: Slot<f32>,
+    /// The best one's centroid.
+    pub scan_labels: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -538,6 +547,9 @@ impl SettleShared {
             distances: layout.array(UPDATE_WARPS),
             seconds: layout.array(UPDATE_WARPS),
             labels: layout.array(UPDATE_WARPS),
+            scan_distances: layout.array(UPDATE_WARPS * SETTLE_GROUP),
+            scan_seconds: layout.array(UPDATE_WARPS * SETTLE_GROUP),
+            scan_labels: layout.array(UPDATE_WARPS * SETTLE_GROUP),
             bytes: layout.bytes(),
         }
     }

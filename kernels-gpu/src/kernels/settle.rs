@@ -1,18 +1,27 @@
 //! Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
 //!
-//! The list has two ends: from the front, points with two candidates, a warp each; from the back, the few with more,
-//! for which a block looks at every centroid.
+//! The list has two ends: from the front, points with two candidates, a warp each; from the back, those with more, for
+//! which a block looks at every centroid: four points at a time in f32, whose differences have a relative error, and
+//! what that leaves in doubt in f64.
+//!
+//! ```text
+//! 8 warps × 8 centroids, 4 points      lane l adds up features l, l + 32, … of all 32 pairs
+//! 31 shuffles                          lane l has the distance of pair l: point l / 8, centroid l % 8
+//! ```
 //!
 //! A sum by lanes is not added in the order of the features. Where that order could decide, the distances are
 //! computed again in it: the definition, so that every backend gives the same label.
 use super::assign::distance_f64;
 use crate::spec::*;
 use cuda_std::atomic;
-use cuda_std::float::Scalar;
+use cuda_std::float::{Scalar, fma};
 use cuda_std::thread::*;
+use cuda_std::unroll;
 use cuda_std::warp::*;
 
 const SHARED: SettleShared = SettleShared::new();
+/// Centroids that a warp compares at a time.
+const SCAN_CENTROIDS: u32 = 8;
 
 /// Labels of the points in the list, and the change of each.
 ///
@@ -58,42 +67,183 @@ pub(super) unsafe fn settle<T: Scalar>(
         entry += grid_dim_x() * UPDATE_WARPS;
     }
 
-    let mut entry = block_idx_x();
-    while entry < many {
-        let row = *rows.add((shape.batch * shape.n - 1 - entry) as usize);
-        let x = points.add((row as u64 * shape.pitch as u64) as usize);
-        let centroids = of_problem(centroids, row, shape);
-        let mut nearest = Nearest::NONE;
-        let mut centroid = warp_id();
+    let mut group = block_idx_x() * SETTLE_GROUP;
+    while group < many {
+        let left = many - group;
+        let entries = if left < SETTLE_GROUP { left } else { SETTLE_GROUP };
+        let row_of = |entry: u32| *rows.add((shape.batch * shape.n - 1 - group - entry) as usize);
+        let mut entry = 0;
+        while entry < entries {
+            // A pass over the centroids of a problem serves all of the group's points of that problem.
+            let problem = div(row_of(entry), shape.n);
+            let centroids = centroids.add((problem as u64 * shape.k as u64 * shape.d as u64) as usize);
+            let mut x = [points; SETTLE_GROUP as usize];
+            let mut same = 0;
+            unroll!(P in [0, 1, 2, 3] => {
+                let at = if entry + (P as u32) < entries { entry + P as u32 } else { entry };
+                let mut row = row_of(at);
+                // Only those that follow each other; any other is the first again, and goes unused.
+                if same == P as u32 && at == entry + P as u32 && div(row, shape.n) == problem {
+                    same += 1;
+                } else {
+                    row = row_of(entry);
+                }
+                x[P] = points.add((row as u64 * shape.pitch as u64) as usize);
+            });
+            scan(x, centroids, shape);
+            let mut point = 0;
+            while point < same {
+                let row = row_of(entry + point);
+                let mut all = Nearest32::NONE;
+                let mut warp = 0;
+                while warp < UPDATE_WARPS {
+                    let at = warp * SETTLE_GROUP + point;
+                    all.take(Nearest32 {
+                        distance: SHARED.scan_distances.here().get(at),
+                        label: SHARED.scan_labels.here().get(at),
+                        second: SHARED.scan_seconds.here().get(at),
+                    });
+                    warp += 1;
+                }
+                let label = if all.is_sure(shape) {
+                    all.label
+                } else {
+                    let x = points.add((row as u64 * shape.pitch as u64) as usize);
+                    nearest_f64(x, centroids, shape)
+                };
+                if thread_idx_x() == 0 {
+                    store(labels, changed, row, label, shape);
+                }
+                point += 1;
+            }
+            entry += same;
+            sync_threads();
+        }
+        group += grid_dim_x() * SETTLE_GROUP;
+    }
+}
+
+/// Each warp's nearest centroid of four points, in shared memory.
+#[inline(always)]
+unsafe fn scan<T: Scalar>(x: [*const T; SETTLE_GROUP as usize], centroids: *const T, shape: Shape) {
+    let mut nearest = Nearest32::NONE;
+    let mut first = warp_id() * SCAN_CENTROIDS;
+    while first < shape.k {
+        let mut sums = [0.0f32; 32];
+        let mut feature = lane_id();
+        while feature < shape.d {
+            let mut points = [0.0; SETTLE_GROUP as usize];
+            unroll!(P in [0, 1, 2, 3] => { points[P] = (*x[P].add(feature as usize)).to_f32(); });
+            unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let centroid = if first + (C as u32) < shape.k { first + C as u32 } else { first };
+                let c = (*centroids.add((centroid as u64 * shape.d as u64 + feature as u64) as usize)).to_f32();
+                unroll!(P in [0, 1, 2, 3] => {
+                    let difference = points[P] - c;
+                    sums[P * 8 + C] = fma(difference, difference, sums[P * 8 + C]);
+                });
+            });
+            feature += WARP_SIZE;
+        }
+        // Halve what a lane holds, five times: it keeps the half that its lane number's bit names.
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => { halve(&mut sums, I, 16); });
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { halve(&mut sums, I, 8); });
+        unroll!(I in [0, 1, 2, 3] => { halve(&mut sums, I, 4); });
+        unroll!(I in [0, 1] => { halve(&mut sums, I, 2); });
+        halve(&mut sums, 0, 1);
+        let centroid = first + lane_id() % 8;
+        if centroid < shape.k {
+            nearest.take(Nearest32 { distance: sums[0], label: centroid, second: f32::INFINITY });
+        }
+        first += UPDATE_WARPS * SCAN_CENTROIDS;
+    }
+    unroll!(O in [1, 2, 4] => {
+        nearest.take(Nearest32 {
+            distance: warp_shuffle_xor(FULL_MASK, nearest.distance, O as u32),
+            label: warp_shuffle_xor(FULL_MASK, nearest.label, O as u32),
+            second: warp_shuffle_xor(FULL_MASK, nearest.second, O as u32),
+        });
+    });
+    sync_threads();
+    if lane_id() % 8 == 0 {
+        let at = warp_id() * SETTLE_GROUP + lane_id() / 8;
+        SHARED.scan_distances.here().set(at, nearest.distance);
+        SHARED.scan_labels.here().set(at, nearest.label);
+        SHARED.scan_seconds.here().set(at, nearest.second);
+    }
+    sync_threads();
+}
+
+/// Sums `index` and `index + half` of two lanes: each keeps one.
+#[inline(always)]
+unsafe fn halve(sums: &mut [f32; 32], index: usize, half: usize) {
+    let upper = lane_id() & half as u32 != 0;
+    let (low, high) = (sums[index], sums[index + half]);
+    let sent = if upper { low } else { high };
+    let kept = if upper { high } else { low };
+    sums[index] = kept + warp_shuffle_xor(FULL_MASK, sent, half as u32);
+}
+
+/// Best distance in f32, its centroid, and second best.
+#[derive(Clone, Copy)]
+struct Nearest32 {
+    distance: f32,
+    label: u32,
+    second: f32,
+}
+
+impl Nearest32 {
+    const NONE: Nearest32 = Nearest32 { distance: f32::INFINITY, label: u32::MAX, second: f32::INFINITY };
+
+    /// Takes the result of other centroids.
+    #[inline(always)]
+    fn take(&mut self, other: Nearest32) {
+        let better = other.distance < self.distance;
+        let worse = if better { self.distance } else { other.distance };
+        let second = if other.second < self.second { other.second } else { self.second };
+        self.second = if worse < second { worse } else { second };
+        self.label = if better { other.label } else { self.label };
+        self.distance = if better { other.distance } else { self.distance };
+    }
+
+    /// Whether rounding cannot have put the wrong centroid first: the bound of the portable assignment, whose sums
+    /// have more roundings than these. Written so that infinities and NaN are not sure.
+    #[inline(always)]
+    fn is_sure(self, shape: Shape) -> bool {
+        let relative = (shape.d + 4) as f32 * (2.2 / 16_777_216.0);
+        self.second - self.distance > fma(self.second, relative, 1e-35)
+    }
+}
+
+/// The nearest of all centroids in f64, in every thread.
+#[inline(always)]
+unsafe fn nearest_f64<T: Scalar>(x: *const T, centroids: *const T, shape: Shape) -> u32 {
+    let mut nearest = Nearest::NONE;
+    let mut centroid = warp_id();
+    while centroid < shape.k {
+        let to = distance(x, centroids.add((centroid as u64 * shape.d as u64) as usize), shape.d);
+        nearest.take(to, centroid, f64::INFINITY);
+        centroid += UPDATE_WARPS;
+    }
+    nearest = nearest.of_block();
+    if is_close(nearest.distance, nearest.second, shape.d) {
+        nearest = Nearest::NONE;
+        let mut centroid = thread_idx_x();
         while centroid < shape.k {
-            let to = distance(x, centroids.add((centroid as u64 * shape.d as u64) as usize), shape.d);
-            nearest.take(to, centroid, f64::INFINITY);
-            centroid += UPDATE_WARPS;
+            let c = centroids.add((centroid as u64 * shape.d as u64) as usize);
+            nearest.take(distance_f64(x, c, shape.d), centroid, f64::INFINITY);
+            centroid += UPDATE_THREADS;
+        }
+        let mut offset = 16;
+        while offset > 0 {
+            let to = warp_shuffle_xor(FULL_MASK, nearest.distance, offset);
+            let label = warp_shuffle_xor(FULL_MASK, nearest.label, offset);
+            let second = warp_shuffle_xor(FULL_MASK, nearest.second, offset);
+            nearest.take(to, label, second);
+            offset >>= 1;
         }
         nearest = nearest.of_block();
-        if is_close(nearest.distance, nearest.second, shape.d) {
-            nearest = Nearest::NONE;
-            let mut centroid = thread_idx_x();
-            while centroid < shape.k {
-                let c = centroids.add((centroid as u64 * shape.d as u64) as usize);
-                nearest.take(distance_f64(x, c, shape.d), centroid, f64::INFINITY);
-                centroid += UPDATE_THREADS;
-            }
-            let mut offset = 16;
-            while offset > 0 {
-                let to = warp_shuffle_xor(FULL_MASK, nearest.distance, offset);
-                let label = warp_shuffle_xor(FULL_MASK, nearest.label, offset);
-                let second = warp_shuffle_xor(FULL_MASK, nearest.second, offset);
-                nearest.take(to, label, second);
-                offset >>= 1;
-            }
-            nearest = nearest.of_block();
-        }
-        if thread_idx_x() == 0 {
-            store(labels, changed, row, nearest.label, shape);
-        }
-        entry += grid_dim_x();
     }
+    nearest.label
 }
 
 /// Whether the order of additions may decide between two sums of `d` squares: with `u = 2⁻⁵³`, in order each is

@@ -811,8 +811,8 @@ pub struct ConvergeParams {
     pub shape: Shape,
     /// Entries of the assignment's statistics for a problem.
     pub tiles: u32,
-    /// The iteration, from 0.
-    pub iteration: u32,
+    /// Iterations of which records are kept: that of iteration `i` goes to slot `i % window`.
+    pub window: u32,
 }
 impl Items for ConvergeParams {
     #[inline]

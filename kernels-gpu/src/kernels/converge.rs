@@ -61,11 +61,13 @@ pub(super) unsafe fn converge(
                     changed: changed.get(0),
                     reserved: 0,
                 };
-                *records.add(batch as usize) = record;
+                let iteration = (*state).n_iter;
+                let slot = iteration - div(iteration, params.window) * params.window;
+                *records.add((slot as u64 * shape.batch as u64 + batch as u64) as usize) = record;
                 let stopped = record.changed == 0 || record.shift <= *thresholds.add(batch as usize);
                 *state = LoopState {
                     done: stopped as u32,
-                    n_iter: params.iteration + 1,
+                    n_iter: iteration + 1,
                     fixed_point: (record.changed == 0) as u32,
                     reserved: 0,
                 };

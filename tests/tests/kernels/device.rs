@@ -277,7 +277,7 @@ impl<T: Point> Arrays<T> {
         });
     }
 
-    pub(crate) fn converge(&self, iteration: u32, way: Way) {
+    pub(crate) fn converge(&self, way: Way) {
         let tiles = AssignParams { shape: self.shape }.tiles();
         way.launch(Converge {
             moves: self.moves.at(),
@@ -286,16 +286,16 @@ impl<T: Point> Arrays<T> {
             thresholds: self.thresholds.at(),
             states: self.states.at(),
             records: self.records.at(),
-            params: ConvergeParams { shape: self.shape, tiles, iteration },
+            params: ConvergeParams { shape: self.shape, tiles, window: 1 },
         });
     }
 
-    pub(crate) fn iteration(&self, iteration: u32, way: Way) {
+    pub(crate) fn iteration(&self, way: Way) {
         self.assign(way);
         let sorted = self.sort(way);
         self.sum(sorted, way);
         self.finalise(way);
-        self.converge(iteration, way);
+        self.converge(way);
     }
 
     /// All that an iteration leaves behind.

@@ -224,6 +224,29 @@ impl Device {
         Ok(())
     }
 
+    /// What `work` launches on `stream`, to be replayed at once: a launch by itself costs the host more than a small
+    /// kernel costs the device. Nothing runs yet.
+    pub(super) fn capture(&self, stream: &Stream, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        // Calls of other threads go on meanwhile.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is valid and idle or not, as it may be; the capture ends below.
+        check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(stream.as_inner(), mode) })?;
+        let outcome = work();
+        let mut graph = std::ptr::null_mut();
+        // SAFETY: ends the capture begun above, whatever came of the work.
+        let ended = check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(stream.as_inner(), &mut graph) });
+        outcome.and(ended)?;
+        let mut exec = std::ptr::null_mut();
+        // SAFETY: `graph` is the one just captured; it is destroyed once, and the executable one is of its own.
+        let made = check("cuGraphInstantiate", unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0) });
+        // SAFETY: as above.
+        let destroyed = check("cuGraphDestroy", unsafe { sys::cuGraphDestroy(graph) });
+        made?;
+        let graph = Graph { exec };
+        destroyed?;
+        Ok(graph)
+    }
+
     /// Launches `kernel` with one block an item, on `stream`.
     ///
     /// # Safety
@@ -271,5 +294,28 @@ impl Device {
             };
             check(K::SPEC.name, code)
         })
+    }
+}
+
+/// Launches that are replayed together.
+pub(super) struct Graph {
+    exec: sys::CUgraphExec,
+}
+
+impl Graph {
+    /// Runs them all, after the stream's earlier work.
+    ///
+    /// # Safety
+    /// As [`Device::launch`], of every launch in the graph.
+    pub(super) unsafe fn launch(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: as this function's.
+        check("cuGraphLaunch", unsafe { sys::cuGraphLaunch(self.exec, stream.as_inner()) })
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: nothing uses it any more; the driver keeps what still runs until it has ended.
+        let _ = unsafe { sys::cuGraphExecDestroy(self.exec) };
     }
 }

@@ -1,6 +1,6 @@
 //! The iterations.
 use super::GpuElement;
-use super::device::{Device, check, failed};
+use super::device::{Device, Graph, check, failed};
 use super::hopper;
 use super::memory::{Arena, Place, Plan};
 use crate::backend::{LloydOptions, LloydOutcome};
@@ -152,8 +152,9 @@ pub(super) fn time_stages<T: GpuElement>(
     let call = Call::new(device, problem, &centroids, k, Some(&options))?;
     let update = call.update()?;
     call.arena()?.upload(&call.stream, update.thresholds, &vec![-1.0; problem.batch])?;
-    call.iteration(0, 0)?;
-    call.iteration(1, 0)?;
+    call.iteration()?;
+    call.iteration()?;
+    let pair = call.pair_of_iterations()?;
 
     let event = || Event::new(EventFlags::DEFAULT).map_err(|code| failed("creating an event", code));
     let mark = |events: &mut Vec<Event>| {
@@ -164,11 +165,12 @@ pub(super) fn time_stages<T: GpuElement>(
     };
     let (mut stages, mut whole) = (Vec::new(), Vec::new());
     mark(&mut whole)?;
-    for iteration in 0..iterations {
-        call.iteration(iteration + 2, 0)?;
+    for _ in 0..iterations.div_ceil(2) {
+        // SAFETY: as in `iteration`.
+        unsafe { pair.launch(&call.stream) }?;
         mark(&mut whole)?;
     }
-    for iteration in 0..iterations {
+    for _ in 0..iterations {
         mark(&mut stages)?;
         call.assign(call.places.states)?;
         mark(&mut stages)?;
@@ -176,7 +178,7 @@ pub(super) fn time_stages<T: GpuElement>(
         mark(&mut stages)?;
         call.sums(update, sorted)?;
         mark(&mut stages)?;
-        call.finalise(update, iteration + 2 + iterations, 0)?;
+        call.finalise(update)?;
         mark(&mut stages)?;
     }
     call.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
@@ -195,7 +197,7 @@ pub(super) fn time_stages<T: GpuElement>(
         sort: stage(1),
         sums: stage(2),
         finalise: stage(3),
-        iteration: median(whole.windows(2).map(|e| between(&e[0], &e[1])).collect()),
+        iteration: median(whole.windows(2).map(|e| between(&e[0], &e[1]) / 2.0).collect()),
         settled: f64::from(settled[0]) / (problem.batch * problem.n) as f64,
         searched: f64::from(settled[1]) / (problem.batch * problem.n) as f64,
     })
@@ -218,8 +220,9 @@ impl<'a, T: GpuElement> Call<'a, T> {
         );
         let panels = Panels::of(shape.n, shape.k);
         let (batch, n, d) = (problem.batch, problem.n, problem.d);
-        // Records of a window stay under 64 MiB however many problems there are.
-        let window = ((64 << 20) / size_of::<Record>() / batch).clamp(1, WINDOW);
+        // Records of a window stay under 64 MiB however many problems there are. An even number, for iterations are
+        // replayed in pairs, or one.
+        let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
 
         let fast = device.is_hopper() && u32::try_from(batch * n).is_ok();
         let hopper = fast.then(|| T::hopper(shape.d));
@@ -340,12 +343,20 @@ impl<'a, T: GpuElement> Call<'a, T> {
 
         let mut histories = vec![Vec::new(); batch];
         let mut done = 0;
+        let pair = if options.max_iter > 2 { Some(self.pair_of_iterations()?) } else { None };
         loop {
             let window = self.window.min(options.max_iter - done);
-            for slot in 0..window {
-                self.iteration(done + slot, slot)?;
+            let mut left = window;
+            while let (Some(pair), true) = (&pair, left >= 2) {
+                // SAFETY: as in `iteration`.
+                unsafe { pair.launch(&self.stream) }?;
+                left -= 2;
+            }
+            for _ in 0..left {
+                self.iteration()?;
             }
             let states = arena.download(&self.stream, self.places.states, batch)?;
+            // A window before the last is whole, so its iterations have the slots from 0 on.
             let records = arena.download(&self.stream, update.records, window * batch)?;
             for (problem, (state, history)) in states.iter().zip(&mut histories).enumerate() {
                 for slot in 0..(state.0.n_iter as usize).saturating_sub(done) {
@@ -364,17 +375,25 @@ impl<'a, T: GpuElement> Call<'a, T> {
         }
     }
 
-    /// The launches of iteration `iteration`, whose record goes to `slot` of the window.
-    fn iteration(&self, iteration: usize, slot: usize) -> Result<()> {
+    /// Two iterations to be replayed: two, because norms of centroids have two slots that take turns.
+    fn pair_of_iterations(&self) -> Result<Graph> {
+        self.device.capture(&self.stream, || {
+            self.iteration()?;
+            self.iteration()
+        })
+    }
+
+    /// The launches of an iteration.
+    fn iteration(&self) -> Result<()> {
         let update = self.update()?;
         self.assign(self.places.states)?;
         let sorted = self.sort(update)?;
         self.sums(update, sorted)?;
-        self.finalise(update, iteration, slot)
+        self.finalise(update)
     }
 
-    /// Means, moves and convergence of iteration `iteration`, whose record goes to `slot` of the window.
-    fn finalise(&self, update: &UpdatePlaces, iteration: usize, slot: usize) -> Result<()> {
+    /// Means, moves and convergence of an iteration.
+    fn finalise(&self, update: &UpdatePlaces) -> Result<()> {
         let (shape, panels) = (self.shape, self.panels);
         let states = self.at(self.places.states)?.cast::<LoopState>();
         let finalise = Finalise::<T::Device> {
@@ -394,11 +413,8 @@ impl<'a, T: GpuElement> Call<'a, T> {
             tile_changed: self.at(self.places.tile_changed)?,
             thresholds: self.at(update.thresholds)?,
             states,
-            records: self
-                .at(update.records)?
-                .cast::<IterationRecord>()
-                .wrapping_add(slot * shape.batch as usize),
-            params: ConvergeParams { shape, tiles: self.tiles(), iteration: iteration as u32 },
+            records: self.at(update.records)?.cast(),
+            params: ConvergeParams { shape, tiles: self.tiles(), window: self.window as u32 },
         };
         // SAFETY: every array lies in the arena with the length that `Call::new` gave it for this shape.
         unsafe {

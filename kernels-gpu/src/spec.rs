@@ -5,7 +5,7 @@
 //! - *panel*: at most `panel_len` consecutive points of one problem. Sorting and summing are done panel by
 //!   panel, and panels are added in order, so that the bits of a sum do not depend on how many panels
 //!   were in device memory at a time;
-//! - *stretch*: [`STRETCH`] consecutive places of a panel's sorted order, what one warp sums;
+//! - *stretch*: [`Panels::stretch`] consecutive places of a panel's sorted order, what one warp sums;
 //! - *item*: what one block (or warp, where said) does at a time. A kernel loops over its items with the
 //!   stride of its grid, so any grid is right and no grid limit is met.
 use cuda_std::shared::{Layout, Slot};
@@ -32,8 +32,19 @@ pub const SORT_DIGITS: u32 = 1 << SORT_BITS;
 pub const UPDATE_THREADS: u32 = 256;
 /// Warps of the update kernels' blocks.
 pub const UPDATE_WARPS: u32 = UPDATE_THREADS / 32;
-/// Sorted places that one warp sums.
+/// Sorted places that one warp sums, and the same of short panels, whose few warps would not fill the GPU.
 pub const STRETCH: u32 = 128;
+/// See [`STRETCH`].
+pub const SHORT_STRETCH: u32 = 32;
+/// Longest panel of short stretches.
+const SHORT_PANEL: u32 = 1 << 17;
+
+/// Threads of the sort of a panel in one block.
+pub const PANEL_SORT_THREADS: u32 = 1024;
+/// Most clusters of it: their counts fit the 99 KiB of shared memory that every GPU has.
+pub const PANEL_SORT_CLUSTERS: u32 = 512;
+/// Longest panel of it.
+pub const PANEL_SORT_LEN: u32 = 1 << 14;
 
 /// Threads of the kernels that reduce statistics.
 pub const REDUCE_THREADS: u32 = 256;
@@ -165,10 +176,20 @@ impl Panels {
     pub const fn tiles(&self) -> u32 {
         self.len.div_ceil(SORT_TILE)
     }
+    /// Places of a stretch: a function of the panels, for the bits of sums depend on it.
+    #[inline]
+    pub const fn stretch(&self) -> u32 {
+        if self.len <= SHORT_PANEL { SHORT_STRETCH } else { STRETCH }
+    }
     /// Stretches of a panel.
     #[inline]
     pub const fn stretches(&self) -> u32 {
-        self.len.div_ceil(STRETCH)
+        self.len.div_ceil(self.stretch())
+    }
+    /// Whether one block sorts a panel by itself.
+    #[inline]
+    pub const fn sort_in_a_block(&self, k: u32) -> bool {
+        self.len <= PANEL_SORT_LEN && k <= PANEL_SORT_CLUSTERS
     }
 }
 
@@ -458,7 +479,10 @@ impl Items for HopperParams {
     }
 }
 
-/// Parameters of `pack_centroids`: one block for each tile of centroids.
+/// Centroids that a block packs: part of a tile, so that few tiles make many blocks.
+pub const PACK_ROWS: u32 = 16;
+
+/// Parameters of `pack_centroids`: one block for each [`PACK_ROWS`] centroids of a tile.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PackParams {
@@ -473,11 +497,16 @@ impl PackParams {
     pub const fn tiles(&self) -> u32 {
         self.shape.k.div_ceil(HOPPER_CENTROIDS)
     }
+    /// Centroid tiles of all problems.
+    #[inline]
+    pub const fn all_tiles(&self) -> u64 {
+        self.shape.batch as u64 * self.tiles() as u64
+    }
 }
 impl Items for PackParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.shape.batch as u64 * self.tiles() as u64
+        self.all_tiles() * (HOPPER_CENTROIDS / PACK_ROWS) as u64
     }
 }
 
@@ -631,6 +660,53 @@ impl Default for ScatterShared {
     #[inline]
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Shared memory of `sort_panel`.
+#[derive(Clone, Copy, Debug)]
+pub struct PanelSortShared {
+    /// `[warp][cluster]`: a warp's keys of each cluster, then where its next one goes.
+    pub places: Slot<u32>,
+    /// Sums of warps in the scan of clusters.
+    pub warp_sums: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl PanelSortShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        PanelSortShared {
+            places: layout.array(PANEL_SORT_THREADS / 32 * PANEL_SORT_CLUSTERS),
+            warp_sums: layout.array(PANEL_SORT_THREADS / 32),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for PanelSortShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of `sort_panel`: one block a panel.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PanelSortParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels.
+    pub panels: Panels,
+}
+impl Items for PanelSortParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.panels.count as u64
     }
 }
 

@@ -142,8 +142,17 @@ fn check_sort(size: [u32; 3], panel_len: u32, spread: Labels, seed: u64, way: Wa
     let points = vec![0.0f32; (batch * n * shape.pitch) as usize];
     let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
     arrays.labels.set(&labels);
-    let sorted_memory = arrays.sort(way);
+    check_sorted(&arrays, arrays.sort(way), &labels, &done);
+    if arrays.panels.sort_in_a_block(k) {
+        let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
+        arrays.labels.set(&labels);
+        check_sorted(&arrays, arrays.sort_panels(way), &labels, &done);
+    }
+}
 
+/// The order and the starts of every panel of problems that are not done.
+fn check_sorted(arrays: &Arrays<f32>, sorted_memory: &Memory<u32>, labels: &[u32], done: &[bool]) {
+    let Shape { batch, n, k, .. } = arrays.shape;
     let (sorted, starts) = (sorted_memory.get(), arrays.starts.get());
     let borders = k as usize + 1;
     for problem in 0..batch as usize {
@@ -170,7 +179,7 @@ proptest! {
     fn sorting_is_stable_in_every_panel(
         batch in 1u32..3,
         n in prop_oneof![1u32..200, 4000u32..9000],
-        k in prop::sample::select(vec![1u32, 2, 3, 37, 255, 256, 257, 300, 5000, 65_536, 65_537, 70_000]),
+        k in prop::sample::select(vec![1u32, 2, 3, 37, 255, 256, 257, 512, 513, 5000, 65_536, 65_537, 70_000]),
         panel in 0u32..4, spread in prop::sample::select(Labels::ALL.to_vec()), seed: u64, way in way(),
     ) {
         let panel_len = [n, n.div_ceil(2), n.div_ceil(3), 4096.min(n)][panel as usize];
@@ -238,8 +247,8 @@ fn check_update<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: La
             let mut place = 0;
             while place < len {
                 let cluster = labels[problem * n + rows[place] as usize] as usize;
-                let stretch = place / STRETCH as usize;
-                let stop = (starts[cluster + 1] as usize).min((stretch + 1) * STRETCH as usize);
+                let stretch = place / panels.stretch() as usize;
+                let stop = (starts[cluster + 1] as usize).min((stretch + 1) * panels.stretch() as usize);
                 let begins = starts[cluster] as usize == place;
                 let (target, at) = if begins {
                     sum_written[cluster] = true;
@@ -523,8 +532,8 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
     let params = PackParams { shape, slot: random.below(2) as u32 };
     let panels = hopper_panels(d) as usize;
     let tile_values = panels * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
-    let packed = Memory::<u16>::poison(params.blocks() as usize * tile_values);
-    let biases = Memory::<f32>::poison((params.blocks() as u32 * HOPPER_BIASES) as usize);
+    let packed = Memory::<u16>::poison(params.all_tiles() as usize * tile_values);
+    let biases = Memory::<f32>::poison((params.all_tiles() as u32 * HOPPER_BIASES) as usize);
     let largest = largest_norms(params);
     let counts = Memory::<u32>::of(&[3, 4]);
     way.launch(PackCentroids::<T> {
@@ -652,8 +661,8 @@ fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let params = PackParams { shape, slot: 1 };
     let panels = hopper_panels(d) as usize;
     let tile_values = panels * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
-    let packed_centroids = Memory::<u16>::poison(params.blocks() as usize * tile_values);
-    let biases = Memory::<f32>::poison((params.blocks() as u32 * HOPPER_BIASES) as usize);
+    let packed_centroids = Memory::<u16>::poison(params.all_tiles() as usize * tile_values);
+    let biases = Memory::<f32>::poison((params.all_tiles() as u32 * HOPPER_BIASES) as usize);
     let (largest, counts) = (largest_norms(params), Memory::<u32>::of(&[3, 4]));
     way.launch(PackCentroids::<f32> {
         centroids: arrays.rounded.at(),

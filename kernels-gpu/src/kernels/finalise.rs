@@ -71,7 +71,7 @@ unsafe fn total(
 ) -> (f64, u64) {
     let shape = params.shape;
     let d = shape.d as u64;
-    let stretches = params.panels.stretches() as u64;
+    let (stretch, stretches) = (params.panels.stretch(), params.panels.stretches() as u64);
     let mut sum = 0.0;
     let mut count = 0;
     let mut panel = 0;
@@ -83,9 +83,9 @@ unsafe fn total(
         if end > begin {
             count += (end - begin) as u64;
             sum += *sums.add(((group * shape.k as u64 + cluster) * d + feature as u64) as usize) as f64;
-            let mut head = heads.add(((group * stretches + (begin / STRETCH) as u64) * d) as usize);
+            let mut head = heads.add(((group * stretches + div(begin, stretch) as u64) * d) as usize);
             head = head.add(feature as usize);
-            let mut left = (end - 1) / STRETCH - begin / STRETCH;
+            let mut left = div(end - 1, stretch) - div(begin, stretch);
             // Four loads in flight: a cluster of a whole panel has thousands of heads.
             while left >= 4 {
                 let a = *head.add(d as usize) as f64 + *head.add(2 * d as usize) as f64;

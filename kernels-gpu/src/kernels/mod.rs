@@ -224,6 +224,8 @@ const SCAN: BlockShape = BlockShape::new(SORT_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
 const SCATTER: BlockShape = BlockShape::new(SORT_THREADS).shared(ScatterShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
+const PANEL_SORT: BlockShape = BlockShape::new(PANEL_SORT_THREADS).shared(PanelSortShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
 const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
 // Loads in flight are what the sums live on: half of the threads that a multiprocessor holds, at least.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -309,6 +311,11 @@ kernels! {
             (labels: *const u32, order: *const u32, histogram: *const u32, totals: *const u32,
              states: *const LoopState, sorted: *mut u32; params: SortParams)
             = sort::scatter, SCATTER, fk_sort_scatter;
+        /// The whole sort of short panels of few clusters.
+        SortPanel
+            (labels: *const u32, states: *const LoopState, sorted: *mut u32, starts: *mut u32;
+             params: PanelSortParams)
+            = sort::sort_panel, PANEL_SORT, fk_sort_panel;
         /// Where each cluster begins in its panel's sorted order.
         SegmentStarts
             (labels: *const u32, sorted: *const u32, states: *const LoopState, starts: *mut u32;

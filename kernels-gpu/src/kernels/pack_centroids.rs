@@ -70,27 +70,31 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
     }
     let mut item = block_idx_x() as u64;
     while item < items {
-        let batch = div_u64(item, tiles as u64);
-        let tile = (item - batch * tiles as u64) as u32;
+        const PARTS: u32 = HOPPER_CENTROIDS / PACK_ROWS;
+        let part = item as u32 % PARTS;
+        let tile_of_all = item / PARTS as u64;
+        let batch = div_u64(tile_of_all, tiles as u64);
+        let tile = (tile_of_all - batch * tiles as u64) as u32;
         // `[slot][norm, residual]` of the problem.
         let largest = largest.add(batch as usize * 4);
-        if tile == 0 && thread_idx_x() < 2 {
+        if tile == 0 && part == 0 && thread_idx_x() < 2 {
             // Nobody reads the other slot before the next packing raises it.
             *largest.add(((1 - params.slot) * 2 + thread_idx_x()) as usize) = 0;
         }
         if (*states.add(batch as usize)).done == 0 {
             let scale = if T::ROUNDS { tensor_scale(*extents.add(batch as usize)) } else { 1.0 };
             let centre = if T::ROUNDS { centre.add(batch as usize * shape.d as usize) } else { centre };
-            let biases = biases.add((item * HOPPER_BIASES as u64) as usize);
-            let mut row = warp_id();
-            while row < HOPPER_CENTROIDS {
+            let biases = biases.add((tile_of_all * HOPPER_BIASES as u64) as usize);
+            let mut row = part * PACK_ROWS + warp_id();
+            while row < (part + 1) * PACK_ROWS {
                 let centroid = tile * HOPPER_CENTROIDS + row;
                 let c = centroids.add(((batch * shape.k as u64 + centroid as u64) * shape.d as u64) as usize);
                 let (mut norm, mut residual) = (0.0, 0.0);
                 // One lane a chunk of 8 features.
                 let mut chunk = lane_id();
                 while chunk < panels * 8 {
-                    let place = (item * panels as u64 + (chunk / 8) as u64) * HOPPER_PANEL_BYTES as u64
+                    let place = (tile_of_all * panels as u64 + (chunk / 8) as u64)
+                        * HOPPER_PANEL_BYTES as u64
                         + (row * 128 + ((chunk & 7) ^ (row & 7)) * 16) as u64;
                     let target = packed.add((place / 2) as usize);
                     let mut value = 0;

@@ -62,9 +62,9 @@ pub(super) unsafe fn segment_sums<T: Scalar>(
         let rest = shape.n - panel_first;
         let len = if rest < panels.len { rest } else { panels.len };
 
-        let mut place = stretch * STRETCH;
+        let mut place = stretch * panels.stretch();
         if (*states.add(batch as usize)).done == 0 && place < len {
-            let end = if len - place < STRETCH { len } else { place + STRETCH };
+            let end = if len - place < panels.stretch() { len } else { place + panels.stretch() };
             let points = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
             let labels = labels.add((batch * shape.n as u64) as usize);
             let sorted = sorted.add((batch * shape.n as u64 + panel_first as u64) as usize);

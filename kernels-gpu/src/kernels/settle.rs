@@ -52,8 +52,7 @@ pub(super) unsafe fn settle<T: Scalar>(
         let centroids = of_problem(centroids, row, shape);
         let a_row = centroids.add((a as u64 * shape.d as u64) as usize);
         let b_row = centroids.add((b as u64 * shape.d as u64) as usize);
-        let mut to_a = distance(x, a_row, shape.d);
-        let mut to_b = distance(x, b_row, shape.d);
+        let (mut to_a, mut to_b) = distances(x, a_row, b_row, shape.d);
         if is_close(to_a, to_b, shape.d) {
             // Even lanes take the one, odd lanes the other.
             let mine = distance_f64(x, if lane_id() & 1 == 0 { a_row } else { b_row }, shape.d);
@@ -164,7 +163,7 @@ unsafe fn scan<T: Scalar>(x: [*const T; SETTLE_GROUP as usize], centroids: *cons
         });
     });
     sync_threads();
-    if lane_id() % 8 == 0 {
+    if lane_id() & 7 == 0 {
         let at = warp_id() * SETTLE_GROUP + lane_id() / 8;
         SHARED.scan_distances.here().set(at, nearest.distance);
         SHARED.scan_labels.here().set(at, nearest.label);
@@ -316,6 +315,23 @@ unsafe fn distance<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
         feature += WARP_SIZE;
     }
     warp_sum_f64(sum)
+}
+
+/// [`distance`] to two centroids, whose loads do not wait for each other.
+#[inline(always)]
+unsafe fn distances<T: Scalar>(x: *const T, a: *const T, b: *const T, d: u32) -> (f64, f64) {
+    let (mut to_a, mut to_b) = (0.0, 0.0);
+    let mut feature = lane_id();
+    while feature < d {
+        let at = feature as usize;
+        let value = (*x.add(at)).to_f32() as f64;
+        let difference = value - (*a.add(at)).to_f32() as f64;
+        to_a += difference * difference;
+        let difference = value - (*b.add(at)).to_f32() as f64;
+        to_b += difference * difference;
+        feature += WARP_SIZE;
+    }
+    (warp_sum_f64(to_a), warp_sum_f64(to_b))
 }
 
 #[inline(always)]

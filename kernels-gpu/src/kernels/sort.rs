@@ -6,6 +6,9 @@
 //!   scan        digit -> exclusive sum over its tiles, total  [panel][digit]
 //!   scatter     row -> total of lower digits + earlier tiles + earlier in the tile
 //! ```
+//! A short panel of few clusters takes one launch instead of all these: `sort_panel`, where a block counts and places
+//! by whole labels in shared memory.
+//!
 //! Only row indices move, never points. Stable and without atomics on places, so the order within a cluster
 //! is the order of the rows: sums over it have the same bits on every run. Bytes of a pass: the ids twice,
 //! the order read and written.
@@ -15,6 +18,7 @@ use cuda_std::warp::*;
 
 const HISTOGRAM: HistogramShared = HistogramShared::new();
 const SCATTER: ScatterShared = ScatterShared::new();
+const PANEL: PanelSortShared = PanelSortShared::new();
 const WARPS: u32 = SORT_THREADS / WARP_SIZE;
 /// Keys of a warp in a tile.
 const PER_WARP: u32 = SORT_TILE / WARPS;
@@ -284,5 +288,112 @@ pub(super) unsafe fn segment_starts(
             *starts.add(border as usize) = low;
         }
         border += grid_dim_x() as u64 * UPDATE_THREADS as u64;
+    }
+}
+
+/// The sorted rows of a panel and its clusters' first places, a block a panel: what the passes and `segment_starts` do,
+/// for panels of [`Panels::sort_in_a_block`].
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; a block has [`PANEL_SORT_THREADS`] threads.
+#[inline(always)]
+pub(super) unsafe fn sort_panel(
+    labels: *const u32,
+    states: *const LoopState,
+    sorted: *mut u32,
+    starts: *mut u32,
+    params: PanelSortParams,
+) {
+    const WARPS: u32 = PANEL_SORT_THREADS / WARP_SIZE;
+    let k = params.shape.k;
+    let places = PANEL.places.here();
+    let warp_sums = PANEL.warp_sums.here();
+    let mine = places.add(warp_id() * k);
+    let groups = params.blocks();
+    let mut group = block_idx_x() as u64;
+    while group < groups {
+        let batch = div_u64(group, params.panels.count as u64);
+        if (*states.add(batch as usize)).done == 0 {
+            let panel_first = (group - batch * params.panels.count as u64) as u32 * params.panels.len;
+            let rest = params.shape.n - panel_first;
+            let len = if rest < params.panels.len { rest } else { params.panels.len };
+            let labels = labels.add((batch * params.shape.n as u64) as usize);
+            let mut at = thread_idx_x();
+            while at < WARPS * k {
+                places.set(at, 0);
+                at += PANEL_SORT_THREADS;
+            }
+            sync_threads();
+
+            // Each warp owns consecutive places of the panel. Count, then place: what makes it stable.
+            let per_warp = (len.div_ceil(WARPS)).next_multiple_of(WARP_SIZE);
+            let first = warp_id() * per_warp;
+            let mut offset = lane_id();
+            while offset < per_warp {
+                if first + offset < len {
+                    mine.fetch_add(*labels.add((panel_first + first + offset) as usize), 1);
+                }
+                offset += WARP_SIZE;
+            }
+            sync_threads();
+
+            // One thread a cluster: where its first key goes, then where each warp's does.
+            let cluster = thread_idx_x();
+            let mut total = 0;
+            if cluster < k {
+                let mut warp = 0;
+                while warp < WARPS {
+                    total += places.get(warp * k + cluster);
+                    warp += 1;
+                }
+            }
+            let through = warp_inclusive_sum_u32(total);
+            if lane_id() == WARP_SIZE - 1 {
+                warp_sums.set(warp_id(), through);
+            }
+            sync_threads();
+            let before = warp_inclusive_sum_u32(warp_sums.get(lane_id()));
+            let before = warp_shuffle_idx(FULL_MASK, before, if warp_id() == 0 { 0 } else { warp_id() - 1 });
+            if cluster < k {
+                let mut place = through - total + if warp_id() == 0 { 0 } else { before };
+                let start = starts.add((group * (k as u64 + 1) + cluster as u64) as usize);
+                *start = place;
+                if cluster == k - 1 {
+                    *start.add(1) = len;
+                }
+                let mut warp = 0;
+                while warp < WARPS {
+                    let count = places.get(warp * k + cluster);
+                    places.set(warp * k + cluster, place);
+                    place += count;
+                    warp += 1;
+                }
+            }
+            sync_threads();
+
+            let sorted = sorted.add((batch * params.shape.n as u64 + panel_first as u64) as usize);
+            let mut offset = lane_id();
+            while offset < per_warp {
+                let place = first + offset;
+                let row = panel_first + place;
+                let inside = place < len;
+                // Lanes past the end form a group of their own, which places nothing.
+                let label = if inside { *labels.add(row as usize) } else { u32::MAX };
+                let peers = warp_match_any(FULL_MASK, label);
+                let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
+                let start = if inside { mine.get(label) } else { 0 };
+                sync_warp(FULL_MASK);
+                if inside {
+                    *sorted.add((start + earlier) as usize) = row;
+                    if earlier == 0 {
+                        mine.set(label, start + peers.count_ones());
+                    }
+                }
+                sync_warp(FULL_MASK);
+                offset += WARP_SIZE;
+            }
+            sync_threads();
+        }
+        group += grid_dim_x() as u64;
     }
 }

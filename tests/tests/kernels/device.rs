@@ -250,6 +250,18 @@ impl<T: Point> Arrays<T> {
         order
     }
 
+    /// [`Self::sort`] in one launch.
+    pub(crate) fn sort_panels(&self, way: Way) -> &Memory<u32> {
+        way.launch(SortPanel {
+            labels: self.labels.at(),
+            states: self.states.at(),
+            sorted: self.orders[0].at(),
+            starts: self.starts.at(),
+            params: PanelSortParams { shape: self.shape, panels: self.panels },
+        });
+        &self.orders[0]
+    }
+
     pub(crate) fn sum(&self, sorted: &Memory<u32>, way: Way) {
         way.launch(SegmentSums::<T> {
             points: self.points.at(),

@@ -234,11 +234,13 @@ impl Device {
         let outcome = work();
         let mut graph = std::ptr::null_mut();
         // SAFETY: ends the capture begun above, whatever came of the work.
-        let ended = check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(stream.as_inner(), &mut graph) });
+        let ended =
+            check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(stream.as_inner(), &mut graph) });
         outcome.and(ended)?;
         let mut exec = std::ptr::null_mut();
         // SAFETY: `graph` is the one just captured; it is destroyed once, and the executable one is of its own.
-        let made = check("cuGraphInstantiate", unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0) });
+        let made =
+            check("cuGraphInstantiate", unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0) });
         // SAFETY: as above.
         let destroyed = check("cuGraphDestroy", unsafe { sys::cuGraphDestroy(graph) });
         made?;

@@ -45,7 +45,7 @@ pub(super) struct RoundedPlaces {
 impl Places {
     /// `rounds`: the points need to be rounded to 16 bits.
     pub(super) fn new(plan: &mut Plan, shape: Shape, rounds: bool) -> Self {
-        let tiles = PackParams { shape, slot: 0 }.blocks() as usize;
+        let tiles = PackParams { shape, slot: 0 }.all_tiles() as usize;
         let tile_values = hopper_panels(shape.d) as usize * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
         let points = shape.batch as usize * shape.n as usize;
         Places {

@@ -323,13 +323,22 @@ unsafe fn distances<T: Scalar>(x: *const T, a: *const T, b: *const T, d: u32) ->
     let (mut to_a, mut to_b) = (0.0, 0.0);
     let mut feature = lane_id();
     while feature < d {
-        let at = feature as usize;
-        let value = (*x.add(at)).to_f32() as f64;
-        let difference = value - (*a.add(at)).to_f32() as f64;
-        to_a += difference * difference;
-        let difference = value - (*b.add(at)).to_f32() as f64;
-        to_b += difference * difference;
-        feature += WARP_SIZE;
+        // Four steps' loads at a time; what lies past the end is nothing.
+        let mut values = [[0.0f32; 3]; 4];
+        unroll!(I in [0, 1, 2, 3] => {
+            let at = (feature + I as u32 * WARP_SIZE) as usize;
+            if at < d as usize {
+                values[I] = [(*x.add(at)).to_f32(), (*a.add(at)).to_f32(), (*b.add(at)).to_f32()];
+            }
+        });
+        unroll!(I in [0, 1, 2, 3] => {
+            let value = values[I][0] as f64;
+            let difference = value - values[I][1] as f64;
+            to_a += difference * difference;
+            let difference = value - values[I][2] as f64;
+            to_b += difference * difference;
+        });
+        feature += 4 * WARP_SIZE;
     }
     (warp_sum_f64(to_a), warp_sum_f64(to_b))
 }

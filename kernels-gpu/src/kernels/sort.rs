@@ -14,6 +14,7 @@
 //! the order read and written.
 use crate::spec::*;
 use cuda_std::thread::*;
+use cuda_std::unroll;
 use cuda_std::warp::*;
 
 const HISTOGRAM: HistogramShared = HistogramShared::new();
@@ -328,12 +329,16 @@ pub(super) unsafe fn sort_panel(
             // Each warp owns consecutive places of the panel. Count, then place: what makes it stable.
             let per_warp = (len.div_ceil(WARPS)).next_multiple_of(WARP_SIZE);
             let first = warp_id() * per_warp;
-            let mut offset = lane_id();
-            while offset < per_warp {
-                if first + offset < len {
-                    mine.fetch_add(*labels.add((panel_first + first + offset) as usize), 1);
-                }
-                offset += WARP_SIZE;
+            let last = if first + per_warp < len { first + per_warp } else { len };
+            let mut place = first;
+            while place < last {
+                let labels = eight_labels(labels, panel_first, place, last);
+                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                    if labels[I] != u32::MAX {
+                        mine.fetch_add(labels[I], 1);
+                    }
+                });
+                place += 8 * WARP_SIZE;
             }
             sync_threads();
 
@@ -372,28 +377,42 @@ pub(super) unsafe fn sort_panel(
             sync_threads();
 
             let sorted = sorted.add((batch * params.shape.n as u64 + panel_first as u64) as usize);
-            let mut offset = lane_id();
-            while offset < per_warp {
-                let place = first + offset;
-                let row = panel_first + place;
-                let inside = place < len;
-                // Lanes past the end form a group of their own, which places nothing.
-                let label = if inside { *labels.add(row as usize) } else { u32::MAX };
-                let peers = warp_match_any(FULL_MASK, label);
-                let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
-                let start = if inside { mine.get(label) } else { 0 };
-                sync_warp(FULL_MASK);
-                if inside {
-                    *sorted.add((start + earlier) as usize) = row;
-                    if earlier == 0 {
-                        mine.set(label, start + peers.count_ones());
-                    }
-                }
-                sync_warp(FULL_MASK);
-                offset += WARP_SIZE;
+            let mut place = first;
+            while place < last {
+                let labels = eight_labels(labels, panel_first, place, last);
+                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                  // Lanes past the end form a group of their own, which places nothing.
+                  let label = labels[I];
+                  let inside = label != u32::MAX;
+                  let peers = warp_match_any(FULL_MASK, label);
+                  let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
+                  let start = if inside { mine.get(label) } else { 0 };
+                  sync_warp(FULL_MASK);
+                  if inside {
+                      *sorted.add((start + earlier) as usize) = panel_first + place + I as u32 * WARP_SIZE + lane_id();
+                      if earlier == 0 {
+                          mine.set(label, start + peers.count_ones());
+                      }
+                  }
+                  sync_warp(FULL_MASK);
+                });
+                place += 8 * WARP_SIZE;
             }
             sync_threads();
         }
         group += grid_dim_x() as u64;
     }
+}
+
+/// Labels of eight places of a lane, 32 apart, all on their way at once; `u32::MAX`, which is no label, past the last.
+#[inline(always)]
+unsafe fn eight_labels(labels: *const u32, panel_first: u32, place: u32, last: u32) -> [u32; 8] {
+    let mut found = [u32::MAX; 8];
+    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+        let at = place + I as u32 * WARP_SIZE + lane_id();
+        if at < last {
+            found[I] = *labels.add((panel_first + at) as usize);
+        }
+    });
+    found
 }

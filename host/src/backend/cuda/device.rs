@@ -75,6 +75,12 @@ pub(super) fn check(call: &'static str, code: CUresult) -> Result<()> {
     Err(Error::Cuda { call: call.into(), code })
 }
 
+/// Whether the environment asks for the kernels that run on any GPU: to tell a fault of the tuned ones from another,
+/// and for tools that the tuned ones do not run under.
+fn portable_kernels() -> bool {
+    std::env::var_os("FLASH_KMEANS_KERNELS").is_some_and(|value| value == "portable")
+}
+
 impl Device {
     /// The GPU `ordinal`, opened once for the process, as the driver's own primary context is: opening
     /// costs a large part of a second, and a second fit should not pay it again.
@@ -115,7 +121,7 @@ impl Device {
         Ok(Device(Arc::new(Inner {
             ordinal,
             name: device.name().map_err(refused)?,
-            hopper: (major, minor) == (9, 0),
+            hopper: (major, minor) == (9, 0) && !portable_kernels(),
             multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)? as u32,
             functions: Mutex::default(),
             arenas: Mutex::default(),

@@ -45,7 +45,10 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
     if warp_id() < 4 {
         setmaxnreg_dec_40();
         if warp_id() == 0 {
-            produce_centroids::<C>(arrays, params);
+            // One lane: others could fall behind it by more than a round of the ring, whose parity they would miss.
+            if lane_id() == 0 {
+                produce_centroids::<C>(arrays, params);
+            }
         } else {
             produce_points::<C>(arrays, params);
         }
@@ -55,7 +58,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
     }
 }
 
-/// The warp that copies centroids: tiles, as stages become free. Bulk copies, which one lane starts.
+/// The lane that copies centroids: tiles, as stages become free. Bulk copies need no more.
 #[inline(always)]
 unsafe fn produce_centroids<C: Operand>(arrays: Arrays, params: HopperParams) {
     let shared = const { HopperShared::new(C::STEPS) };
@@ -67,23 +70,21 @@ unsafe fn produce_centroids<C: Operand>(arrays: Arrays, params: HopperParams) {
         let mut tile = 0;
         while tile < tiles {
             ring.wait_empty(shared.empty.here());
-            if lane_id() == 0 {
-                let full = barrier(shared.full.here(), ring.stage());
-                let tile_of_all = batch as u64 * tiles as u64 + tile as u64;
-                full.arrive_expect_tx(shared.stage_bytes + HOPPER_BIASES * 4);
-                bulk_copy(
-                    shared.centroids.here().address() + ring.stage() * shared.stage_bytes,
-                    arrays.packed.cast::<u8>().add((tile_of_all * shared.stage_bytes as u64) as usize),
-                    shared.stage_bytes,
-                    full,
-                );
-                bulk_copy(
-                    shared.biases.here().add(ring.stage() * HOPPER_BIASES).address(),
-                    arrays.biases.add((tile_of_all * HOPPER_BIASES as u64) as usize).cast(),
-                    HOPPER_BIASES * 4,
-                    full,
-                );
-            }
+            let full = barrier(shared.full.here(), ring.stage());
+            let tile_of_all = batch as u64 * tiles as u64 + tile as u64;
+            full.arrive_expect_tx(shared.stage_bytes + HOPPER_BIASES * 4);
+            bulk_copy(
+                shared.centroids.here().address() + ring.stage() * shared.stage_bytes,
+                arrays.packed.cast::<u8>().add((tile_of_all * shared.stage_bytes as u64) as usize),
+                shared.stage_bytes,
+                full,
+            );
+            bulk_copy(
+                shared.biases.here().add(ring.stage() * HOPPER_BIASES).address(),
+                arrays.biases.add((tile_of_all * HOPPER_BIASES as u64) as usize).cast(),
+                HOPPER_BIASES * 4,
+                full,
+            );
             ring = ring.next();
             tile += 1;
         }

@@ -41,7 +41,10 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
     if warp_id() < 4 {
         setmaxnreg_dec_40();
         if warp_id() == 0 {
-            produce_centroids(arrays, params);
+            // One lane: others could fall behind it by more than a round of the ring, whose parity they would miss.
+            if lane_id() == 0 {
+                produce_centroids(arrays, params);
+            }
         } else {
             produce_points(arrays, params);
         }
@@ -51,7 +54,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
     }
 }
 
-/// The warp that copies centroids: panels, as stages become free, and a tile's biases with its first.
+/// The lane that copies centroids: panels, as stages become free, and a tile's biases with its first.
 #[inline(always)]
 unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
     let (tiles, panels) = (params.centroid_tiles(), hopper_panels(params.shape.d));
@@ -67,25 +70,23 @@ unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
             let mut panel = 0;
             while panel < panels {
                 ring.wait_empty(SHARED.empty.here());
-                if lane_id() == 0 {
-                    let full = barrier(SHARED.full.here(), ring.stage());
-                    let biases = if panel == 0 { HOPPER_BIASES * 4 } else { 0 };
-                    full.arrive_expect_tx(HOPPER_PANEL_BYTES + biases);
-                    let place = (tile_of_all * panels as u64 + panel as u64) * HOPPER_PANEL_BYTES as u64;
+                let full = barrier(SHARED.full.here(), ring.stage());
+                let biases = if panel == 0 { HOPPER_BIASES * 4 } else { 0 };
+                full.arrive_expect_tx(HOPPER_PANEL_BYTES + biases);
+                let place = (tile_of_all * panels as u64 + panel as u64) * HOPPER_PANEL_BYTES as u64;
+                bulk_copy(
+                    SHARED.centroids.here().address() + ring.stage() * HOPPER_PANEL_BYTES,
+                    arrays.packed.cast::<u8>().add(place as usize),
+                    HOPPER_PANEL_BYTES,
+                    full,
+                );
+                if panel == 0 {
                     bulk_copy(
-                        SHARED.centroids.here().address() + ring.stage() * HOPPER_PANEL_BYTES,
-                        arrays.packed.cast::<u8>().add(place as usize),
-                        HOPPER_PANEL_BYTES,
+                        SHARED.biases.here().add(slot.stage() * HOPPER_BIASES).address(),
+                        arrays.biases.add((tile_of_all * HOPPER_BIASES as u64) as usize).cast(),
+                        HOPPER_BIASES * 4,
                         full,
                     );
-                    if panel == 0 {
-                        bulk_copy(
-                            SHARED.biases.here().add(slot.stage() * HOPPER_BIASES).address(),
-                            arrays.biases.add((tile_of_all * HOPPER_BIASES as u64) as usize).cast(),
-                            HOPPER_BIASES * 4,
-                            full,
-                        );
-                    }
                 }
                 ring = ring.next();
                 panel += 1;

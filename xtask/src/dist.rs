@@ -14,8 +14,8 @@ const NOT_FOR_GPUS: &[&str] = &["cli", "io", "kernels"];
 const LIMIT_BYTES: u64 = 64 << 20;
 
 const RUN: &str = r#"#!/usr/bin/env bash
-# Runs the GPU tests in this folder; a missing or broken GPU is a failure. With --sanitize, a second and a third
-# time under compute-sanitizer. Other arguments go to the tests.
+# Runs the GPU tests in this folder; a missing or broken GPU is a failure. With --sanitize, again under
+# compute-sanitizer, on small problems. Other arguments go to the tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 shopt -s nullglob
@@ -39,6 +39,10 @@ run_all env
 if $sanitize; then
     # One thread: the sanitizer serialises launches anyhow.
     arguments+=(--test-threads=1)
+    export FLASH_KMEANS_SMALL=1
+    run_all compute-sanitizer --tool memcheck --error-exitcode 9 --target-processes all
+    # Launches of the tensor-core kernels do not always end under racecheck.
+    export FLASH_KMEANS_KERNELS=portable
     for tool in memcheck racecheck; do
         run_all compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all
     done

@@ -290,6 +290,8 @@ pub const HOPPER_MAX_STEPS: u32 = 8;
 pub const HOPPER_BIAS_PITCH: u32 = 36;
 /// Biases of a tile, as a thread reads them: `[quarter][8-column group][2]`.
 pub const HOPPER_BIASES: u32 = 4 * HOPPER_BIAS_PITCH;
+/// Where each quarter has the tile's largest bias: the first of the values that keep the quarters apart.
+pub const HOPPER_LARGEST_BIAS: u32 = 32;
 
 /// Products over the features of a row.
 #[inline]
@@ -479,10 +481,46 @@ impl Items for HopperParams {
     }
 }
 
-/// Centroids that a block packs: part of a tile, so that few tiles make many blocks.
-pub const PACK_ROWS: u32 = 16;
+/// Threads of a block that packs a tile.
+pub const PACK_THREADS: u32 = 1024;
+/// Centroid tiles of a problem from which on they are ordered by norm: with few, most matter to some point of a warp.
+const ORDERED_TILES: u32 = 4;
 
-/// Parameters of `pack_centroids`: one block for each [`PACK_ROWS`] centroids of a tile.
+/// Shared memory of `pack_centroids`.
+#[derive(Clone, Copy, Debug)]
+pub struct PackShared {
+    /// Largest bias of each warp's centroids.
+    pub biases: Slot<f32>,
+    /// Largest norm.
+    pub norms: Slot<f32>,
+    /// Largest residual.
+    pub residuals: Slot<f32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl PackShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        PackShared {
+            biases: layout.array(PACK_THREADS / 32),
+            norms: layout.array(PACK_THREADS / 32),
+            residuals: layout.array(PACK_THREADS / 32),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for PackShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of `pack_centroids`: one block for each tile.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PackParams {
@@ -502,11 +540,72 @@ impl PackParams {
     pub const fn all_tiles(&self) -> u64 {
         self.shape.batch as u64 * self.tiles() as u64
     }
+    /// Whether tiles are made of centroids in the order of their norms.
+    #[inline]
+    pub const fn is_ordered(&self) -> bool {
+        self.tiles() >= ORDERED_TILES
+    }
+    /// Lanes that share a centroid, a chunk of 8 features each: a power of two.
+    #[inline]
+    pub const fn lanes(&self) -> u32 {
+        let chunks = hopper_panels(self.shape.d) * (HOPPER_PANEL_FEATURES / 8);
+        if chunks < 32 { chunks.next_power_of_two() } else { 32 }
+    }
 }
 impl Items for PackParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.all_tiles() * (HOPPER_CENTROIDS / PACK_ROWS) as u64
+        self.all_tiles()
+    }
+}
+
+/// Threads of `order_centroids`' blocks.
+pub const ORDER_THREADS: u32 = 1024;
+/// Bins that norms are sorted into, two a thread: a power of two.
+pub const ORDER_BINS: u32 = 2 * ORDER_THREADS;
+
+/// Shared memory of `order_centroids`.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderShared {
+    /// Centroids in each bin, then where its next one goes.
+    pub places: Slot<u32>,
+    /// Least and largest of each warp, then sums of warps in the scan of bins.
+    pub warps: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl OrderShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        OrderShared {
+            places: layout.array(ORDER_BINS),
+            warps: layout.array(2 * ORDER_THREADS / 32),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for OrderShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of `order_centroids`: one block for each problem.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct OrderParams {
+    /// The problems.
+    pub shape: Shape,
+}
+impl Items for OrderParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64
     }
 }
 

@@ -536,13 +536,20 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
     let biases = Memory::<f32>::poison((params.all_tiles() as u32 * HOPPER_BIASES) as usize);
     let largest = largest_norms(params);
     let counts = Memory::<u32>::of(&[3, 4]);
+    let norms = Memory::<f32>::poison((batch * k) as usize);
+    // Any permutation; or none, which is their own order.
+    let orders: Vec<u32> = (0..batch).flat_map(|_| random.shuffled(k)).collect();
+    let order = Memory::<u32>::of(&orders);
+    let own_order = random.below(3) == 0;
     way.launch(PackCentroids::<T> {
         centroids: arrays.rounded.at(),
         centre: std::ptr::null(),
         extents: std::ptr::null(),
+        order: if own_order { std::ptr::null() } else { order.at() },
         states: arrays.states.at(),
         packed: packed.at(),
         biases: biases.at(),
+        norms: norms.at(),
         largest: largest.at(),
         list_counts: counts.at(),
         params,
@@ -551,13 +558,17 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
     assert_eq!(counts.get(), [0, 0]);
     let rounded = arrays.rounded.get();
     let (packed_values, bias_values, largest) = (packed.get(), biases.get(), largest.get());
+    let norm_values = norms.get();
     let (k, d) = (k as usize, d as usize);
     for problem in 0..batch as usize {
         let view = View::new(&points, &rounded, shape, problem);
         let mut longest = 0.0f32;
-        for centroid in 0..(params.tiles() * HOPPER_CENTROIDS) as usize {
-            let tile = problem * params.tiles() as usize + centroid / HOPPER_CENTROIDS as usize;
-            let row = centroid % HOPPER_CENTROIDS as usize;
+        let mut largest_biases = vec![f32::NEG_INFINITY; params.tiles() as usize];
+        for place in 0..(params.tiles() * HOPPER_CENTROIDS) as usize {
+            let tile_of_problem = place / HOPPER_CENTROIDS as usize;
+            let tile = problem * params.tiles() as usize + tile_of_problem;
+            let row = place % HOPPER_CENTROIDS as usize;
+            let centroid = if place < k && !own_order { orders[problem * k + place] as usize } else { place };
             let values: Vec<T> = (0..panels * HOPPER_PANEL_FEATURES as usize)
                 .map(|f| if centroid < k && f < d { view.centroid(centroid)[f] } else { T::from_f32(0.0) })
                 .collect();
@@ -575,9 +586,10 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
                 + row / 8 * 2
                 + row % 2;
             if done[problem] {
-                assert!(biases.is_poison(at));
+                assert!(biases.is_poison(at) && norms.is_poison(problem * k));
                 continue;
             }
+            largest_biases[tile_of_problem] = largest_biases[tile_of_problem].max(bias_values[at]);
             if centroid >= k {
                 assert_eq!(bias_values[at], f32::NEG_INFINITY);
                 continue;
@@ -589,7 +601,15 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
             } else {
                 assert!(bias_values[at] < -1e38);
             }
+            assert_eq!(-0.5 * norm_values[problem * k + centroid], bias_values[at]);
             longest = longest.max(norm.sqrt() as f32);
+        }
+        for (tile, &largest) in largest_biases.iter().enumerate().filter(|_| !done[problem]) {
+            let tile = problem * params.tiles() as usize + tile;
+            for quarter in 0..4 {
+                let at = tile as u32 * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH + HOPPER_LARGEST_BIAS;
+                assert_eq!(bias_values[at as usize], largest);
+            }
         }
         let slot = |slot: u32| &largest[problem * 4 + slot as usize * 2..][..2];
         assert_eq!(slot(1 - params.slot), [0, 0]);
@@ -601,6 +621,56 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
             // The square is rounded before its root is: under 1e-38 it may lose all of its bits.
             assert_near(found.into(), longest.into(), 4.0 * U * f64::from(longest) + 4e-23, "norm");
         }
+    }
+}
+
+/// An order by norm, or nearly.
+fn check_order(norms: &[Vec<f32>], done: &[bool], way: Way) {
+    let (batch, k) = (norms.len() as u32, norms[0].len());
+    let states: Vec<_> =
+        done.iter().map(|&done| LoopState { done: done.into(), ..LoopState::default() }).collect();
+    let states = Memory::of(&states);
+    let order = Memory::<u32>::poison(batch as usize * k);
+    way.launch(OrderCentroids {
+        norms: Memory::<f32>::of(&norms.concat()).at(),
+        states: states.at(),
+        order: order.at(),
+        params: OrderParams { shape: Shape::new(batch, 1, k as u32, 1, 4) },
+    });
+    let orders = order.get();
+    for (problem, norms) in norms.iter().enumerate() {
+        if done[problem] {
+            assert!(order.is_poison(problem * k));
+            continue;
+        }
+        let order = &orders[problem * k..][..k];
+        let mut once = order.to_vec();
+        once.sort_unstable();
+        assert!(once.iter().copied().eq(0..k as u32), "not an order: {order:?}");
+        // A norm may be before another by the width of a bin, of which 1024 and more cover what the norms do.
+        let bits: Vec<u32> = order.iter().map(|&at| norms[at as usize].to_bits()).collect();
+        let spread = bits.iter().max().unwrap() - bits.iter().min().unwrap();
+        assert!(bits.is_sorted_by(|a, b| *a <= b + spread / (ORDER_BINS / 2)), "{norms:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(32))]
+
+    #[test]
+    fn centroids_are_ordered_by_norm(
+        batch in 1usize..4, k in prop_oneof![1usize..40, 500usize..600, 2040usize..2100],
+        scale in prop::sample::select(vec![0.0f32, 1e-38, 1.0, 1e30]), outlier: bool, seed: u64, way in way(),
+    ) {
+        let random = &mut Random(seed);
+        let mut norms: Vec<Vec<f32>> = (0..batch)
+            .map(|_| (0..k).map(|_| (random.below(1 << 20) as f32 / 1e6 + 1.0) * scale).collect())
+            .collect();
+        if outlier {
+            norms[0][0] = f32::INFINITY;
+        }
+        let done = done(batch as u32, random);
+        check_order(&norms, &done, way);
     }
 }
 
@@ -664,13 +734,16 @@ fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let packed_centroids = Memory::<u16>::poison(params.all_tiles() as usize * tile_values);
     let biases = Memory::<f32>::poison((params.all_tiles() as u32 * HOPPER_BIASES) as usize);
     let (largest, counts) = (largest_norms(params), Memory::<u32>::of(&[3, 4]));
+    let centroid_norms = Memory::<f32>::poison((batch * k) as usize);
     way.launch(PackCentroids::<f32> {
         centroids: arrays.rounded.at(),
         centre: centre.at(),
         extents: extents.at(),
+        order: std::ptr::null(),
         states: arrays.states.at(),
         packed: packed_centroids.at(),
         biases: biases.at(),
+        norms: centroid_norms.at(),
         largest: largest.at(),
         list_counts: counts.at(),
         params,

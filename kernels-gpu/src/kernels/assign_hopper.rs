@@ -103,6 +103,7 @@ struct Arrays {
     points: *const u16,
     packed: *const u16,
     biases: *const f32,
+    order: *const u32,
     norms: *const f32,
     residuals: *const f32,
     extents: *const u32,
@@ -114,16 +115,29 @@ struct Arrays {
     list: List,
 }
 
+impl Arrays {
+    /// The centroid in a column, or the word that there is none or are many.
+    #[inline(always)]
+    unsafe fn centroid(self, column: u32, item: Item, shape: Shape) -> u32 {
+        if self.order.is_null() || column >= MANY_CANDIDATES {
+            column
+        } else {
+            *self.order.add((item.batch as u64 * shape.k as u64 + column as u64) as usize)
+        }
+    }
+}
+
 /// Labels of the points that are sure, a list of the others, and each warp's statistics.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`, `points` and `packed` aligned to 16 bytes; `residuals` and `extents`
-/// may be null, for points that were not rounded; a block has [`HOPPER_THREADS`] threads; `C` is that of `d`.
+/// Pointers are valid for the shapes in `params`, `points` and `packed` aligned to 16 bytes; `order` is that of the
+/// packing, or null; `residuals` and `extents` may be null, for points that were not rounded; a block has [`HOPPER_THREADS`] threads; `C` is that of `d`.
 #[inline(always)]
 pub(super) unsafe fn assign_hopper<C: Operand>(
     points: *const u16,
     packed: *const u16,
     biases: *const f32,
+    order: *const u32,
     norms: *const f32,
     residuals: *const f32,
     extents: *const u32,
@@ -143,6 +157,7 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
         points,
         packed,
         biases,
+        order,
         norms,
         residuals,
         extents,
@@ -254,7 +269,8 @@ impl Item {
 #[derive(Clone, Copy)]
 struct Rows {
     norms: Shared<f32>,
-    residuals: Shared<f32>,
+    /// First the norms of what rounding took from the points, then the bounds of their scores.
+    bounds: Shared<f32>,
     labels: Shared<u32>,
 }
 
@@ -263,7 +279,7 @@ impl Rows {
     fn at(self, offset: u32) -> Self {
         Rows {
             norms: self.norms.add(offset),
-            residuals: self.residuals.add(offset),
+            bounds: self.bounds.add(offset),
             labels: self.labels.add(offset),
         }
     }
@@ -275,24 +291,29 @@ impl Rows {
         while row < HOPPER_POINTS {
             let place = item.place(row, shape);
             self.norms.set(row, *arrays.norms.add(place));
-            self.residuals
-                .set(row, if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) });
+            self.bounds.set(row, if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) });
             self.labels.set(row, *arrays.labels.add(place));
             row += HOPPER_POINT_THREADS;
         }
     }
 
-    /// How far apart two scores of each of the thread's rows have to be to be in the right order.
+    /// Puts how far apart two scores of a row have to be to be in the right order in place of its residual, for the
+    /// thread's rows; `self` is what is known of the first and on.
     #[inline(always)]
-    unsafe fn bounds(self, terms: u32, item: Item, arrays: Arrays, params: HopperParams) -> [f32; 4] {
+    unsafe fn set_bounds(self, terms: u32, item: Item, arrays: Arrays, params: HopperParams) {
         let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
         let (norm, residual) = (*largest, *largest.add(1));
         let mut bounds = [0.0; 4];
         unroll!(R in [0, 1, 2, 3] => {
             let point = sqrt(self.norms.get(ROW_OF[R]));
-            bounds[R] = bound(terms, [point, self.residuals.get(ROW_OF[R])], [norm, residual]);
+            bounds[R] = bound(terms, [point, self.bounds.get(ROW_OF[R])], [norm, residual]);
         });
-        bounds
+        // The row's four lanes have read.
+        sync_warp(FULL_MASK);
+        if lane_id() & 3 == 0 {
+            unroll!(R in [0, 1, 2, 3] => { self.bounds.set(ROW_OF[R], bounds[R]); });
+        }
+        sync_warp(FULL_MASK);
     }
 }
 
@@ -301,7 +322,6 @@ impl Rows {
 #[inline(always)]
 unsafe fn store_rows(
     nearest: [Nearest; 4],
-    bounds: [f32; 4],
     row: u32,
     rows: Rows,
     item: Item,
@@ -314,14 +334,17 @@ unsafe fn store_rows(
     let mut my_changed = 0;
     unroll!(R in [0, 1, 2, 3] => {
         let mut best = nearest[R];
+        let bound = rows.bounds.get(ROW_OF[R]);
         unroll!(O in [1, 2] => {
             let with = Nearest {
                 score: warp_shuffle_xor(FULL_MASK, best.score, O as u32),
                 label: warp_shuffle_xor(FULL_MASK, best.label, O as u32),
                 other: warp_shuffle_xor(FULL_MASK, best.other, O as u32),
             };
-            best.merge(with, bounds[R]);
+            best.merge(with, bound);
         });
+        best.label = arrays.centroid(best.label, item, shape);
+        best.other = arrays.centroid(best.other, item, shape);
         let mut differs = false;
         if quarter == 0 && item.first + row + ROW_OF[R] < shape.n {
             my_cost += (rows.norms.get(ROW_OF[R]) - 2.0 * best.score) as f64;
@@ -372,44 +395,74 @@ fn bound(terms: u32, point: [f32; 2], centroid: [f32; 2]) -> f32 {
     2.02 * error + 1e-36
 }
 
-/// Adds the biases, and folds the tile's best score of each of the thread's two rows.
+/// Folds a tile into two of the thread's rows, of which most have nothing to gain from it: a maximum of bare products,
+/// with the tile's largest bias, tells. `bounds` are at the first and 8 further. `gates` are those of the four lanes that
+/// share a row: the best score less the bound, which a new one must exceed to matter.
 #[inline(always)]
 unsafe fn fold_tile(
+    products: &mut Scores,
+    biases: Shared<f32>,
+    column: u32,
+    [a, b]: [&mut Nearest; 2],
+    [gate_a, gate_b]: [&mut f32; 2],
+    bounds: Shared<f32>,
+) {
+    // Compared as integers, three at a time: the right order unless all are negative.
+    let mut most = [i32::MIN; 2];
+    unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+        unroll!(R in [0, 1] => {
+            let at = J * 4 + R * 2;
+            let pair = (products[at].to_bits() as i32).max(products[at + 1].to_bits() as i32);
+            most[R] = most[R].max(pair);
+        })
+    });
+    let largest = biases.get(HOPPER_LARGEST_BIAS);
+    // NaN is not beyond anything.
+    let is_beyond = |most: i32, gate: f32| most >= 0 && f32::from_bits(most as u32) + largest <= gate;
+    let (is_beyond_a, is_beyond_b) = (is_beyond(most[0], *gate_a), is_beyond(most[1], *gate_b));
+    // The same branch for all lanes, which must stay together for products.
+    if warp_vote_ballot(FULL_MASK, !is_beyond_a) != 0 {
+        fold_row::<0>(products, biases, column, a, gate_a, bounds);
+    }
+    if warp_vote_ballot(FULL_MASK, !is_beyond_b) != 0 {
+        fold_row::<1>(products, biases, column, b, gate_b, bounds.add(8));
+    }
+}
+
+/// Adds the biases to a row's products, and folds the best score.
+#[inline(always)]
+unsafe fn fold_row<const R: usize>(
     scores: &mut Scores,
     biases: Shared<f32>,
     column: u32,
-    nearest: [&mut Nearest; 2],
-    floors: [&mut f32; 2],
-    bounds: [f32; 2],
+    nearest: &mut Nearest,
+    gate: &mut f32,
+    bound: Shared<f32>,
 ) {
-    let mut best = [f32::NEG_INFINITY; 2];
+    let mut best = f32::NEG_INFINITY;
     unroll!(J in [0, 2, 4, 6, 8, 10, 12, 14] => {
         let bias = biases.get4(J as u32 * 2);
         unroll!(E in [0, 1, 2, 3] => {
-            let at = J * 4 + E / 2 * 4 + E % 2;
+            let at = J * 4 + E / 2 * 4 + E % 2 + R * 2;
             scores[at] += bias[E];
-            scores[at + 2] += bias[E];
-            best[0] = max(best[0], scores[at]);
-            best[1] = max(best[1], scores[at + 2]);
+            best = max(best, scores[at]);
         })
     });
-    // Rare once a few tiles have passed; the same branch for all lanes, which must stay together for products.
-    unroll!(R in [0, 1] => {
-        if warp_vote_ballot(FULL_MASK, best[R] > *floors[R] - bounds[R]) != 0 {
-            let limit = best[R] - bounds[R];
-            // Counts and columns stay under 2²⁴, where f32 is exact; a fused multiply-add is cheaper than a
-            // predicated integer addition.
-            let mut found = 0.0f32;
-            unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
-                unroll!(E in [0, 1] => {
-                    let is_near = at_least(scores[J * 4 + R * 2 + E], limit);
-                    found = fma(is_near, (65_536 + J * 8 + E) as f32, found);
-                })
-            });
-            nearest[R].fold(best[R], found as u32, column, bounds[R]);
-            let mut floor = max(*floors[R], best[R]);
-            floor = max(floor, warp_shuffle_xor(FULL_MASK, floor, 1));
-            *floors[R] = max(floor, warp_shuffle_xor(FULL_MASK, floor, 2));
-        }
-    });
+    if warp_vote_ballot(FULL_MASK, best > *gate) != 0 {
+        let bound = bound.get(0);
+        let limit = best - bound;
+        // Counts and columns stay under 2²⁴, where f32 is exact; a fused multiply-add is cheaper than a
+        // predicated integer addition.
+        let mut found = 0.0f32;
+        unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+            unroll!(E in [0, 1] => {
+                let is_near = at_least(scores[J * 4 + R * 2 + E], limit);
+                found = fma(is_near, (65_536 + J * 8 + E) as f32, found);
+            })
+        });
+        nearest.fold(best, found as u32, column, bound);
+        let mut most = max(*gate, limit);
+        most = max(most, warp_shuffle_xor(FULL_MASK, most, 1));
+        *gate = max(most, warp_shuffle_xor(FULL_MASK, most, 2));
+    }
 }

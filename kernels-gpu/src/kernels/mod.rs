@@ -242,6 +242,10 @@ const fn hopper(steps: u32) -> BlockShape {
     BlockShape::new(HOPPER_THREADS).shared(bytes).hopper()
 }
 #[cfg(not(target_arch = "nvptx64"))]
+const PACK: BlockShape = BlockShape::new(PACK_THREADS).shared(PackShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const ORDER: BlockShape = BlockShape::new(ORDER_THREADS).shared(OrderShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
 
 kernels! {
@@ -278,9 +282,10 @@ kernels! {
             = norms::norms, UPDATE, [fk_norms_f32: f32, fk_norms_f16: F16, fk_norms_bf16: BF16];
         /// Centroids in the order in which Hopper's assignment streams them.
         PackCentroids<T>: PackCentroidsInstance
-            (centroids: *const T, centre: *const f32, extents: *const u32, states: *const LoopState,
-             packed: *mut u16, biases: *mut f32, largest: *mut u32, list_counts: *mut u32; params: PackParams)
-            = pack_centroids::pack_centroids, UPDATE,
+            (centroids: *const T, centre: *const f32, extents: *const u32, order: *const u32,
+             states: *const LoopState, packed: *mut u16, biases: *mut f32, norms: *mut f32, largest: *mut u32,
+             list_counts: *mut u32; params: PackParams)
+            = pack_centroids::pack_centroids, PACK,
             [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
         /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
         Settle<T>: SettleInstance
@@ -298,6 +303,10 @@ kernels! {
             (points: *const f32, centre: *const f32, extents: *const u32, packed: *mut u16, norms: *mut f32,
              residuals: *mut f32; params: PackPointsParams)
             = pack_points::pack_points, UPDATE, fk_pack_points;
+        /// Which centroid each place of the tensor-core assignment's tiles has.
+        OrderCentroids
+            (norms: *const f32, states: *const LoopState, order: *mut u32; params: OrderParams)
+            = pack_centroids::order_centroids, ORDER, fk_order_centroids;
         /// Sort pass, first step: keys of each digit in each tile.
         SortHistogram
             (labels: *const u32, order: *const u32, states: *const LoopState, histogram: *mut u32;
@@ -330,9 +339,9 @@ kernels! {
     hopper {
         /// Nearest centroid on Hopper's tensor cores, of points in 16 bits.
         AssignHopper<C>
-            (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32,
-             residuals: *const f32, extents: *const u32, largest: *const f32, states: *const LoopState, labels: *mut u32, cost: *mut f64,
-             changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+            (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,
+             residuals: *const f32, extents: *const u32, largest: *const f32, states: *const LoopState,
+             labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
              list_second: *mut u32; params: HopperParams)
             = assign_hopper::assign_hopper::<C>, [
                 fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,

@@ -4,13 +4,17 @@
 //! [tile of 128 centroids][panel of 64 features][centroid][8 chunks of 16 bytes], chunk c at c ^ (centroid % 8)
 //! ```
 //! That is the 128-byte swizzle which the product's descriptor names, so no tensor map is needed. Beside each
-//! tile lie its biases `−½‖c‖²`, in the order a thread reads them; a centroid past the last has −∞ and never wins.
+//! tile lie its biases `−½‖c‖²`, in the order a thread reads them, and the largest of them; a centroid past the last
+//! has −∞ and never wins.
 use super::pack_points::{norm_above, tensor_scale};
 use crate::spec::*;
 use cuda_std::atomic;
-use cuda_std::float::{BF16, F16, Scalar, sqrt};
+use cuda_std::float::{BF16, F16, Scalar, max, sqrt};
 use cuda_std::thread::*;
 use cuda_std::warp::*;
+
+const SHARED: PackShared = PackShared::new();
+const ORDER: OrderShared = OrderShared::new();
 
 /// A type of points, and how the tensor cores take its centroids.
 pub(super) trait Packed: Scalar {
@@ -42,66 +46,79 @@ impl Packed for f32 {
     }
 }
 
-/// Packed centroids, their biases, the largest norm and residual of each problem, and an empty list for `settle`.
+/// Packed centroids, their biases, the largest norm and residual of each problem, the squared norms by centroid, and an
+/// empty list for `settle`.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`, `packed` aligned to 16 bytes; a block has [`UPDATE_THREADS`]
-/// threads; `centre` and `extents` are read where `T` rounds, and may be null elsewhere.
+/// Pointers are valid for the shapes in `params`, `packed` aligned to 16 bytes; a block has [`PACK_THREADS`]
+/// threads; `centre` and `extents` are read where `T` rounds, and may be null elsewhere; `order` says which centroid
+/// each place of the tiles has, or is null for their own order.
 #[inline(always)]
 pub(super) unsafe fn pack_centroids<T: Packed>(
     centroids: *const T,
     centre: *const f32,
     extents: *const u32,
+    order: *const u32,
     states: *const LoopState,
     packed: *mut u16,
     biases: *mut f32,
+    norms: *mut f32,
     largest: *mut u32,
     list_counts: *mut u32,
     params: PackParams,
 ) {
+    const WARPS: u32 = PACK_THREADS / WARP_SIZE;
     let shape = params.shape;
     let panels = hopper_panels(shape.d);
     let tiles = params.tiles();
-    let items = params.blocks();
+    let lanes = params.lanes();
+    // A thread's place among those of its row, and its row among those of its warp.
+    let (lane, row_of_warp) = (lane_id() & (lanes - 1), div(lane_id(), lanes));
+    let rows_of_warp = div(WARP_SIZE, lanes);
     if block_idx_x() == 0 && thread_idx_x() == 0 {
         // The assignment that follows begins its list of unsure points.
         *list_counts = 0;
         *list_counts.add(1) = 0;
     }
     let mut item = block_idx_x() as u64;
-    while item < items {
-        const PARTS: u32 = HOPPER_CENTROIDS / PACK_ROWS;
-        let part = item as u32 % PARTS;
-        let tile_of_all = item / PARTS as u64;
-        let batch = div_u64(tile_of_all, tiles as u64);
-        let tile = (tile_of_all - batch * tiles as u64) as u32;
+    while item < params.blocks() {
+        let batch = div_u64(item, tiles as u64);
+        let tile = (item - batch * tiles as u64) as u32;
         // `[slot][norm, residual]` of the problem.
         let largest = largest.add(batch as usize * 4);
-        if tile == 0 && part == 0 && thread_idx_x() < 2 {
+        if tile == 0 && thread_idx_x() < 2 {
             // Nobody reads the other slot before the next packing raises it.
             *largest.add(((1 - params.slot) * 2 + thread_idx_x()) as usize) = 0;
         }
         if (*states.add(batch as usize)).done == 0 {
             let scale = if T::ROUNDS { tensor_scale(*extents.add(batch as usize)) } else { 1.0 };
             let centre = if T::ROUNDS { centre.add(batch as usize * shape.d as usize) } else { centre };
-            let biases = biases.add((tile_of_all * HOPPER_BIASES as u64) as usize);
-            let mut row = part * PACK_ROWS + warp_id();
-            while row < (part + 1) * PACK_ROWS {
-                let centroid = tile * HOPPER_CENTROIDS + row;
-                let c = centroids.add(((batch * shape.k as u64 + centroid as u64) * shape.d as u64) as usize);
+            let biases = biases.add((item * HOPPER_BIASES as u64) as usize);
+            let mut most = Most::NONE;
+            let mut row = warp_id() * rows_of_warp + row_of_warp;
+            while row < HOPPER_CENTROIDS {
+                let place = tile * HOPPER_CENTROIDS + row;
+                let known = place < shape.k;
+                let mut centroid = batch * shape.k as u64;
+                if known {
+                    centroid += if order.is_null() {
+                        place as u64
+                    } else {
+                        *order.add((centroid + place as u64) as usize) as u64
+                    };
+                }
+                let c = centroids.add((centroid * shape.d as u64) as usize);
                 let (mut norm, mut residual) = (0.0, 0.0);
-                // One lane a chunk of 8 features.
-                let mut chunk = lane_id();
+                let mut chunk = lane;
                 while chunk < panels * 8 {
-                    let place = (tile_of_all * panels as u64 + (chunk / 8) as u64)
-                        * HOPPER_PANEL_BYTES as u64
+                    let place = (item * panels as u64 + (chunk / 8) as u64) * HOPPER_PANEL_BYTES as u64
                         + (row * 128 + ((chunk & 7) ^ (row & 7)) * 16) as u64;
                     let target = packed.add((place / 2) as usize);
                     let mut value = 0;
                     while value < 8 {
                         let feature = (chunk * 8 + value) as usize;
                         let mut bits = 0;
-                        if centroid < shape.k && feature < shape.d as usize {
+                        if known && feature < shape.d as usize {
                             let mut exact = (*c.add(feature)).to_f32() as f64;
                             if T::ROUNDS {
                                 exact = (exact - *centre.add(feature) as f64) * scale;
@@ -114,28 +131,187 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
                         *target.add(value as usize) = bits;
                         value += 1;
                     }
-                    chunk += WARP_SIZE;
+                    chunk += lanes;
                 }
-                let norm = warp_sum_f64(norm) as f32;
-                let residual = if T::ROUNDS { norm_above(warp_sum_f64(residual)) } else { 0.0 };
-                if lane_id() == 0 {
-                    let known = centroid < shape.k;
-                    let bias = if known { -0.5 * norm } else { f32::NEG_INFINITY };
+                let norm = sum_of_row(norm, lanes) as f32;
+                let residual = if T::ROUNDS { norm_above(sum_of_row(residual, lanes)) } else { 0.0 };
+                let bias = if known { -0.5 * norm } else { f32::NEG_INFINITY };
+                if known {
+                    most.take(Most { bias, norm: sqrt(norm), residual });
+                }
+                if lane == 0 {
                     // Column 8j + 2q + e of a tile belongs to quarter q of a warp's lanes.
                     let (j, q, e) = (row / 8, row % 8 / 2, row % 2);
                     *biases.add((q * HOPPER_BIAS_PITCH + j * 2 + e) as usize) = bias;
                     if known {
-                        // Norms are not negative, so their bits are in their order.
-                        let slot = largest.add(params.slot as usize * 2);
-                        atomic::fetch_max_u32(slot, sqrt(norm).to_bits());
-                        if T::ROUNDS {
-                            atomic::fetch_max_u32(slot.add(1), residual.to_bits());
-                        }
+                        *norms.add(centroid as usize) = norm;
                     }
                 }
-                row += UPDATE_WARPS;
+                row += WARPS * rows_of_warp;
+            }
+            most = most.of_block();
+            if thread_idx_x() < 4 {
+                *biases.add((thread_idx_x() * HOPPER_BIAS_PITCH + HOPPER_LARGEST_BIAS) as usize) = most.bias;
+            }
+            if thread_idx_x() == 0 {
+                // Norms are not negative, so their bits are in their order.
+                let slot = largest.add(params.slot as usize * 2);
+                atomic::fetch_max_u32(slot, most.norm.to_bits());
+                if T::ROUNDS {
+                    atomic::fetch_max_u32(slot.add(1), most.residual.to_bits());
+                }
             }
         }
         item += grid_dim_x() as u64;
     }
+}
+
+/// The sum over the lanes that share a row, in each of them.
+#[inline(always)]
+unsafe fn sum_of_row(mut value: f64, lanes: u32) -> f64 {
+    let mut offset = lanes / 2;
+    while offset > 0 {
+        value += warp_shuffle_xor(FULL_MASK, value, offset);
+        offset >>= 1;
+    }
+    value
+}
+
+/// The largest values of some centroids.
+#[derive(Clone, Copy)]
+struct Most {
+    bias: f32,
+    norm: f32,
+    residual: f32,
+}
+
+impl Most {
+    const NONE: Most = Most { bias: f32::NEG_INFINITY, norm: 0.0, residual: 0.0 };
+
+    #[inline(always)]
+    fn take(&mut self, other: Most) {
+        self.bias = max(self.bias, other.bias);
+        self.norm = max(self.norm, other.norm);
+        self.residual = max(self.residual, other.residual);
+    }
+
+    #[inline(always)]
+    unsafe fn of_warp(mut self) -> Most {
+        let mut offset = 16;
+        while offset > 0 {
+            self.take(Most {
+                bias: warp_shuffle_xor(FULL_MASK, self.bias, offset),
+                norm: warp_shuffle_xor(FULL_MASK, self.norm, offset),
+                residual: warp_shuffle_xor(FULL_MASK, self.residual, offset),
+            });
+            offset >>= 1;
+        }
+        self
+    }
+
+    /// In the threads of the first warp.
+    #[inline(always)]
+    unsafe fn of_block(self) -> Most {
+        const { assert!(PACK_THREADS == WARP_SIZE * WARP_SIZE) };
+        let (biases, norms, residuals) = (SHARED.biases.here(), SHARED.norms.here(), SHARED.residuals.here());
+        let of_warp = self.of_warp();
+        // The block's tile before has been read.
+        sync_threads();
+        if lane_id() == 0 {
+            biases.set(warp_id(), of_warp.bias);
+            norms.set(warp_id(), of_warp.norm);
+            residuals.set(warp_id(), of_warp.residual);
+        }
+        sync_threads();
+        if warp_id() > 0 {
+            return of_warp;
+        }
+        let (bias, norm, residual) = (biases.get(lane_id()), norms.get(lane_id()), residuals.get(lane_id()));
+        Most { bias, norm, residual }.of_warp()
+    }
+}
+
+/// Centroids in the order of their norms, the shortest first, or nearly: by the upper bits of what spreads them. A tile
+/// then has biases that differ little, and later tiles matter to few points. Which of two of a bin comes first may
+/// differ from run to run; no result depends on it.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; a block has [`ORDER_THREADS`] threads; `norms` are not negative.
+#[inline(always)]
+pub(super) unsafe fn order_centroids(
+    norms: *const f32,
+    states: *const LoopState,
+    order: *mut u32,
+    params: OrderParams,
+) {
+    const { assert!(ORDER_BINS == 2 * ORDER_THREADS && ORDER_THREADS == WARP_SIZE * WARP_SIZE) };
+    let k = params.shape.k;
+    let (places, warps) = (ORDER.places.here(), ORDER.warps.here());
+    let me = thread_idx_x();
+    let mut batch = block_idx_x();
+    while batch < params.shape.batch {
+        if (*states.add(batch as usize)).done == 0 {
+            // As integers: bits of what is not negative are in its order.
+            let norms = norms.cast::<u32>().add((batch as u64 * k as u64) as usize);
+            let order = order.add((batch as u64 * k as u64) as usize);
+            let (mut least, mut most) = (u32::MAX, 0);
+            let mut centroid = me;
+            while centroid < k {
+                let norm = *norms.add(centroid as usize);
+                least = least.min(norm);
+                most = most.max(norm);
+                centroid += ORDER_THREADS;
+            }
+            (least, most) = extremes_of_warp(least, most);
+            if lane_id() == 0 {
+                warps.set(warp_id(), least);
+                warps.set(WARP_SIZE + warp_id(), most);
+            }
+            places.set(me, 0);
+            places.set(ORDER_THREADS + me, 0);
+            sync_threads();
+            (least, most) = extremes_of_warp(warps.get(lane_id()), warps.get(WARP_SIZE + lane_id()));
+            let bits = u32::BITS - (most - least).leading_zeros();
+            let shift = bits.saturating_sub(ORDER_BINS.ilog2());
+            let bin = |centroid: u32| (*norms.add(centroid as usize) - least) >> shift;
+
+            let mut centroid = me;
+            while centroid < k {
+                places.fetch_add(bin(centroid), 1);
+                centroid += ORDER_THREADS;
+            }
+            sync_threads();
+            let (first, second) = (places.get(2 * me), places.get(2 * me + 1));
+            let through = warp_inclusive_sum_u32(first + second);
+            if lane_id() == WARP_SIZE - 1 {
+                warps.set(warp_id(), through);
+            }
+            sync_threads();
+            // Every warp sums up those before it.
+            let of_warps = warp_inclusive_sum_u32(warps.get(lane_id()));
+            let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
+            let before = if warp_id() == 0 { 0 } else { before } + through - first - second;
+            places.set(2 * me, before);
+            places.set(2 * me + 1, before + first);
+            sync_threads();
+            let mut centroid = me;
+            while centroid < k {
+                *order.add(places.fetch_add(bin(centroid), 1) as usize) = centroid;
+                centroid += ORDER_THREADS;
+            }
+            sync_threads();
+        }
+        batch += grid_dim_x();
+    }
+}
+
+#[inline(always)]
+unsafe fn extremes_of_warp(mut least: u32, mut most: u32) -> (u32, u32) {
+    let mut offset = 16;
+    while offset > 0 {
+        least = least.min(warp_shuffle_xor(FULL_MASK, least, offset));
+        most = most.max(warp_shuffle_xor(FULL_MASK, most, offset));
+        offset >>= 1;
+    }
+    (least, most)
 }

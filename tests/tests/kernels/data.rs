@@ -17,6 +17,12 @@ impl Random {
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.bits() >> 11) as usize % n
     }
+    /// `0..n` in any order.
+    pub(crate) fn shuffled(&mut self, n: u32) -> Vec<u32> {
+        let mut values: Vec<u32> = (0..n).collect();
+        (1..values.len()).rev().for_each(|at| values.swap(at, self.below(at + 1)));
+        values
+    }
     /// In `-1..1`.
     pub(crate) fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0

@@ -23,6 +23,9 @@ pub(super) type Arguments = AssignHopper<()>;
 pub(super) struct Places {
     pub(super) packed: Place<u16>,
     pub(super) biases: Place<f32>,
+    /// Squared norms of the centroids, and the order that they give, where tiles are made by it.
+    pub(super) centroid_norms: Place<f32>,
+    pub(super) order: Option<Place<u32>>,
     pub(super) norms: Place<f32>,
     /// Norm and residual in two slots a problem: one is raised while the other is set to 0.
     pub(super) largest: Place<u32>,
@@ -45,12 +48,15 @@ pub(super) struct RoundedPlaces {
 impl Places {
     /// `rounds`: the points need to be rounded to 16 bits.
     pub(super) fn new(plan: &mut Plan, shape: Shape, rounds: bool) -> Self {
-        let tiles = PackParams { shape, slot: 0 }.all_tiles() as usize;
+        let pack = PackParams { shape, slot: 0 };
+        let (tiles, centroids) = (pack.all_tiles() as usize, shape.batch as usize * shape.k as usize);
         let tile_values = hopper_panels(shape.d) as usize * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
         let points = shape.batch as usize * shape.n as usize;
         Places {
             packed: plan.array(tiles * tile_values),
             biases: plan.array(tiles * HOPPER_BIASES as usize),
+            centroid_norms: plan.array(centroids),
+            order: pack.is_ordered().then(|| plan.array(centroids)),
             norms: plan.array(points),
             largest: plan.array(4 * shape.batch as usize),
             rounded: rounds.then(|| RoundedPlaces {
@@ -106,6 +112,7 @@ where
             points,
             packed,
             biases,
+            order,
             norms,
             residuals,
             extents,
@@ -125,6 +132,7 @@ where
             points,
             packed,
             biases,
+            order,
             norms,
             residuals,
             extents,

@@ -81,7 +81,7 @@ struct Call<'a, T: GpuElement> {
     panels: Panels,
     /// The tensor-core entry that assigns, where there is one for this shape and device.
     hopper: Option<hopper::Launch>,
-    /// The slot of the largest centroid norm that the next assignment uses.
+    /// The slot of the largest centroid norm that the last packing raised.
     slot: Cell<u32>,
     /// Iterations of which records are kept between two looks.
     window: usize,
@@ -283,6 +283,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             Some(entry) => {
                 vec![
                     entry.spec,
+                    OrderCentroids::SPEC,
                     <PackCentroids<T::Device> as Kernel>::SPEC,
                     <Settle<T::Device> as Kernel>::SPEC,
                 ]
@@ -315,7 +316,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         arena.upload(&call.stream, call.places.rounded, &rounded)?;
         arena.zero(&call.stream, call.places.states)?;
         arena.zero(&call.stream, call.places.open)?;
-        call.prepare_points(centroids)?;
+        call.prepare(centroids)?;
         Ok(call)
     }
 
@@ -436,21 +437,38 @@ impl<'a, T: GpuElement> Call<'a, T> {
         }
     }
 
-    /// What the assignment needs to know of the points, once: norms, and their rounding to 16 bits.
-    fn prepare_points(&self, centroids: &[f32]) -> Result<()> {
+    /// What the assignment needs to know before the first, once: the points' norms, their rounding to 16 bits, and the
+    /// centroids' norms.
+    fn prepare(&self, centroids: &[f32]) -> Result<()> {
         let Some(places) = &self.places.hopper else { return Ok(()) };
+        self.arena()?.zero(&self.stream, places.largest)?;
+        match &places.rounded {
+            Some(rounded) => self.round_points(places, rounded, centroids)?,
+            None => {
+                let kernel = Norms::<T::Device> {
+                    points: self.at(self.places.points)?.cast(),
+                    norms: self.at(places.norms)?,
+                    params: NormsParams { shape: self.shape },
+                };
+                // SAFETY: as in `iteration`.
+                unsafe { self.device.launch(&self.stream, &kernel)? };
+            }
+        }
+        match places.order {
+            Some(_) => self.pack_centroids(places, self.places.open, None),
+            None => Ok(()),
+        }
+    }
+
+    /// Points in 16 bits, about a centre.
+    fn round_points(
+        &self,
+        places: &hopper::Places,
+        rounded: &hopper::RoundedPlaces,
+        centroids: &[f32],
+    ) -> Result<()> {
         let arena = self.arena()?;
-        arena.zero(&self.stream, places.largest)?;
         let shape = self.shape;
-        let Some(rounded) = &places.rounded else {
-            let kernel = Norms::<T::Device> {
-                points: self.at(self.places.points)?.cast(),
-                norms: self.at(places.norms)?,
-                params: NormsParams { shape },
-            };
-            // SAFETY: as in `iteration`.
-            return unsafe { self.device.launch(&self.stream, &kernel) };
-        };
         let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
         arena.upload(&self.stream, rounded.centre, &centres)?;
         arena.zero(&self.stream, rounded.extents)?;
@@ -474,6 +492,41 @@ impl<'a, T: GpuElement> Call<'a, T> {
         }
     }
 
+    /// Centroids as the tensor cores take them, in this order; the next assignment uses them.
+    fn pack_centroids(
+        &self,
+        places: &hopper::Places,
+        states: Place<State>,
+        order: Option<Place<u32>>,
+    ) -> Result<()> {
+        let slot = 1 - self.slot.get();
+        self.slot.set(slot);
+        let (mut centre, mut extents) = (std::ptr::null(), std::ptr::null());
+        if let Some(rounded) = &places.rounded {
+            centre = self.at(rounded.centre)?.cast_const();
+            extents = self.at(rounded.extents)?.cast_const();
+        }
+        let kernel = PackCentroids::<T::Device> {
+            centroids: self.at(self.places.rounded)?.cast(),
+            centre,
+            extents,
+            order: self.order(order)?,
+            states: self.at(states)?.cast(),
+            packed: self.at(places.packed)?,
+            biases: self.at(places.biases)?,
+            norms: self.at(places.centroid_norms)?,
+            largest: self.at(places.largest)?,
+            list_counts: self.at(places.list_counts)?,
+            params: PackParams { shape: self.shape, slot },
+        };
+        // SAFETY: as in `iteration`.
+        unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
+    fn order(&self, order: Option<Place<u32>>) -> Result<*const u32> {
+        order.map_or(Ok(std::ptr::null()), |order| self.at(order).map(<*mut u32>::cast_const))
+    }
+
     /// Labels of the problems that `states` has not done.
     fn assign(&self, states: Place<State>) -> Result<()> {
         if let (Some(entry), Some(places)) = (self.hopper, &self.places.hopper) {
@@ -492,7 +545,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
-    /// [`Self::assign`] on tensor cores: pack the centroids, multiply, settle what is not sure.
+    /// [`Self::assign`] on tensor cores: order and pack the centroids, multiply, settle what is not sure.
     fn assign_hopper(
         &self,
         entry: hopper::Launch,
@@ -502,42 +555,40 @@ impl<'a, T: GpuElement> Call<'a, T> {
         /// Blocks of a multiprocessor that settle; few points need it, and how many the host does not know.
         const SETTLE_BLOCKS: u32 = 4;
         let shape = self.shape;
-        let slot = self.slot.get();
-        self.slot.set(1 - slot);
-        let states = self.at(states)?.cast::<LoopState>();
-        let (packed, biases) = (self.at(places.packed)?, self.at(places.biases)?);
-        let (largest, list_counts) = (self.at(places.largest)?, self.at(places.list_counts)?);
+        if let Some(order) = places.order {
+            // By norms from the packing before: they have changed since, but the order little.
+            let kernel = OrderCentroids {
+                norms: self.at(places.centroid_norms)?,
+                states: self.at(states)?.cast(),
+                order: self.at(order)?,
+                params: OrderParams { shape },
+            };
+            // SAFETY: as in `iteration`.
+            unsafe { self.device.launch(&self.stream, &kernel)? };
+        }
+        self.pack_centroids(places, states, places.order)?;
+
+        let list_counts = self.at(places.list_counts)?;
         let [list_rows, list_first, list_second] =
             [self.at(places.list_rows)?, self.at(places.list_first)?, self.at(places.list_second)?];
         let (labels, changed) = (self.at(self.places.labels)?, self.at(self.places.tile_changed)?);
-        let (mut centre, mut extents, mut residuals) = (std::ptr::null(), std::ptr::null(), std::ptr::null());
+        let (mut extents, mut residuals) = (std::ptr::null(), std::ptr::null());
         let mut points = self.at(self.places.points)?.cast::<u16>().cast_const();
         if let Some(rounded) = &places.rounded {
-            centre = self.at(rounded.centre)?.cast_const();
             extents = self.at(rounded.extents)?.cast_const();
             residuals = self.at(rounded.residuals)?.cast_const();
             points = self.at(rounded.points)?;
         }
-        let pack = PackCentroids::<T::Device> {
-            centroids: self.at(self.places.rounded)?.cast(),
-            centre,
-            extents,
-            states,
-            packed,
-            biases,
-            largest,
-            list_counts,
-            params: PackParams { shape, slot },
-        };
         let assign = hopper::Arguments {
             points,
-            packed,
-            biases,
+            packed: self.at(places.packed)?,
+            biases: self.at(places.biases)?,
+            order: self.order(places.order)?,
             norms: self.at(places.norms)?,
             residuals,
             extents,
-            largest: largest.cast(),
-            states,
+            largest: self.at(places.largest)?.cast(),
+            states: self.at(states)?.cast(),
             labels,
             cost: self.at(self.places.tile_cost)?,
             changed,
@@ -545,7 +596,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             list_rows,
             list_first,
             list_second,
-            params: HopperParams { shape: hopper::packed_shape(shape), slot },
+            params: HopperParams { shape: hopper::packed_shape(shape), slot: self.slot.get() },
             operand: PhantomData,
         };
         let settle = Settle::<T::Device> {
@@ -561,7 +612,6 @@ impl<'a, T: GpuElement> Call<'a, T> {
         };
         // SAFETY: as in `iteration`.
         unsafe {
-            self.device.launch(&self.stream, &pack)?;
             (entry.launch)(self.device, &self.stream, assign)?;
             self.device.launch(&self.stream, &settle)
         }

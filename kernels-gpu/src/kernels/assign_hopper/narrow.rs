@@ -126,7 +126,7 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
 
 #[inline(always)]
 fn rows_here(shared: HopperShared) -> Rows {
-    Rows { norms: shared.norms.here(), residuals: shared.residuals.here(), labels: shared.labels.here() }
+    Rows { norms: shared.norms.here(), bounds: shared.residuals.here(), labels: shared.labels.here() }
 }
 
 /// A multiplying warpgroup.
@@ -158,11 +158,10 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
         });
         barrier(shared.points_empty.here(), 0).arrive();
         let rows = rows_here(shared).at(items.0 % 2 * HOPPER_POINTS + row);
-        let bounds = rows.bounds(C::STEPS * HOPPER_STEP_FEATURES, here, arrays, params);
+        rows.set_bounds(C::STEPS * HOPPER_STEP_FEATURES, here, arrays, params);
 
         let mut nearest = [Nearest::NONE; 4];
-        // The best score of the four lanes that share a row: what a new one must come near to matter.
-        let mut floors = [f32::NEG_INFINITY; 4];
+        let mut gates = [f32::NEG_INFINITY; 4];
         let mut tile = 0;
         while tile < tiles {
             ring.wait_full(shared.full.here());
@@ -180,15 +179,15 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
             wgmma_wait::<1>(scores_0);
             let [a, b, c, d] = &mut nearest;
-            let [floor_a, floor_b, floor_c, floor_d] = &mut floors;
-            fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], [bounds[0], bounds[1]]);
+            let [gate_a, gate_b, gate_c, gate_d] = &mut gates;
+            fold_tile(scores_0, biases, column, [a, b], [gate_a, gate_b], rows.bounds);
             wgmma_wait::<0>(scores_1);
-            fold_tile(scores_1, biases, column, [c, d], [floor_c, floor_d], [bounds[2], bounds[3]]);
+            fold_tile(scores_1, biases, column, [c, d], [gate_c, gate_d], rows.bounds.add(64));
             ring.release(shared.empty.here());
             ring = ring.next();
             tile += 1;
         }
-        store_rows(nearest, bounds, row, rows, here, arrays, params);
+        store_rows(nearest, row, rows, here, arrays, params);
         items = items.next();
         item = next_item(item + grid_dim_x(), arrays.states, params);
     }

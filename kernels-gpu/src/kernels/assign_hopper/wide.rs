@@ -160,7 +160,7 @@ unsafe fn arrived(panel: u32) {
 
 #[inline(always)]
 fn rows_here() -> Rows {
-    Rows { norms: SHARED.norms.here(), residuals: SHARED.residuals.here(), labels: SHARED.labels.here() }
+    Rows { norms: SHARED.norms.here(), bounds: SHARED.residuals.here(), labels: SHARED.labels.here() }
 }
 
 /// A multiplying warpgroup.
@@ -183,11 +183,11 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
         let here = Item::of(item, params);
         items.wait_full(SHARED.rows_full.here());
         let rows = rows_here().at(items.0 % 2 * HOPPER_POINTS + row);
-        let bounds = rows.bounds(panels * HOPPER_PANEL_FEATURES, here, arrays, params);
+        rows.set_bounds(panels * HOPPER_PANEL_FEATURES, here, arrays, params);
         items.release(SHARED.rows_empty.here());
 
         let mut nearest = [Nearest::NONE; 4];
-        let mut floors = [f32::NEG_INFINITY; 4];
+        let mut gates = [f32::NEG_INFINITY; 4];
         let mut tile = 0;
         while tile < tiles {
             let [scores_0, scores_1] = &mut scores;
@@ -231,13 +231,13 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
             let biases = SHARED.biases.here().add(slot.stage() * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
             let [a, b, c, d] = &mut nearest;
-            let [floor_a, floor_b, floor_c, floor_d] = &mut floors;
-            fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], [bounds[0], bounds[1]]);
-            fold_tile(scores_1, biases, column, [c, d], [floor_c, floor_d], [bounds[2], bounds[3]]);
+            let [gate_a, gate_b, gate_c, gate_d] = &mut gates;
+            fold_tile(scores_0, biases, column, [a, b], [gate_a, gate_b], rows.bounds);
+            fold_tile(scores_1, biases, column, [c, d], [gate_c, gate_d], rows.bounds.add(64));
             slot = slot.next();
             tile += 1;
         }
-        store_rows(nearest, bounds, row, rows, here, arrays, params);
+        store_rows(nearest, row, rows, here, arrays, params);
         items = items.next();
         item = next_item(item + grid_dim_x(), arrays.states, params);
     }

@@ -79,6 +79,8 @@ pub struct BlockShape {
     pub blocks_per_sm: u32,
     /// See [`KernelSpec::shared_bytes`].
     pub shared_bytes: u32,
+    /// See [`KernelSpec::cluster`].
+    pub cluster: u32,
     /// See [`KernelSpec::min_sm`].
     pub min_sm: u32,
 }
@@ -87,7 +89,7 @@ impl BlockShape {
     /// A block of `threads` threads with no shared memory, for any GPU.
     #[inline]
     pub const fn new(threads: u32) -> Self {
-        BlockShape { threads, blocks_per_sm: 1, shared_bytes: 0, min_sm: 80 }
+        BlockShape { threads, blocks_per_sm: 1, shared_bytes: 0, cluster: 1, min_sm: 80 }
     }
     /// With `bytes` of dynamic shared memory.
     #[inline]
@@ -99,6 +101,12 @@ impl BlockShape {
     #[inline]
     pub const fn hopper(mut self) -> Self {
         self.min_sm = 90;
+        self
+    }
+    /// In clusters of `blocks`, each of which shares an item.
+    #[inline]
+    pub const fn clusters_of(mut self, blocks: u32) -> Self {
+        self.cluster = blocks;
         self
     }
     /// With room for at least `blocks` blocks on a multiprocessor.
@@ -114,7 +122,7 @@ impl BlockShape {
             name,
             threads: self.threads,
             blocks_per_sm: self.blocks_per_sm,
-            cluster: 1,
+            cluster: self.cluster,
             shared_bytes: self.shared_bytes,
             min_sm: self.min_sm,
         }
@@ -274,10 +282,18 @@ pub const HOPPER_FIRST_WARP: u32 = 4;
 pub const HOPPER_STAGES: u32 = 4;
 /// [`HopperOperand::STEPS`] of the entries for points of more than [`HOPPER_MAX_STEPS`] steps.
 pub const HOPPER_WIDE: u32 = 0;
+/// Blocks of a cluster of the wide entries, which share centroids.
+pub const WIDE_CLUSTER: u32 = 2;
+/// Points of each.
+pub const WIDE_POINTS: u32 = HOPPER_POINTS / WIDE_CLUSTER;
+/// Tiles of centroids at a time: each block copies one, to both.
+pub const WIDE_TILES: u32 = WIDE_CLUSTER;
 /// Stages of each of the wide entries' rings; points of at most so many panels stay in theirs.
 pub const WIDE_STAGES: u32 = 4;
-/// Bytes of a panel of points.
-pub const WIDE_POINT_BYTES: u32 = HOPPER_POINTS * 128;
+/// Bytes of a stage of centroids.
+pub const WIDE_CENTROID_BYTES: u32 = WIDE_TILES * HOPPER_PANEL_BYTES;
+/// Bytes of a stage of points.
+pub const WIDE_POINT_BYTES: u32 = WIDE_POINTS * 128;
 /// Features of a panel: a row of it is the 128 bytes that the swizzle permutes.
 pub const HOPPER_PANEL_FEATURES: u32 = 64;
 /// Bytes of a panel.
@@ -307,6 +323,51 @@ pub const fn hopper_panels(d: u32) -> u32 {
     (hopper_steps(d) * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES)
 }
 
+/// What the copying and the multiplying warps tell each other of a block's points.
+#[derive(Clone, Copy, Debug)]
+pub struct RowsShared {
+    /// `[item modulo 4]` its number, or that there is none. Twice as many as are under way: a copying warp may be an item
+    /// ahead of another.
+    pub item: Slot<u32>,
+    /// `[parity of the item]` squared norms.
+    pub norms: Slot<f32>,
+    /// `[parity of the item]` how far apart two scores have to be to be in the right order.
+    pub bounds: Slot<f32>,
+    /// `[parity of the item]` the labels they had.
+    pub labels: Slot<u32>,
+    /// Best scores.
+    pub scores: Slot<f32>,
+    /// Whose they are.
+    pub columns: Slot<u32>,
+    /// The other candidates.
+    pub others: Slot<u32>,
+    /// Results are there.
+    pub results_full: Slot<u64>,
+    /// Results have been read.
+    pub results_empty: Slot<u64>,
+    /// Points of the block.
+    pub len: u32,
+}
+
+impl RowsShared {
+    /// The layout for `len` points.
+    #[inline]
+    pub const fn new(layout: &mut Layout, len: u32) -> Self {
+        RowsShared {
+            item: layout.array(4),
+            norms: layout.array(2 * len),
+            bounds: layout.array(2 * len),
+            labels: layout.array(2 * len),
+            scores: layout.array(len),
+            columns: layout.array(len),
+            others: layout.array(len),
+            results_full: layout.array(1),
+            results_empty: layout.array(1),
+            len,
+        }
+    }
+}
+
 /// Shared memory of Hopper's assignment.
 #[derive(Clone, Copy, Debug)]
 pub struct HopperShared {
@@ -316,12 +377,8 @@ pub struct HopperShared {
     pub biases: Slot<f32>,
     /// Points of the tile to come, rows 16 bytes further apart than they are long, against bank conflicts.
     pub points: Slot<u8>,
-    /// `[parity of the item]` their squared norms.
-    pub norms: Slot<f32>,
-    /// `[parity of the item]` the norms of what rounding took from them.
-    pub residuals: Slot<f32>,
-    /// `[parity of the item]` the labels they had.
-    pub labels: Slot<u32>,
+    /// What is known of them, and what is found.
+    pub rows: RowsShared,
     /// `[stage]` barriers: a tile has arrived.
     pub full: Slot<u64>,
     /// `[stage]` barriers: a tile is done with.
@@ -353,9 +410,7 @@ impl HopperShared {
             centroids: layout.aligned_array(stages * stage_bytes, 1024),
             biases: layout.array(stages * HOPPER_BIASES),
             points: layout.array(HOPPER_POINTS * row_bytes),
-            norms: layout.array(2 * HOPPER_POINTS),
-            residuals: layout.array(2 * HOPPER_POINTS),
-            labels: layout.array(2 * HOPPER_POINTS),
+            rows: RowsShared::new(&mut layout, HOPPER_POINTS),
             full: layout.array(stages),
             empty: layout.array(stages),
             points_full: layout.array(1),
@@ -372,21 +427,17 @@ const _: () = assert!(HopperShared::new(4).bytes <= 227 << 10 && HopperShared::n
 /// Shared memory of the wide entries.
 #[derive(Clone, Copy, Debug)]
 pub struct WideShared {
-    /// `[stage]` panels of centroids, swizzled.
+    /// `[stage][tile]` panels of centroids, swizzled.
     pub centroids: Slot<u8>,
     /// `[stage]` panels of points, swizzled.
     pub points: Slot<u8>,
-    /// `[slot]` biases of a tile.
+    /// `[slot][tile]` biases.
     pub biases: Slot<f32>,
-    /// `[parity of the item]` the points' squared norms.
-    pub norms: Slot<f32>,
-    /// `[parity of the item]` the norms of what rounding took from them.
-    pub residuals: Slot<f32>,
-    /// `[parity of the item]` the labels they had.
-    pub labels: Slot<u32>,
+    /// What is known of the points, and what is found.
+    pub rows: RowsShared,
     /// `[stage]` barriers: a panel of centroids has arrived.
     pub full: Slot<u64>,
-    /// `[stage]` barriers: a panel of centroids is done with.
+    /// `[stage]` barriers: both blocks are done with a panel of centroids.
     pub empty: Slot<u64>,
     /// `[stage]` barriers: a panel of points has arrived.
     pub points_full: Slot<u64>,
@@ -394,8 +445,6 @@ pub struct WideShared {
     pub points_empty: Slot<u64>,
     /// What is known of the points has arrived.
     pub rows_full: Slot<u64>,
-    /// What was known of the points before has been read.
-    pub rows_empty: Slot<u64>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -406,18 +455,15 @@ impl WideShared {
     pub const fn new() -> Self {
         let mut layout = Layout::new();
         WideShared {
-            centroids: layout.aligned_array(WIDE_STAGES * HOPPER_PANEL_BYTES, 1024),
+            centroids: layout.aligned_array(WIDE_STAGES * WIDE_CENTROID_BYTES, 1024),
             points: layout.aligned_array(WIDE_STAGES * WIDE_POINT_BYTES, 1024),
-            biases: layout.array(WIDE_STAGES * HOPPER_BIASES),
-            norms: layout.array(2 * HOPPER_POINTS),
-            residuals: layout.array(2 * HOPPER_POINTS),
-            labels: layout.array(2 * HOPPER_POINTS),
+            biases: layout.array(WIDE_STAGES * WIDE_TILES * HOPPER_BIASES),
+            rows: RowsShared::new(&mut layout, WIDE_POINTS),
             full: layout.array(WIDE_STAGES),
             empty: layout.array(WIDE_STAGES),
             points_full: layout.array(WIDE_STAGES),
             points_empty: layout.array(WIDE_STAGES),
             rows_full: layout.array(1),
-            rows_empty: layout.array(1),
             bytes: layout.bytes(),
         }
     }

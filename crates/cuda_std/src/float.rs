@@ -11,7 +11,7 @@ pub struct F16(pub u16);
 pub struct BF16(pub u16);
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
-pub use device::{Scalar, at_least, fma, max, sqrt};
+pub use device::{Scalar, at_least, fma, max, sqrt, sqrt_approx};
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod device {
@@ -52,6 +52,15 @@ mod device {
     #[inline(always)]
     pub fn sqrt(value: f32) -> f32 {
         sys::sqrt_f32(value)
+    }
+
+    /// The square root within a few units in the last place, in few instructions and registers.
+    ///
+    /// # PTX
+    /// `sqrt.approx.f32`
+    #[inline(always)]
+    pub fn sqrt_approx(value: f32) -> f32 {
+        sys::sqrt_approx_f32(value)
     }
 
     /// A type that points may have in device memory.

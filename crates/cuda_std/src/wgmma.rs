@@ -74,22 +74,32 @@ impl TensorScalar for crate::float::BF16 {
     }
 }
 
-/// Gives registers to this warpgroup, until each thread has 232.
-///
-/// # Safety
-/// All threads of the warpgroup call it together, and others have given as many up.
-#[inline(always)]
-pub unsafe fn setmaxnreg_inc_232() {
-    llvm_setmaxnreg_inc(232)
-}
+macro_rules! setmaxnreg {
+    ($($registers:literal: $inc:ident, $dec:ident;)*) => {$(
+        #[doc = concat!("Gives registers to this warpgroup, until each thread has ", $registers, ".")]
+        ///
+        /// # Safety
+        /// All threads of the warpgroup call it together, and others have given as many up.
+        #[inline(always)]
+        pub unsafe fn $inc() {
+            llvm_setmaxnreg_inc($registers)
+        }
 
-/// Gives up this warpgroup's registers but for 40 a thread.
-///
-/// # Safety
-/// As [`setmaxnreg_inc_232`].
-#[inline(always)]
-pub unsafe fn setmaxnreg_dec_40() {
-    llvm_setmaxnreg_dec(40)
+        #[doc = concat!("Gives up this warpgroup's registers but for ", $registers, " a thread.")]
+        ///
+        /// # Safety
+        /// All threads of the warpgroup call it together.
+        #[inline(always)]
+        pub unsafe fn $dec() {
+            llvm_setmaxnreg_dec($registers)
+        }
+    )*};
+}
+setmaxnreg! {
+    40: setmaxnreg_inc_40, setmaxnreg_dec_40;
+    56: setmaxnreg_inc_56, setmaxnreg_dec_56;
+    224: setmaxnreg_inc_224, setmaxnreg_dec_224;
+    232: setmaxnreg_inc_232, setmaxnreg_dec_232;
 }
 
 /// Describes a tile in shared memory to a product.
@@ -234,6 +244,22 @@ impl Mbarrier {
         asm!("mbarrier.arrive.shared::cta.b64 _, [{0}];", in(reg32) self.0, options(nostack));
     }
 
+    /// Arrives at the same barrier of the block of `rank` in the cluster.
+    ///
+    /// # Safety
+    /// That block has initialised it, before a [`cluster_sync`], and has not ended.
+    ///
+    /// # PTX
+    /// `mapa.shared::cluster.u32`, `mbarrier.arrive.release.cluster.shared::cluster.b64`
+    #[inline(always)]
+    pub unsafe fn arrive_at(self, rank: u32) {
+        asm!(
+            "{{ .reg .b32 a; mapa.shared::cluster.u32 a, {0}, {1}; \
+             mbarrier.arrive.release.cluster.shared::cluster.b64 _, [a]; }}",
+            in(reg32) self.0, in(reg32) rank, options(nostack)
+        );
+    }
+
     /// Arrives once all copies that this thread has started with `cp_async_cg_16` are in; counted among the
     /// phase's arrivals.
     ///
@@ -292,4 +318,48 @@ pub unsafe fn fence_proxy_async() {
 pub unsafe fn bulk_copy(shared: u32, global: *const u8, bytes: u32, barrier: Mbarrier) {
     asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{0}], [{1}], {2}, [{3}];",
         in(reg32) shared, in(reg64) global, in(reg32) bytes, in(reg32) barrier.0, options(nostack));
+}
+
+/// Copies `bytes` from global memory to the same place in every block of the cluster that `blocks` has a bit for, and
+/// counts them at each one's own `barrier`.
+///
+/// # Safety
+/// As [`bulk_copy`], in each of the blocks.
+///
+/// # PTX
+/// `cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster`
+#[inline(always)]
+pub unsafe fn bulk_copy_multicast(
+    shared: u32,
+    global: *const u8,
+    bytes: u32,
+    barrier: Mbarrier,
+    blocks: u16,
+) {
+    asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [{0}], [{1}], {2}, [{3}], {4};",
+        in(reg32) shared, in(reg64) global, in(reg32) bytes, in(reg32) barrier.0, in(reg16) blocks, options(nostack));
+}
+
+/// This block's number in its cluster.
+///
+/// # PTX
+/// `%cluster_ctarank`
+#[inline(always)]
+pub fn cluster_rank() -> u32 {
+    let rank: u32;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov.u32 {0}, %cluster_ctarank;", out(reg32) rank, options(nostack, nomem, pure)) };
+    rank
+}
+
+/// Waits for all threads of the cluster, and makes their earlier writes visible.
+///
+/// # Safety
+/// Every thread of the cluster comes here as often.
+///
+/// # PTX
+/// `barrier.cluster.arrive.release`, `barrier.cluster.wait.acquire`
+#[inline(always)]
+pub unsafe fn cluster_sync() {
+    asm!("barrier.cluster.arrive.release; barrier.cluster.wait.acquire;", options(nostack));
 }

@@ -4,7 +4,8 @@
 //! label(i) = argmax_k  x_i·c_k − ½‖c_k‖²        the same argument as the nearest: ‖x‖² is common to all k
 //! ```
 //! [`narrow`] is for points of up to 128 dimensions, which stay in registers; [`wide`] for any number. Both hand a
-//! tile's scores to [`fold_tile`], and a point's result to [`store_rows`].
+//! tile's scores to [`fold_tile`]. The warps that copy points also prepare what else is known of them, and store the
+//! results, so that the multiplying warps wait for no global memory.
 //!
 //! # Exactness
 //! The tensor cores multiply 16-bit points `x̂` and centroids `ĉ`. 16-bit points are those themselves, and so are
@@ -26,10 +27,10 @@
 mod narrow;
 mod wide;
 
-use super::pack_points::tensor_scale;
+use super::pack_points::tensor_unscale_squared;
 use crate::spec::*;
 use cuda_std::atomic;
-use cuda_std::float::{at_least, fma, max, sqrt};
+use cuda_std::float::{at_least, fma, max, sqrt_approx};
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
@@ -175,9 +176,6 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     }
 }
 
-/// The four rows of a thread, from its first.
-const ROW_OF: [u32; 4] = [0, 8, 64, 72];
-
 /// Where points that are not sure are listed.
 #[derive(Clone, Copy)]
 struct List {
@@ -230,14 +228,33 @@ impl<const STAGES: u32> Ring<STAGES> {
     }
 }
 
-/// The next item whose problem is not done.
-#[inline(always)]
-unsafe fn next_item(mut item: u32, states: *const LoopState, params: HopperParams) -> u32 {
-    while item < params.items() && (*states.add(div(item, params.tiles()) as usize)).done != 0 {
-        item += grid_dim_x();
-    }
-    item
+/// The items of a block, or of a cluster of `BLOCKS` that share each: those whose problem is not done.
+#[derive(Clone, Copy)]
+struct Queue<const BLOCKS: u32> {
+    next: u32,
 }
+
+impl<const BLOCKS: u32> Queue<BLOCKS> {
+    #[inline(always)]
+    fn new() -> Self {
+        Queue { next: block_idx_x() / BLOCKS }
+    }
+
+    #[inline(always)]
+    unsafe fn next(&mut self, arrays: Arrays, params: HopperParams) -> u32 {
+        while self.next < params.items() {
+            let item = self.next;
+            self.next += grid_dim_x() / BLOCKS;
+            if (*arrays.states.add(div(item, params.tiles()) as usize)).done == 0 {
+                return item;
+            }
+        }
+        NO_ITEM
+    }
+}
+
+/// After a queue's last item.
+const NO_ITEM: u32 = u32::MAX;
 
 /// A tile of points.
 #[derive(Clone, Copy)]
@@ -265,204 +282,274 @@ impl Item {
     }
 }
 
-/// What is known of a tile's points, `[parity of the item][row]`.
+/// What the copying and the multiplying warps tell each other of a block's points.
 #[derive(Clone, Copy)]
 struct Rows {
-    norms: Shared<f32>,
-    /// First the norms of what rounding took from the points, then the bounds of their scores.
-    bounds: Shared<f32>,
-    labels: Shared<u32>,
+    shared: RowsShared,
+    /// The block's first point in the item.
+    first: u32,
 }
 
+/// Warps that copy points.
+const POINT_WARPS: u32 = HOPPER_POINT_THREADS / WARP_SIZE;
+
 impl Rows {
+    /// One thread, before a barrier of the block.
     #[inline(always)]
-    fn at(self, offset: u32) -> Self {
-        Rows {
-            norms: self.norms.add(offset),
-            bounds: self.bounds.add(offset),
-            labels: self.labels.add(offset),
-        }
+    unsafe fn init(self) {
+        barrier(self.shared.results_full.here(), 0).init(HOPPER_WARPS);
+        barrier(self.shared.results_empty.here(), 0).init(POINT_WARPS);
     }
 
-    /// Copies what is known of an item's points; thread `me` of those that copy points.
+    /// The place of what is known of the points of an item of this parity.
     #[inline(always)]
-    unsafe fn load(self, me: u32, item: Item, arrays: Arrays, shape: Shape) {
+    fn of_item(self, items: Ring<1>) -> u32 {
+        items.0 % 2 * self.shared.len
+    }
+
+    /// Copies what is known of the points of item `items.0`, `item`, and works out how far apart two scores have to be, or
+    /// says that there is none; thread `me` of those that copy points.
+    #[inline(always)]
+    unsafe fn load(
+        self,
+        me: u32,
+        terms: u32,
+        items: Ring<1>,
+        item: u32,
+        arrays: Arrays,
+        params: HopperParams,
+    ) {
+        if me == 0 {
+            self.shared.item.here().set(items.0 % 4, item);
+        }
+        if item == NO_ITEM {
+            return;
+        }
+        let at = self.of_item(items);
+        let item = Item::of(item, params);
+        let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
+        let bound = Bound::new(terms, largest);
         let mut row = me;
-        while row < HOPPER_POINTS {
-            let place = item.place(row, shape);
-            self.norms.set(row, *arrays.norms.add(place));
-            self.bounds.set(row, if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) });
-            self.labels.set(row, *arrays.labels.add(place));
+        while row < self.shared.len {
+            let place = item.place(self.first + row, params.shape);
+            let norm = *arrays.norms.add(place);
+            let residual = if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) };
+            self.shared.norms.here().set(at + row, norm);
+            self.shared.bounds.here().set(at + row, bound.of(sqrt_approx(norm), residual));
+            self.shared.labels.here().set(at + row, *arrays.labels.add(place));
             row += HOPPER_POINT_THREADS;
         }
     }
 
-    /// Puts how far apart two scores of a row have to be to be in the right order in place of its residual, for the
-    /// thread's rows; `self` is what is known of the first and on.
+    /// Whether item `items.0` is one, once what is known of it has arrived.
     #[inline(always)]
-    unsafe fn set_bounds(self, terms: u32, item: Item, arrays: Arrays, params: HopperParams) {
-        let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
-        let (norm, residual) = (*largest, *largest.add(1));
-        let mut bounds = [0.0; 4];
-        unroll!(R in [0, 1, 2, 3] => {
-            let point = sqrt(self.norms.get(ROW_OF[R]));
-            bounds[R] = bound(terms, [point, self.bounds.get(ROW_OF[R])], [norm, residual]);
-        });
-        // The row's four lanes have read.
-        sync_warp(FULL_MASK);
-        if lane_id() & 3 == 0 {
-            unroll!(R in [0, 1, 2, 3] => { self.bounds.set(ROW_OF[R], bounds[R]); });
-        }
-        sync_warp(FULL_MASK);
+    unsafe fn is_item(self, items: Ring<1>) -> bool {
+        self.shared.item.here().get(items.0 % 4) != NO_ITEM
     }
-}
 
-/// Writes labels of a thread's rows, or lists them, and the warp's statistics of the item. `rows` is what is known of
-/// the thread's first row and on.
-#[inline(always)]
-unsafe fn store_rows(
-    nearest: [Nearest; 4],
-    row: u32,
-    rows: Rows,
-    item: Item,
-    arrays: Arrays,
-    params: HopperParams,
-) {
-    let shape = params.shape;
-    let quarter = lane_id() & 3;
-    let mut my_cost = 0.0;
-    let mut my_changed = 0;
-    unroll!(R in [0, 1, 2, 3] => {
-        let mut best = nearest[R];
-        let bound = rows.bounds.get(ROW_OF[R]);
+    /// The bounds of the points of item `items.0` from `row` on.
+    #[inline(always)]
+    fn bounds(self, items: Ring<1>, row: u32) -> Shared<f32> {
+        self.shared.bounds.here().add(self.of_item(items) + row)
+    }
+
+    /// Hands over what four lanes have found of a row.
+    #[inline(always)]
+    unsafe fn publish(self, row: u32, mut nearest: Nearest, bound: f32) {
         unroll!(O in [1, 2] => {
             let with = Nearest {
-                score: warp_shuffle_xor(FULL_MASK, best.score, O as u32),
-                label: warp_shuffle_xor(FULL_MASK, best.label, O as u32),
-                other: warp_shuffle_xor(FULL_MASK, best.other, O as u32),
+                score: warp_shuffle_xor(FULL_MASK, nearest.score, O as u32),
+                label: warp_shuffle_xor(FULL_MASK, nearest.label, O as u32),
+                other: warp_shuffle_xor(FULL_MASK, nearest.other, O as u32),
             };
-            best.merge(with, bound);
+            nearest.merge(with, bound);
         });
-        best.label = arrays.centroid(best.label, item, shape);
-        best.other = arrays.centroid(best.other, item, shape);
-        let mut differs = false;
-        if quarter == 0 && item.first + row + ROW_OF[R] < shape.n {
-            my_cost += (rows.norms.get(ROW_OF[R]) - 2.0 * best.score) as f64;
-            let place = item.place(row + ROW_OF[R], shape);
-            if best.other == NO_CANDIDATE && best.label != NO_CANDIDATE {
-                differs = rows.labels.get(ROW_OF[R]) != best.label;
-                *arrays.labels.add(place) = best.label;
-            } else {
-                let list = arrays.list;
-                // No label at all: every score overflowed, and any centroid may be the nearest.
-                if best.other == MANY_CANDIDATES || best.label == NO_CANDIDATE {
-                    let entry = atomic::fetch_add_u32(list.counts.add(1), 1);
-                    *list.rows.add((shape.batch * shape.n - 1 - entry) as usize) = place as u32;
-                } else {
-                    let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
-                    *list.rows.add(entry) = place as u32;
-                    *list.first.add(entry) = best.label;
-                    *list.second.add(entry) = best.other;
-                }
-            }
+        if lane_id() & 3 == 0 {
+            self.shared.scores.here().set(row, nearest.score);
+            self.shared.columns.here().set(row, nearest.label);
+            self.shared.others.here().set(row, nearest.other);
         }
-        my_changed += warp_vote_ballot(FULL_MASK, differs).count_ones();
-    });
-    let my_cost = warp_sum_f64(my_cost);
-    if lane_id() == 0 {
-        let scale = if arrays.extents.is_null() {
-            1.0
-        } else {
-            tensor_scale(*arrays.extents.add(item.batch as usize))
-        };
-        let place = (item.item * HOPPER_WARPS + warp_id() - HOPPER_FIRST_WARP) as usize;
-        *arrays.cost.add(place) = my_cost / (scale * scale);
-        *arrays.changed.add(place) = my_changed;
+    }
+
+    /// Stores labels of the points of item `items.0` that are sure, lists the others, and writes the statistics of each
+    /// 32 points; the warps that copy points.
+    #[inline(always)]
+    unsafe fn store(self, items: Ring<1>, arrays: Arrays, params: HopperParams) {
+        let shape = params.shape;
+        let at = self.of_item(items);
+        items.wait_full(self.shared.results_full.here());
+        let item = Item::of(self.shared.item.here().get(items.0 % 4), params);
+        let mut row = thread_idx_x() - WARP_SIZE;
+        while row < self.shared.len {
+            let score = self.shared.scores.here().get(row);
+            let label = arrays.centroid(self.shared.columns.here().get(row), item, shape);
+            let other = arrays.centroid(self.shared.others.here().get(row), item, shape);
+            let norm = self.shared.norms.here().get(at + row);
+            let old = self.shared.labels.here().get(at + row);
+            let is_inside = item.first + self.first + row < shape.n;
+            let place = item.place(self.first + row, shape);
+            // No label at all: every score overflowed, and any centroid may be the nearest.
+            let is_known = label != NO_CANDIDATE && other != MANY_CANDIDATES;
+            let differs = is_inside && is_known && other == NO_CANDIDATE && label != old;
+            if differs {
+                *arrays.labels.add(place) = label;
+            }
+            let list = arrays.list;
+            if is_inside && !is_known {
+                let entry = atomic::fetch_add_u32(list.counts.add(1), 1);
+                *list.rows.add((shape.batch * shape.n - 1 - entry) as usize) = place as u32;
+            } else if is_inside && other != NO_CANDIDATE {
+                let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
+                *list.rows.add(entry) = place as u32;
+                *list.first.add(entry) = label;
+                *list.second.add(entry) = other;
+            }
+            let cost = warp_sum_f64(if is_inside { (norm - 2.0 * score) as f64 } else { 0.0 });
+            let changed = warp_vote_ballot(FULL_MASK, differs).count_ones();
+            if lane_id() == 0 {
+                let unscale = if arrays.extents.is_null() {
+                    1.0
+                } else {
+                    tensor_unscale_squared(*arrays.extents.add(item.batch as usize))
+                };
+                let place = (item.item * HOPPER_WARPS + (self.first + row) / WARP_SIZE) as usize;
+                *arrays.cost.add(place) = cost * unscale;
+                *arrays.changed.add(place) = changed;
+            }
+            row += HOPPER_POINT_THREADS;
+        }
+        items.release(self.shared.results_empty.here());
     }
 }
 
-/// Twice the error of a score: see the top of this file. Norm and residual, of the point and the largest of all
-/// centroids; a hundredth is added for its own rounding.
-#[inline(always)]
-fn bound(terms: u32, point: [f32; 2], centroid: [f32; 2]) -> f32 {
-    const U: f32 = 1.0 / 16_777_216.0;
-    let [rounded_point, rounded_centroid] = [point[0] + point[1], centroid[0] + centroid[1]];
-    let sum = 2.5 * (terms + 16) as f32 * U + U;
-    let error = sum * rounded_point * rounded_centroid
-        + 1.5 * U * centroid[0] * centroid[0]
-        + point[1] * centroid[0]
-        + rounded_point * centroid[1];
-    2.02 * error + 1e-36
+/// Twice the error of a point's scores, by its norm and residual: see the top of this file. A hundredth is added for its
+/// own rounding, and to the sum and the bias what rounding a gate, and a gate less a bias, may take.
+#[derive(Clone, Copy)]
+struct Bound {
+    of_rounded: f32,
+    of_residual: f32,
+    of_bias: f32,
+}
+
+impl Bound {
+    /// By the largest norm and residual of the centroids.
+    #[inline(always)]
+    unsafe fn new(terms: u32, largest: *const f32) -> Self {
+        const U: f32 = 1.0 / 16_777_216.0;
+        let (norm, residual) = (*largest, *largest.add(1));
+        let sum = 2.5 * (terms + 16) as f32 * U + 3.0 * U;
+        Bound {
+            of_rounded: 2.02 * (sum * (norm + residual) + residual),
+            of_residual: 2.02 * norm,
+            of_bias: 2.02 * 3.0 * U * norm * norm + 1e-36,
+        }
+    }
+
+    #[inline(always)]
+    fn of(self, norm: f32, residual: f32) -> f32 {
+        (norm + residual) * self.of_rounded + residual * self.of_residual + self.of_bias
+    }
 }
 
 /// Folds a tile into two of the thread's rows, of which most have nothing to gain from it: a maximum of bare products,
-/// with the tile's largest bias, tells. `bounds` are at the first and 8 further. `gates` are those of the four lanes that
-/// share a row: the best score less the bound, which a new one must exceed to matter.
+/// with the tile's largest bias, tells. `bounds` are at the first row and 8 further. `gates` are those of the four lanes
+/// that share a row: the best score less the bound, which a new one must exceed to matter.
+///
+/// Branches are the same for all lanes, which must stay together for products. Chains of dependent instructions are what
+/// takes the time, so both rows go through them at once.
 #[inline(always)]
 unsafe fn fold_tile(
-    products: &mut Scores,
+    scores: &mut Scores,
     biases: Shared<f32>,
     column: u32,
     [a, b]: [&mut Nearest; 2],
     [gate_a, gate_b]: [&mut f32; 2],
     bounds: Shared<f32>,
 ) {
-    // Compared as integers, three at a time: the right order unless all are negative.
-    let mut most = [i32::MIN; 2];
-    unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
-        unroll!(R in [0, 1] => {
-            let at = J * 4 + R * 2;
-            let pair = (products[at].to_bits() as i32).max(products[at + 1].to_bits() as i32);
-            most[R] = most[R].max(pair);
+    // Of four groups of columns. Compared as integers, three at a time, which is right unless all are negative.
+    let mut groups = [[i32::MIN; 4]; 2];
+    unroll!(R in [0, 1] => {
+        unroll!(G in [0, 1, 2, 3] => {
+            unroll!(J in [0, 1, 2, 3] => {
+                let at = (G * 4 + J) * 4 + R * 2;
+                let pair = (scores[at].to_bits() as i32).max(scores[at + 1].to_bits() as i32);
+                groups[R][G] = groups[R][G].max(pair);
+            })
         })
     });
+    let most_of = |row: usize| {
+        let of_two = |a: usize, b: usize| f32::from_bits(groups[row][a].max(groups[row][b]) as u32);
+        max(of_two(0, 1), of_two(2, 3))
+    };
+    let most = [most_of(0), most_of(1)];
     let largest = biases.get(HOPPER_LARGEST_BIAS);
-    // NaN is not beyond anything.
-    let is_beyond = |most: i32, gate: f32| most >= 0 && f32::from_bits(most as u32) + largest <= gate;
-    let (is_beyond_a, is_beyond_b) = (is_beyond(most[0], *gate_a), is_beyond(most[1], *gate_b));
-    // The same branch for all lanes, which must stay together for products.
-    if warp_vote_ballot(FULL_MASK, !is_beyond_a) != 0 {
-        fold_row::<0>(products, biases, column, a, gate_a, bounds);
+    // What a product must reach; where that is negative, the groups tell nothing. NaN is not beyond anything.
+    let limits = [*gate_a - largest, *gate_b - largest];
+    let is_known = limits[0] >= 0.0 && limits[1] >= 0.0;
+    if warp_vote_ballot(FULL_MASK, !(is_known && most[0] < limits[0] && most[1] < limits[1])) == 0 {
+        return;
     }
-    if warp_vote_ballot(FULL_MASK, !is_beyond_b) != 0 {
-        fold_row::<1>(products, biases, column, b, gate_b, bounds.add(8));
+    // How many columns matter, above 2¹⁶, and the sum of which. Under 2²⁴ f32 is exact, and a fused multiply-add is
+    // cheaper than a predicated integer addition.
+    let mut found = [0.0f32; 2];
+    let mut is_one = warp_vote_ballot(FULL_MASK, !is_known) == 0;
+    if is_one {
+        unroll!(G in [0, 1, 2, 3] => {
+            let of_group = [f32::from_bits(groups[0][G] as u32), f32::from_bits(groups[1][G] as u32)];
+            if warp_vote_ballot(FULL_MASK, of_group[0] >= limits[0] || of_group[1] >= limits[1]) != 0 {
+                unroll!(J in [0, 1, 2, 3] => {
+                    unroll!(I in [0, 1, 2, 3] => {
+                        let is_near = at_least(scores[(G * 4 + J) * 4 + I], limits[I / 2]);
+                        found[I / 2] = fma(is_near, (65_536 + (G * 4 + J) * 8 + I % 2) as f32, found[I / 2]);
+                    })
+                });
+            }
+        });
+        is_one = warp_vote_ballot(FULL_MASK, found[0] >= 131_072.0 || found[1] >= 131_072.0) == 0;
     }
+    let bounds = [bounds.get(0), bounds.get(8)];
+    let mut best = [f32::NEG_INFINITY; 2];
+    if is_one {
+        unroll!(R in [0, 1] => {
+            let at = found[R] as u32 & 127;
+            let score = most[R] + biases.get(at / 8 * 2 + at % 2);
+            best[R] = if found[R] > 0.0 { score } else { best[R] };
+        });
+    } else {
+        (best, found) = search(scores, biases, bounds);
+    }
+    a.fold(best[0], found[0] as u32, column, bounds[0]);
+    b.fold(best[1], found[1] as u32, column, bounds[1]);
+    let mut gates = [max(*gate_a, best[0] - bounds[0]), max(*gate_b, best[1] - bounds[1])];
+    unroll!(O in [1, 2] => {
+        unroll!(R in [0, 1] => { gates[R] = max(gates[R], warp_shuffle_xor(FULL_MASK, gates[R], O as u32)); });
+    });
+    [*gate_a, *gate_b] = gates;
 }
 
-/// Adds the biases to a row's products, and folds the best score.
+/// Adds the biases: the best score of each of two rows, and how many and which columns are within the bound of it.
 #[inline(always)]
-unsafe fn fold_row<const R: usize>(
-    scores: &mut Scores,
-    biases: Shared<f32>,
-    column: u32,
-    nearest: &mut Nearest,
-    gate: &mut f32,
-    bound: Shared<f32>,
-) {
-    let mut best = f32::NEG_INFINITY;
+unsafe fn search(scores: &mut Scores, biases: Shared<f32>, bounds: [f32; 2]) -> ([f32; 2], [f32; 2]) {
+    let mut bests = [[f32::NEG_INFINITY; 4]; 2];
     unroll!(J in [0, 2, 4, 6, 8, 10, 12, 14] => {
         let bias = biases.get4(J as u32 * 2);
-        unroll!(E in [0, 1, 2, 3] => {
-            let at = J * 4 + E / 2 * 4 + E % 2 + R * 2;
-            scores[at] += bias[E];
-            best = max(best, scores[at]);
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            let at = J * 4 + I;
+            scores[at] += bias[I / 4 * 2 + I % 2];
+            let best = &mut bests[I % 4 / 2][J / 4];
+            *best = max(*best, scores[at]);
         })
     });
-    if warp_vote_ballot(FULL_MASK, best > *gate) != 0 {
-        let bound = bound.get(0);
-        let limit = best - bound;
-        // Counts and columns stay under 2²⁴, where f32 is exact; a fused multiply-add is cheaper than a
-        // predicated integer addition.
-        let mut found = 0.0f32;
-        unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
-            unroll!(E in [0, 1] => {
-                let is_near = at_least(scores[J * 4 + R * 2 + E], limit);
-                found = fma(is_near, (65_536 + J * 8 + E) as f32, found);
-            })
-        });
-        nearest.fold(best, found as u32, column, bound);
-        let mut most = max(*gate, limit);
-        most = max(most, warp_shuffle_xor(FULL_MASK, most, 1));
-        *gate = max(most, warp_shuffle_xor(FULL_MASK, most, 2));
-    }
+    let best_of = |row: usize| max(max(bests[row][0], bests[row][1]), max(bests[row][2], bests[row][3]));
+    let best = [best_of(0), best_of(1)];
+    let limits = [best[0] - bounds[0], best[1] - bounds[1]];
+    let mut found = [[0.0f32; 2]; 2];
+    unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+        unroll!(I in [0, 1, 2, 3] => {
+            let is_near = at_least(scores[J * 4 + I], limits[I / 2]);
+            let found = &mut found[I / 2][J / 8];
+            *found = fma(is_near, (65_536 + J * 8 + I % 2) as f32, *found);
+        })
+    });
+    (best, [found[0][0] + found[0][1], found[1][0] + found[1][1]])
 }

@@ -238,8 +238,11 @@ const CONVERGE: BlockShape = BlockShape::new(REDUCE_THREADS).shared(ConvergeShar
 const INERTIA: BlockShape = BlockShape::new(REDUCE_THREADS).shared(InertiaShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const fn hopper(steps: u32) -> BlockShape {
-    let bytes = if steps == HOPPER_WIDE { WideShared::new().bytes } else { HopperShared::new(steps).bytes };
-    BlockShape::new(HOPPER_THREADS).shared(bytes).hopper()
+    let block = BlockShape::new(HOPPER_THREADS).hopper();
+    match steps {
+        HOPPER_WIDE => block.shared(WideShared::new().bytes).clusters_of(WIDE_CLUSTER),
+        _ => block.shared(HopperShared::new(steps).bytes),
+    }
 }
 #[cfg(not(target_arch = "nvptx64"))]
 const PACK: BlockShape = BlockShape::new(PACK_THREADS).shared(PackShared::new().bytes);

@@ -193,6 +193,14 @@ pub(crate) fn sqrt_f32(v: f32) -> f32 {
     r
 }
 #[inline(always)]
+pub(crate) fn sqrt_approx_f32(v: f32) -> f32 {
+    let r: f32;
+    unsafe {
+        asm!("sqrt.approx.f32 {0}, {1};", out(reg32) r, in(reg32) v, options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     let r: f32;
     unsafe {

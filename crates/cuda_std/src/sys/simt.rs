@@ -148,6 +148,11 @@ pub(crate) fn sqrt_f32(v: f32) -> f32 {
     v.sqrt()
 }
 
+/// `sqrt.approx.f32`.
+pub(crate) fn sqrt_approx_f32(v: f32) -> f32 {
+    v.sqrt()
+}
+
 /// `cvt.f32.f16`: exact.
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;

@@ -149,9 +149,10 @@ where
             operand: PhantomData,
         };
         // One block a multiprocessor, each with many items in turn: shared memory has room for one.
-        let blocks = kernel.blocks().min(device.multiprocessors().into()) as u32;
+        let cluster = <AssignHopper<C> as Kernel>::SPEC.cluster;
+        let clusters = kernel.blocks().min((device.multiprocessors() / cluster).into()) as u32;
         // SAFETY: as this function's.
-        unsafe { device.launch_grid(stream, &kernel, blocks) }
+        unsafe { device.launch_grid(stream, &kernel, clusters * cluster) }
     }
     Launch { spec: <AssignHopper<C> as Kernel>::SPEC, launch: launch::<C> }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! producer warp    bulk copies of tiles of 128 centroids, a ring of stages
-//! 3 warps          copies of 256 points, one item ahead
+//! 3 warps          copies of 256 points, one item ahead; results, one item behind
 //! 2 warpgroups     128 points each, in registers for the whole item; for each tile:
 //!                    issue products of points 0..64    (asynchronous)
 //!                    issue products of points 64..128  (asynchronous)
@@ -29,6 +29,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
         barrier(shared.points_full.here(), 0).init(2 * HOPPER_POINT_THREADS);
         // Every thread that has read points says so itself: once an item, which costs nothing.
         barrier(shared.points_empty.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
+        Rows { shared: shared.rows, first: 0 }.init();
         fence_mbarrier_init();
     }
     // Features past the pitch are never copied to: zeros there, so that nothing non-finite meets the zeros of
@@ -54,7 +55,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
         }
     } else {
         setmaxnreg_inc_232();
-        consume::<C>(arrays, params);
+        consume::<C>(params);
     }
 }
 
@@ -64,9 +65,13 @@ unsafe fn produce_centroids<C: Operand>(arrays: Arrays, params: HopperParams) {
     let shared = const { HopperShared::new(C::STEPS) };
     let tiles = params.centroid_tiles();
     let mut ring = Ring::<HOPPER_STAGES>(0);
-    let mut item = next_item(block_idx_x(), arrays.states, params);
-    while item < params.items() {
-        let batch = Item::of(item, params).batch;
+    let mut queue = Queue::<1>::new();
+    loop {
+        let item = queue.next(arrays, params);
+        if item == NO_ITEM {
+            break;
+        }
+        let batch = div(item, params.tiles());
         let mut tile = 0;
         while tile < tiles {
             ring.wait_empty(shared.empty.here());
@@ -88,53 +93,61 @@ unsafe fn produce_centroids<C: Operand>(arrays: Arrays, params: HopperParams) {
             ring = ring.next();
             tile += 1;
         }
-        item = next_item(item + grid_dim_x(), arrays.states, params);
     }
 }
 
-/// The warps that copy points, one item ahead, with all that the consumers would have to wait for: norms, and the
-/// labels to compare with. 16 bytes a copy, since a bulk copy a row takes the copy engine longer.
+/// The warps that copy points, one item ahead, with all that the consumers would have to wait for, and store results,
+/// one item behind. 16 bytes a copy, since a bulk copy a row takes the copy engine longer.
 #[inline(always)]
 unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
     let shared = const { HopperShared::new(C::STEPS) };
-    let rows = rows_here(shared);
+    let rows = Rows { shared: shared.rows, first: 0 };
     let shape = params.shape;
-    let chunks = shape.pitch / 8;
     let me = thread_idx_x() - WARP_SIZE;
+    // So many threads copy a row together, a chunk each.
+    let lanes = const { (C::STEPS * HOPPER_STEP_FEATURES / 8).next_power_of_two() };
+    let (column, chunks) = (me % lanes, shape.pitch / 8);
+    let terms = C::STEPS * HOPPER_STEP_FEATURES;
     let mut ring = Ring::<1>(0);
-    let mut item = next_item(block_idx_x(), arrays.states, params);
-    while item < params.items() {
-        let here = Item::of(item, params);
-        ring.wait_empty(shared.points_empty.here());
-        let mut chunk = me;
-        while chunk < HOPPER_POINTS * chunks {
-            let row = div(chunk, chunks);
-            let x = arrays.points.add(here.place(row, shape) * shape.pitch as usize);
-            let column = chunk - row * chunks;
-            let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
-            cp_async_cg_16(Shared::of(place), x.add(column as usize * 8));
-            chunk += HOPPER_POINT_THREADS;
-        }
+    let mut has_ended = false;
+    let mut queue = Queue::<1>::new();
+    loop {
+        let item = queue.next(arrays, params);
         let full = barrier(shared.points_full.here(), 0);
-        full.arrive_after_copies();
-        rows.at(ring.0 % 2 * HOPPER_POINTS).load(me, here, arrays, shape);
+        if !has_ended {
+            let here = Item::of(item, params);
+            ring.wait_empty(shared.points_empty.here());
+            let mut row = if item == NO_ITEM || column >= chunks { HOPPER_POINTS } else { me / lanes };
+            while row < HOPPER_POINTS {
+                let x =
+                    arrays.points.add(here.place(row, shape) * shape.pitch as usize + column as usize * 8);
+                let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
+                cp_async_cg_16(Shared::of(place), x);
+                row += HOPPER_POINT_THREADS / lanes;
+            }
+            full.arrive_after_copies();
+        }
+        // The item before the last has been found, and leaves its place to this one.
+        if ring.0 >= 2 {
+            rows.store(Ring(ring.0 - 2), arrays, params);
+        }
+        if has_ended {
+            break;
+        }
+        rows.load(me, terms, ring, item, arrays, params);
         full.arrive();
+        has_ended = item == NO_ITEM;
         ring = ring.next();
-        item = next_item(item + grid_dim_x(), arrays.states, params);
     }
-}
-
-#[inline(always)]
-fn rows_here(shared: HopperShared) -> Rows {
-    Rows { norms: shared.norms.here(), bounds: shared.residuals.here(), labels: shared.labels.here() }
 }
 
 /// A multiplying warpgroup.
 #[inline(always)]
-unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
+unsafe fn consume<C: Operand>(params: HopperParams) {
     let shared = const { HopperShared::new(C::STEPS) };
     let warp = warp_id() - HOPPER_FIRST_WARP;
-    // The thread's first row in the tile; the others are 8, 64 and 72 below.
+    let rows = Rows { shared: shared.rows, first: 0 };
+    // The thread's first row in the tile.
     let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
     let quarter = lane_id() & 3;
     let tiles = params.centroid_tiles();
@@ -142,10 +155,11 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
     let mut items = Ring::<1>(0);
 
     let mut scores: [Scores; 2] = [[0.0; 64]; 2];
-    let mut item = next_item(block_idx_x(), arrays.states, params);
-    while item < params.items() {
-        let here = Item::of(item, params);
+    loop {
         items.wait_full(shared.points_full.here());
+        if !rows.is_item(items) {
+            break;
+        }
         let mut x = [[[0u32; 4]; HOPPER_MAX_STEPS as usize]; 2];
         let address = shared.points.here().address()
             + (warp / 4 * 128 + warp % 4 * 16 + lane_id() % 16) * shared.row_bytes
@@ -157,8 +171,7 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
             }
         });
         barrier(shared.points_empty.here(), 0).arrive();
-        let rows = rows_here(shared).at(items.0 % 2 * HOPPER_POINTS + row);
-        rows.set_bounds(C::STEPS * HOPPER_STEP_FEATURES, here, arrays, params);
+        let bounds = rows.bounds(items, row);
 
         let mut nearest = [Nearest::NONE; 4];
         let mut gates = [f32::NEG_INFINITY; 4];
@@ -180,16 +193,21 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
             wgmma_wait::<1>(scores_0);
             let [a, b, c, d] = &mut nearest;
             let [gate_a, gate_b, gate_c, gate_d] = &mut gates;
-            fold_tile(scores_0, biases, column, [a, b], [gate_a, gate_b], rows.bounds);
+            fold_tile(scores_0, biases, column, [a, b], [gate_a, gate_b], bounds);
             wgmma_wait::<0>(scores_1);
-            fold_tile(scores_1, biases, column, [c, d], [gate_c, gate_d], rows.bounds.add(64));
+            fold_tile(scores_1, biases, column, [c, d], [gate_c, gate_d], bounds.add(64));
             ring.release(shared.empty.here());
             ring = ring.next();
             tile += 1;
         }
-        store_rows(nearest, row, rows, here, arrays, params);
+        items.wait_empty(rows.shared.results_empty.here());
+        unroll!(R in [0, 1, 2, 3] => {
+            // The thread's rows are its first and those 8, 64 and 72 below.
+            const OFFSET: u32 = R as u32 / 2 * 64 + R as u32 % 2 * 8;
+            rows.publish(row + OFFSET, nearest[R], bounds.get(OFFSET));
+        });
+        items.release(rows.shared.results_full.here());
         items = items.next();
-        item = next_item(item + grid_dim_x(), arrays.states, params);
     }
 }
 

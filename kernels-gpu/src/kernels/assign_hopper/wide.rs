@@ -1,12 +1,16 @@
 //! Points of any number of dimensions: tiles of points and of centroids come in panels of 64 features.
 //!
 //! ```text
-//! producer warp    bulk copies of panels of 128 centroids, a ring of stages
-//! 3 warps          copies of panels of 256 points: once an item if all of its panels have room, else for each tile
-//! 2 warpgroups     128 points each; for each tile and panel, issue the products of both halves of 64 points and
-//!                  wait for them; after the last panel fold the tile
+//! cluster of 2 blocks    256 points, 128 each; a pair of tiles of 128 centroids at a time
+//! producer lane          a panel of one of the two tiles, by a bulk copy to both blocks, a ring of stages
+//! 3 warps                copies of panels of 128 points: once an item if all of its panels have room, else for each
+//!                        pair of tiles; results, one item behind
+//! 2 warpgroups           64 points each; for each pair and panel, issue the products with both tiles and wait for
+//!                        them; after the last panel fold the tiles
 //! ```
-//! One warpgroup waits and folds while the other multiplies.
+//! One warpgroup waits and folds while the other multiplies. A panel brings a block 16 KiB of points and 16 KiB of
+//! centroids from L2, and 16 KiB from its neighbour, for 128·256·64 products. With 128 points a block, those that come
+//! again and again stay in L2.
 use super::*;
 use cuda_std::async_copy::{cp_async_cg_16, cp_async_commit_group, cp_async_wait_group};
 
@@ -15,17 +19,18 @@ const SHARED: WideShared = WideShared::new();
 /// See [`super::assign_hopper`].
 #[inline(always)]
 pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
+    let rows = Rows { shared: SHARED.rows, first: cluster_rank() * WIDE_POINTS };
     if thread_idx_x() == 0 {
         let mut stage = 0;
         while stage < WIDE_STAGES {
             barrier(SHARED.full.here(), stage).init(1);
-            barrier(SHARED.empty.here(), stage).init(HOPPER_WARPS);
+            barrier(SHARED.empty.here(), stage).init(WIDE_CLUSTER * HOPPER_WARPS);
             barrier(SHARED.points_full.here(), stage).init(HOPPER_POINT_THREADS);
             barrier(SHARED.points_empty.here(), stage).init(HOPPER_WARPS);
             stage += 1;
         }
         barrier(SHARED.rows_full.here(), 0).init(HOPPER_POINT_THREADS);
-        barrier(SHARED.rows_empty.here(), 0).init(HOPPER_WARPS);
+        rows.init();
         fence_mbarrier_init();
     }
     // Features past the pitch are never copied to: something finite there, to meet the zeros of the centroids.
@@ -36,55 +41,70 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
         word += HOPPER_THREADS * 4;
     }
     fence_proxy_async();
-    sync_threads();
+    // The other block's barriers are there, too.
+    cluster_sync();
 
     if warp_id() < 4 {
-        setmaxnreg_dec_40();
+        setmaxnreg_dec_56();
         if warp_id() == 0 {
             // One lane: others could fall behind it by more than a round of the ring, whose parity they would miss.
             if lane_id() == 0 {
                 produce_centroids(arrays, params);
             }
         } else {
-            produce_points(arrays, params);
+            produce_points(rows, arrays, params);
         }
     } else {
-        setmaxnreg_inc_232();
-        consume::<C>(arrays, params);
+        setmaxnreg_inc_224();
+        consume::<C>(rows, params);
     }
+    // The other block may still copy to this one, and arrive at its barriers.
+    cluster_sync();
 }
 
-/// The lane that copies centroids: panels, as stages become free, and a tile's biases with its first.
+/// The lane that copies centroids: its block's panels of each pair of tiles, as stages become free in both blocks, and
+/// the pair's biases with the first.
 #[inline(always)]
 unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
+    const { assert!(WIDE_TILES == 2 && WIDE_CLUSTER == 2) };
     let (tiles, panels) = (params.centroid_tiles(), hopper_panels(params.shape.d));
+    let rank = cluster_rank();
     let mut ring = Ring::<WIDE_STAGES>(0);
-    // A slot of biases comes round again when its tile has long been folded.
+    // A slot of biases comes round again when its tiles have long been folded.
     let mut slot = Ring::<WIDE_STAGES>(0);
-    let mut item = next_item(block_idx_x(), arrays.states, params);
-    while item < params.items() {
-        let batch = Item::of(item, params).batch;
+    let mut queue = Queue::<WIDE_CLUSTER>::new();
+    loop {
+        let item = queue.next(arrays, params);
+        if item == NO_ITEM {
+            break;
+        }
+        let first = div(item, params.tiles()) as u64 * tiles as u64;
         let mut tile = 0;
         while tile < tiles {
-            let tile_of_all = batch as u64 * tiles as u64 + tile as u64;
+            let pair = if tile + 1 < tiles { 2 } else { 1 };
             let mut panel = 0;
             while panel < panels {
                 ring.wait_empty(SHARED.empty.here());
                 let full = barrier(SHARED.full.here(), ring.stage());
-                let biases = if panel == 0 { HOPPER_BIASES * 4 } else { 0 };
-                full.arrive_expect_tx(HOPPER_PANEL_BYTES + biases);
-                let place = (tile_of_all * panels as u64 + panel as u64) * HOPPER_PANEL_BYTES as u64;
-                bulk_copy(
-                    SHARED.centroids.here().address() + ring.stage() * HOPPER_PANEL_BYTES,
-                    arrays.packed.cast::<u8>().add(place as usize),
-                    HOPPER_PANEL_BYTES,
-                    full,
-                );
+                let biases = if panel == 0 { pair * HOPPER_BIASES * 4 } else { 0 };
+                full.arrive_expect_tx(pair * HOPPER_PANEL_BYTES + biases);
+                if rank < pair {
+                    let place = ((first + (tile + rank) as u64) * panels as u64 + panel as u64)
+                        * HOPPER_PANEL_BYTES as u64;
+                    let stage = SHARED.centroids.here().address() + ring.stage() * WIDE_CENTROID_BYTES;
+                    bulk_copy_multicast(
+                        stage + rank * HOPPER_PANEL_BYTES,
+                        arrays.packed.cast::<u8>().add(place as usize),
+                        HOPPER_PANEL_BYTES,
+                        full,
+                        0b11,
+                    );
+                }
                 if panel == 0 {
                     bulk_copy(
-                        SHARED.biases.here().add(slot.stage() * HOPPER_BIASES).address(),
-                        arrays.biases.add((tile_of_all * HOPPER_BIASES as u64) as usize).cast(),
-                        HOPPER_BIASES * 4,
+                        SHARED.biases.here().add(slot.stage() * (WIDE_TILES * HOPPER_BIASES)).address(),
+                        arrays.biases.add(((first + tile as u64) * HOPPER_BIASES as u64) as usize).cast(),
+                        biases,
                         full,
                     );
                 }
@@ -92,62 +112,74 @@ unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
                 panel += 1;
             }
             slot = slot.next();
-            tile += 1;
+            tile += WIDE_TILES;
         }
-        item = next_item(item + grid_dim_x(), arrays.states, params);
     }
 }
 
-/// The warps that copy points, in the order in which the products want them.
+/// The warps that copy points, in the order in which the products want them, and store results, one item behind.
 #[inline(always)]
-unsafe fn produce_points(arrays: Arrays, params: HopperParams) {
+unsafe fn produce_points(rows: Rows, arrays: Arrays, params: HopperParams) {
+    /// Panels that are being copied at a time. One less than there is room for, which the products have.
+    const AHEAD: u32 = WIDE_STAGES - 1;
     let shape = params.shape;
     let panels = hopper_panels(shape.d);
-    let rounds = if panels <= WIDE_STAGES { 1 } else { params.centroid_tiles() };
+    let rounds = if panels <= WIDE_STAGES { 1 } else { params.centroid_tiles().div_ceil(WIDE_TILES) };
     let me = thread_idx_x() - WARP_SIZE;
+    // Eight threads a row, so that rows are read whole.
+    let column = me % 8;
+    let terms = panels * HOPPER_PANEL_FEATURES;
     let mut ring = Ring::<WIDE_STAGES>(0);
-    let mut items = Ring::<1>(0);
-    let mut item = next_item(block_idx_x(), arrays.states, params);
-    while item < params.items() {
-        let here = Item::of(item, params);
-        items.wait_empty(SHARED.rows_empty.here());
-        rows_here().at(items.0 % 2 * HOPPER_POINTS).load(me, here, arrays, shape);
+    let mut known = Ring::<1>(0);
+    let mut has_ended = false;
+    let mut queue = Queue::<WIDE_CLUSTER>::new();
+    loop {
+        let item = queue.next(arrays, params);
+        // The item before the last has been found, and leaves its place to this one.
+        if known.0 >= 2 {
+            rows.store(Ring(known.0 - 2), arrays, params);
+        }
+        if has_ended {
+            break;
+        }
+        rows.load(me, terms, known, item, arrays, params);
         barrier(SHARED.rows_full.here(), 0).arrive();
-        let mut round = 0;
-        while round < rounds {
-            let mut panel = 0;
-            while panel < panels {
-                ring.wait_empty(SHARED.points_empty.here());
-                let first = panel * HOPPER_PANEL_FEATURES;
-                let left = (shape.pitch - first) / 8;
-                let chunks = if left < 8 { left } else { 8 };
+        has_ended = item == NO_ITEM;
+        known = known.next();
+        if has_ended {
+            continue;
+        }
+        let item = Item::of(item, params);
+        // Panels that have been begun and not said to be there.
+        let mut begun = 0;
+        let last = ring.0 + rounds * panels;
+        let mut panel = 0;
+        while ring.0 < last {
+            ring.wait_empty(SHARED.points_empty.here());
+            let feature = panel * HOPPER_PANEL_FEATURES + column * 8;
+            let mut row = if feature < shape.pitch { me / 8 } else { WIDE_POINTS };
+            while row < WIDE_POINTS {
+                let x = arrays.points.add(item.place(rows.first + row, shape) * shape.pitch as usize);
                 let stage = SHARED.points.here().address() + ring.stage() * WIDE_POINT_BYTES;
-                // Eight threads a row, so that rows are read whole.
-                let column = me % 8;
-                let mut row = me / 8;
-                while row < HOPPER_POINTS {
-                    if column < chunks {
-                        let x = arrays.points.add(here.place(row, shape) * shape.pitch as usize);
-                        let place = stage + row * 128 + (column ^ row & 7) * 16;
-                        cp_async_cg_16(Shared::of(place), x.add((first + column * 8) as usize));
-                    }
-                    row += HOPPER_POINT_THREADS / 8;
-                }
-                cp_async_commit_group();
-                // The panel before has had the time of this one's copies to arrive.
-                if round + panel > 0 {
-                    cp_async_wait_group::<1>();
-                    arrived(ring.0 - 1);
-                }
-                ring = ring.next();
-                panel += 1;
+                let place = stage + row * 128 + (column ^ row & 7) * 16;
+                cp_async_cg_16(Shared::of(place), x.add(feature as usize));
+                row += HOPPER_POINT_THREADS / 8;
             }
-            round += 1;
+            cp_async_commit_group();
+            ring = ring.next();
+            panel = if panel + 1 < panels { panel + 1 } else { 0 };
+            begun += 1;
+            if begun == AHEAD {
+                cp_async_wait_group::<{ AHEAD - 1 }>();
+                arrived(ring.0 - AHEAD);
+                begun -= 1;
+            }
         }
         cp_async_wait_group::<0>();
-        arrived(ring.0 - 1);
-        items = items.next();
-        item = next_item(item + grid_dim_x(), arrays.states, params);
+        while begun > 0 {
+            arrived(ring.0 - begun);
+            begun -= 1;
+        }
     }
 }
 
@@ -158,17 +190,12 @@ unsafe fn arrived(panel: u32) {
     barrier(SHARED.points_full.here(), panel % WIDE_STAGES).arrive();
 }
 
-#[inline(always)]
-fn rows_here() -> Rows {
-    Rows { norms: SHARED.norms.here(), bounds: SHARED.residuals.here(), labels: SHARED.labels.here() }
-}
-
 /// A multiplying warpgroup.
 #[inline(always)]
-unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
+unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
     let warp = warp_id() - HOPPER_FIRST_WARP;
-    // The thread's first row in the tile; the others are 8, 64 and 72 below.
-    let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
+    // The thread's first row in the block; the other is 8 below.
+    let row = warp * 16 + lane_id() / 4;
     let quarter = lane_id() & 3;
     let (tiles, panels) = (params.centroid_tiles(), hopper_panels(params.shape.d));
     let resident = panels <= WIDE_STAGES;
@@ -178,21 +205,19 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
     let mut items = Ring::<1>(0);
 
     let mut scores: [Scores; 2] = [[0.0; 64]; 2];
-    let mut item = next_item(block_idx_x(), arrays.states, params);
-    while item < params.items() {
-        let here = Item::of(item, params);
+    loop {
         items.wait_full(SHARED.rows_full.here());
-        let rows = rows_here().at(items.0 % 2 * HOPPER_POINTS + row);
-        rows.set_bounds(panels * HOPPER_PANEL_FEATURES, here, arrays, params);
-        items.release(SHARED.rows_empty.here());
-
-        let mut nearest = [Nearest::NONE; 4];
-        let mut gates = [f32::NEG_INFINITY; 4];
+        if !rows.is_item(items) {
+            break;
+        }
+        let bounds = rows.bounds(items, row);
+        let mut nearest = [Nearest::NONE; 2];
+        let mut gates = [f32::NEG_INFINITY; 2];
         let mut tile = 0;
         while tile < tiles {
             let [scores_0, scores_1] = &mut scores;
-            // Points that stay are released with the last tile.
-            let frees_points = !resident || tile + 1 == tiles;
+            // Points that stay are released with the last tiles.
+            let frees_points = !resident || tile + WIDE_TILES >= tiles;
             let mut at = points;
             let mut panel = 0;
             while panel < panels {
@@ -201,23 +226,24 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
                 }
                 ring.wait_full(SHARED.full.here());
                 let x =
-                    SHARED.points.here().address() + at.stage() * WIDE_POINT_BYTES + warp / 4 * (128 * 128);
+                    SHARED.points.here().address() + at.stage() * WIDE_POINT_BYTES + warp / 4 * (64 * 128);
                 let x = Descriptor::swizzled_128b(x);
-                let c = SHARED.centroids.here().address() + ring.stage() * HOPPER_PANEL_BYTES;
+                // A tile that is not there is what the one before left; nobody looks at its scores.
+                let c = SHARED.centroids.here().address() + ring.stage() * WIDE_CENTROID_BYTES;
                 let c = Descriptor::swizzled_128b(c);
                 wgmma_fence();
                 unroll!(S in [0, 1, 2, 3] => {
+                    const STEP: u32 = S as u32 * 32;
                     let add = panel | S as u32;
-                    C::Scalar::wgmma_m64n128k16_shared(scores_0, x.at(S as u32 * 32), c.at(S as u32 * 32), add);
-                    C::Scalar::wgmma_m64n128k16_shared(
-                        scores_1, x.at(64 * 128 + S as u32 * 32), c.at(S as u32 * 32), add);
+                    C::Scalar::wgmma_m64n128k16_shared(scores_0, x.at(STEP), c.at(STEP), add);
+                    C::Scalar::wgmma_m64n128k16_shared(scores_1, x.at(STEP), c.at(HOPPER_PANEL_BYTES + STEP), add);
                 });
                 wgmma_commit();
                 // The other warpgroup's products run meanwhile. None may be under way at the end of a round: ptxas
                 // would not know which scores are final.
                 wgmma_wait::<0>(scores_0);
                 wgmma_wait::<0>(scores_1);
-                ring.release(SHARED.empty.here());
+                release_in_both(ring);
                 if frees_points {
                     at.release(SHARED.points_empty.here());
                 }
@@ -228,17 +254,33 @@ unsafe fn consume<C: Operand>(arrays: Arrays, params: HopperParams) {
             if frees_points {
                 points = at;
             }
-            let biases = SHARED.biases.here().add(slot.stage() * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
+            let biases = slot.stage() * (WIDE_TILES * HOPPER_BIASES) + quarter * HOPPER_BIAS_PITCH;
+            let biases = SHARED.biases.here().add(biases);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
-            let [a, b, c, d] = &mut nearest;
-            let [gate_a, gate_b, gate_c, gate_d] = &mut gates;
-            fold_tile(scores_0, biases, column, [a, b], [gate_a, gate_b], rows.bounds);
-            fold_tile(scores_1, biases, column, [c, d], [gate_c, gate_d], rows.bounds.add(64));
+            let [a, b] = &mut nearest;
+            let [gate_a, gate_b] = &mut gates;
+            fold_tile(scores_0, biases, column, [a, b], [gate_a, gate_b], bounds);
+            if tile + 1 < tiles {
+                let biases = biases.add(HOPPER_BIASES);
+                let column = column + HOPPER_CENTROIDS;
+                fold_tile(scores_1, biases, column, [a, b], [gate_a, gate_b], bounds);
+            }
             slot = slot.next();
-            tile += 1;
+            tile += WIDE_TILES;
         }
-        store_rows(nearest, row, rows, here, arrays, params);
+        items.wait_empty(rows.shared.results_empty.here());
+        rows.publish(row, nearest[0], bounds.get(0));
+        rows.publish(row + 8, nearest[1], bounds.get(8));
+        items.release(rows.shared.results_full.here());
         items = items.next();
-        item = next_item(item + grid_dim_x(), arrays.states, params);
+    }
+}
+
+/// The warp is done with a stage of centroids, which both blocks' copies fill.
+#[inline(always)]
+unsafe fn release_in_both(ring: Ring<WIDE_STAGES>) {
+    sync_warp(FULL_MASK);
+    if lane_id() < WIDE_CLUSTER {
+        barrier(SHARED.empty.here(), ring.stage()).arrive_at(lane_id());
     }
 }

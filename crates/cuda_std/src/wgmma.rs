@@ -206,6 +206,19 @@ macro_rules! wait {
 }
 with_scores! { wait! }
 
+/// Waits until at most `PENDING` committed groups are still running, whose scores stay theirs: what the others have read
+/// in shared memory may be overwritten.
+///
+/// # Safety
+/// As [`wgmma_fence`].
+///
+/// # PTX
+/// `wgmma.wait_group.sync.aligned PENDING`
+#[inline(always)]
+pub unsafe fn wgmma_wait_reads<const PENDING: u32>() {
+    asm!("wgmma.wait_group.sync.aligned {0};", const PENDING, options(nostack));
+}
+
 /// A barrier in shared memory that completes a phase when its arrivals and its bytes are in.
 #[derive(Clone, Copy)]
 pub struct Mbarrier(u32);
@@ -244,18 +257,20 @@ impl Mbarrier {
         asm!("mbarrier.arrive.shared::cta.b64 _, [{0}];", in(reg32) self.0, options(nostack));
     }
 
-    /// Arrives at the same barrier of the block of `rank` in the cluster.
+    /// Arrives at the same barrier of the block of `rank` in the cluster. Orders nothing that other blocks see but the
+    /// products and reads of shared memory that the thread knows to be done: a release to the cluster would wait for
+    /// all of its writes.
     ///
     /// # Safety
     /// That block has initialised it, before a [`cluster_sync`], and has not ended.
     ///
     /// # PTX
-    /// `mapa.shared::cluster.u32`, `mbarrier.arrive.release.cluster.shared::cluster.b64`
+    /// `mapa.shared::cluster.u32`, `mbarrier.arrive.shared::cluster.b64`
     #[inline(always)]
     pub unsafe fn arrive_at(self, rank: u32) {
         asm!(
             "{{ .reg .b32 a; mapa.shared::cluster.u32 a, {0}, {1}; \
-             mbarrier.arrive.release.cluster.shared::cluster.b64 _, [a]; }}",
+             mbarrier.arrive.shared::cluster.b64 _, [a]; }}",
             in(reg32) self.0, in(reg32) rank, options(nostack)
         );
     }

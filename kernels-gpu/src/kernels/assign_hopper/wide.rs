@@ -6,9 +6,9 @@
 //! 3 warps                copies of panels of 128 points: once an item if all of its panels have room, else for each
 //!                        pair of tiles; results, one item behind
 //! 2 warpgroups           64 points each; for each pair and panel, issue the products with both tiles and wait for
-//!                        them; after the last panel fold the tiles
+//!                        those of the panel before; after the last panel fold the tiles
 //! ```
-//! One warpgroup waits and folds while the other multiplies. A panel brings a block 16 KiB of points and 16 KiB of
+//! One warpgroup folds while the other multiplies. A panel brings a block 16 KiB of points and 16 KiB of
 //! centroids from L2, and 16 KiB from its neighbour, for 128·256·64 products. With 128 points a block, those that come
 //! again and again stay in L2.
 use super::*;
@@ -218,42 +218,24 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
             let [scores_0, scores_1] = &mut scores;
             // Points that stay are released with the last tiles.
             let frees_points = !resident || tile + WIDE_TILES >= tiles;
-            let mut at = points;
-            let mut panel = 0;
+            let awaits_points = !resident || tile == 0;
+            multiply::<C, 0>(scores_0, scores_1, points, ring, awaits_points);
+            let mut panel = 1;
             while panel < panels {
-                if !resident || tile == 0 {
-                    at.wait_full(SHARED.points_full.here());
-                }
-                ring.wait_full(SHARED.full.here());
-                let x =
-                    SHARED.points.here().address() + at.stage() * WIDE_POINT_BYTES + warp / 4 * (64 * 128);
-                let x = Descriptor::swizzled_128b(x);
-                // A tile that is not there is what the one before left; nobody looks at its scores.
-                let c = SHARED.centroids.here().address() + ring.stage() * WIDE_CENTROID_BYTES;
-                let c = Descriptor::swizzled_128b(c);
-                wgmma_fence();
-                unroll!(S in [0, 1, 2, 3] => {
-                    const STEP: u32 = S as u32 * 32;
-                    let add = panel | S as u32;
-                    C::Scalar::wgmma_m64n128k16_shared(scores_0, x.at(STEP), c.at(STEP), add);
-                    C::Scalar::wgmma_m64n128k16_shared(scores_1, x.at(STEP), c.at(HOPPER_PANEL_BYTES + STEP), add);
-                });
-                wgmma_commit();
-                // The other warpgroup's products run meanwhile. None may be under way at the end of a round: ptxas
-                // would not know which scores are final.
-                wgmma_wait::<0>(scores_0);
-                wgmma_wait::<0>(scores_1);
-                release_in_both(ring);
-                if frees_points {
-                    at.release(SHARED.points_empty.here());
-                }
+                let (points_before, before) = (points, ring);
+                points = points.next();
                 ring = ring.next();
-                at = at.next();
+                multiply::<C, 1>(scores_0, scores_1, points, ring, awaits_points);
+                // The products of the panel before are done; those of this one go on.
+                wgmma_wait_reads::<1>();
+                release(points_before, before, frees_points);
                 panel += 1;
             }
-            if frees_points {
-                points = at;
-            }
+            wgmma_wait::<0>(scores_0);
+            wgmma_wait::<0>(scores_1);
+            release(points, ring, frees_points);
+            ring = ring.next();
+            points = if frees_points { points.next() } else { Ring(points.0 + 1 - panels) };
             let biases = slot.stage() * (WIDE_TILES * HOPPER_BIASES) + quarter * HOPPER_BIAS_PITCH;
             let biases = SHARED.biases.here().add(biases);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
@@ -276,11 +258,43 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
     }
 }
 
-/// The warp is done with a stage of centroids, which both blocks' copies fill.
+/// Issues the products of a panel of points with both tiles, once it is there. With `ADD` of 0 they begin the scores.
 #[inline(always)]
-unsafe fn release_in_both(ring: Ring<WIDE_STAGES>) {
+unsafe fn multiply<C: Operand, const ADD: u32>(
+    scores_0: &mut Scores,
+    scores_1: &mut Scores,
+    points: Ring<WIDE_STAGES>,
+    ring: Ring<WIDE_STAGES>,
+    awaits_points: bool,
+) {
+    if awaits_points {
+        points.wait_full(SHARED.points_full.here());
+    }
+    ring.wait_full(SHARED.full.here());
+    let warpgroup = (warp_id() - HOPPER_FIRST_WARP) / 4;
+    let x = SHARED.points.here().address() + points.stage() * WIDE_POINT_BYTES + warpgroup * (64 * 128);
+    let x = Descriptor::swizzled_128b(x);
+    // A tile that is not there is what the one before left; nobody looks at its scores.
+    let c = SHARED.centroids.here().address() + ring.stage() * WIDE_CENTROID_BYTES;
+    let c = Descriptor::swizzled_128b(c);
+    wgmma_fence();
+    unroll!(S in [0, 1, 2, 3] => {
+        const STEP: u32 = S as u32 * 32;
+        let add = ADD | S as u32;
+        C::Scalar::wgmma_m64n128k16_shared(scores_0, x.at(STEP), c.at(STEP), add);
+        C::Scalar::wgmma_m64n128k16_shared(scores_1, x.at(STEP), c.at(HOPPER_PANEL_BYTES + STEP), add);
+    });
+    wgmma_commit();
+}
+
+/// The warp is done with a stage of centroids, which both blocks' copies fill, and with one of points unless they stay.
+#[inline(always)]
+unsafe fn release(points: Ring<WIDE_STAGES>, ring: Ring<WIDE_STAGES>, frees_points: bool) {
     sync_warp(FULL_MASK);
     if lane_id() < WIDE_CLUSTER {
         barrier(SHARED.empty.here(), ring.stage()).arrive_at(lane_id());
+    }
+    if frees_points && lane_id() == 0 {
+        barrier(SHARED.points_empty.here(), points.stage()).arrive();
     }
 }

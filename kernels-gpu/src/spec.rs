@@ -306,8 +306,8 @@ pub const HOPPER_MAX_STEPS: u32 = 8;
 pub const HOPPER_BIAS_PITCH: u32 = 36;
 /// Biases of a tile, as a thread reads them: `[quarter][8-column group][2]`.
 pub const HOPPER_BIASES: u32 = 4 * HOPPER_BIAS_PITCH;
-/// Where each quarter has the tile's largest bias: the first of the values that keep the quarters apart.
-pub const HOPPER_LARGEST_BIAS: u32 = 32;
+/// Where each quarter has the tile's largest bias, norm and residual: in the values that keep the quarters apart.
+pub const HOPPER_LARGEST: u32 = 32;
 
 /// Products over the features of a row.
 #[inline]
@@ -335,6 +335,8 @@ pub struct RowsShared {
     pub bounds: Slot<f32>,
     /// `[parity of the item]` the labels they had.
     pub labels: Slot<u32>,
+    /// `[parity of the item][2]` the inverses of the problem's largest norm and residual.
+    pub scales: Slot<f32>,
     /// Best scores.
     pub scores: Slot<f32>,
     /// Whose they are.
@@ -358,6 +360,7 @@ impl RowsShared {
             norms: layout.array(2 * len),
             bounds: layout.array(2 * len),
             labels: layout.array(2 * len),
+            scales: layout.array(4),
             scores: layout.array(len),
             columns: layout.array(len),
             others: layout.array(len),

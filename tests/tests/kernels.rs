@@ -605,10 +605,16 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
             longest = longest.max(norm.sqrt() as f32);
         }
         for (tile, &largest) in largest_biases.iter().enumerate().filter(|_| !done[problem]) {
+            let places = tile * 128..k.min((tile + 1) * 128);
+            let norms = places.map(|place| {
+                norm_values
+                    [problem * k + if own_order { place } else { orders[problem * k + place] as usize }]
+            });
+            let norm = norms.fold(0.0, f32::max).sqrt();
             let tile = problem * params.tiles() as usize + tile;
             for quarter in 0..4 {
-                let at = tile as u32 * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH + HOPPER_LARGEST_BIAS;
-                assert_eq!(bias_values[at as usize], largest);
+                let at = tile as u32 * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH + HOPPER_LARGEST;
+                assert_eq!(bias_values[at as usize..][..3], [largest, norm, 0.0]);
             }
         }
         let slot = |slot: u32| &largest[problem * 4 + slot as usize * 2..][..2];

@@ -329,6 +329,12 @@ impl Rows {
         let item = Item::of(item, params);
         let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
         let bound = Bound::new(terms, largest);
+        if me == 0 {
+            let inverse = |value: f32| if value > 0.0 { 1.0 / value } else { 0.0 };
+            let scales = self.shared.scales.here().add(items.0 % 2 * 2);
+            scales.set(0, inverse(*largest));
+            scales.set(1, inverse(*largest.add(1)));
+        }
         let mut row = me;
         while row < self.shared.len {
             let place = item.place(self.first + row, params.shape);
@@ -345,6 +351,12 @@ impl Rows {
     #[inline(always)]
     unsafe fn is_item(self, items: Ring<1>) -> bool {
         self.shared.item.here().get(items.0 % 4) != NO_ITEM
+    }
+
+    /// What makes shares of the problem's largest norm and residual.
+    #[inline(always)]
+    fn scale(self, items: Ring<1>) -> Shared<f32> {
+        self.shared.scales.here().add(items.0 % 2 * 2)
     }
 
     /// The bounds of the points of item `items.0` from `row` on.
@@ -452,8 +464,11 @@ impl Bound {
 }
 
 /// Folds a tile into two of the thread's rows, of which most have nothing to gain from it: a maximum of bare products,
-/// with the tile's largest bias, tells. `bounds` are at the first row and 8 further. `gates` are those of the four lanes
-/// that share a row: the best score less the bound, which a new one must exceed to matter.
+/// with the tile's largest bias, tells. `bounds` are at the first row and 8 further. `floors` are the best scores of the
+/// four lanes that share a row: what a new one must come near to matter.
+///
+/// Bounds are for the problem's largest norm and residual, and grow no slower than those: a tile whose own are a share of
+/// them has that share of the bounds. Returns the largest `share` of a tile that mattered to the warp.
 ///
 /// Branches are the same for all lanes, which must stay together for products. Chains of dependent instructions are what
 /// takes the time, so both rows go through them at once.
@@ -463,51 +478,52 @@ unsafe fn fold_tile(
     biases: Shared<f32>,
     column: u32,
     [a, b]: [&mut Nearest; 2],
-    [gate_a, gate_b]: [&mut f32; 2],
+    [floor_a, floor_b]: [&mut f32; 2],
     bounds: Shared<f32>,
-) {
-    // Of four groups of columns. Compared as integers, three at a time, which is right unless all are negative.
-    let mut groups = [[i32::MIN; 4]; 2];
+    scale: Shared<f32>,
+    share: f32,
+) -> f32 {
+    // Of two groups of columns. Compared as integers, three at a time, which is right unless all are negative.
+    let mut groups = [[i32::MIN; 2]; 2];
     unroll!(R in [0, 1] => {
-        unroll!(G in [0, 1, 2, 3] => {
-            unroll!(J in [0, 1, 2, 3] => {
-                let at = (G * 4 + J) * 4 + R * 2;
+        unroll!(G in [0, 1] => {
+            unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let at = (G * 8 + J) * 4 + R * 2;
                 let pair = (scores[at].to_bits() as i32).max(scores[at + 1].to_bits() as i32);
                 groups[R][G] = groups[R][G].max(pair);
             })
         })
     });
-    let most_of = |row: usize| {
-        let of_two = |a: usize, b: usize| f32::from_bits(groups[row][a].max(groups[row][b]) as u32);
-        max(of_two(0, 1), of_two(2, 3))
-    };
+    let most_of = |row: usize| f32::from_bits(groups[row][0].max(groups[row][1]) as u32);
     let most = [most_of(0), most_of(1)];
-    let largest = biases.get(HOPPER_LARGEST_BIAS);
+    let [largest, norm, residual, _] = biases.get4(HOPPER_LARGEST);
+    let all = share;
+    let share = max(share, max(norm * scale.get(0), residual * scale.get(1)));
+    let bounds = [share * bounds.get(0), share * bounds.get(8)];
     // What a product must reach; where that is negative, the groups tell nothing. NaN is not beyond anything.
-    let limits = [*gate_a - largest, *gate_b - largest];
+    let limits = [*floor_a - bounds[0] - largest, *floor_b - bounds[1] - largest];
     let is_known = limits[0] >= 0.0 && limits[1] >= 0.0;
     if warp_vote_ballot(FULL_MASK, !(is_known && most[0] < limits[0] && most[1] < limits[1])) == 0 {
-        return;
+        return all;
     }
     // How many columns matter, above 2¹⁶, and the sum of which. Under 2²⁴ f32 is exact, and a fused multiply-add is
     // cheaper than a predicated integer addition.
     let mut found = [0.0f32; 2];
     let mut is_one = warp_vote_ballot(FULL_MASK, !is_known) == 0;
     if is_one {
-        unroll!(G in [0, 1, 2, 3] => {
+        unroll!(G in [0, 1] => {
             let of_group = [f32::from_bits(groups[0][G] as u32), f32::from_bits(groups[1][G] as u32)];
             if warp_vote_ballot(FULL_MASK, of_group[0] >= limits[0] || of_group[1] >= limits[1]) != 0 {
-                unroll!(J in [0, 1, 2, 3] => {
+                unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
                     unroll!(I in [0, 1, 2, 3] => {
-                        let is_near = at_least(scores[(G * 4 + J) * 4 + I], limits[I / 2]);
-                        found[I / 2] = fma(is_near, (65_536 + (G * 4 + J) * 8 + I % 2) as f32, found[I / 2]);
+                        let is_near = at_least(scores[(G * 8 + J) * 4 + I], limits[I / 2]);
+                        found[I / 2] = fma(is_near, (65_536 + (G * 8 + J) * 8 + I % 2) as f32, found[I / 2]);
                     })
                 });
             }
         });
         is_one = warp_vote_ballot(FULL_MASK, found[0] >= 131_072.0 || found[1] >= 131_072.0) == 0;
     }
-    let bounds = [bounds.get(0), bounds.get(8)];
     let mut best = [f32::NEG_INFINITY; 2];
     if is_one {
         unroll!(R in [0, 1] => {
@@ -520,11 +536,12 @@ unsafe fn fold_tile(
     }
     a.fold(best[0], found[0] as u32, column, bounds[0]);
     b.fold(best[1], found[1] as u32, column, bounds[1]);
-    let mut gates = [max(*gate_a, best[0] - bounds[0]), max(*gate_b, best[1] - bounds[1])];
+    let mut floors = [max(*floor_a, best[0]), max(*floor_b, best[1])];
     unroll!(O in [1, 2] => {
-        unroll!(R in [0, 1] => { gates[R] = max(gates[R], warp_shuffle_xor(FULL_MASK, gates[R], O as u32)); });
+        unroll!(R in [0, 1] => { floors[R] = max(floors[R], warp_shuffle_xor(FULL_MASK, floors[R], O as u32)); });
     });
-    [*gate_a, *gate_b] = gates;
+    [*floor_a, *floor_b] = floors;
+    share
 }
 
 /// Adds the biases: the best score of each of two rows, and how many and which columns are within the bound of it.

@@ -151,7 +151,10 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
             }
             most = most.of_block();
             if thread_idx_x() < 4 {
-                *biases.add((thread_idx_x() * HOPPER_BIAS_PITCH + HOPPER_LARGEST_BIAS) as usize) = most.bias;
+                let place = biases.add((thread_idx_x() * HOPPER_BIAS_PITCH + HOPPER_LARGEST) as usize);
+                *place = most.bias;
+                *place.add(1) = most.norm;
+                *place.add(2) = most.residual;
             }
             if thread_idx_x() == 0 {
                 // Norms are not negative, so their bits are in their order.

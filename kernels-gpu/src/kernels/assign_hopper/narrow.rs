@@ -174,7 +174,9 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         let bounds = rows.bounds(items, row);
 
         let mut nearest = [Nearest::NONE; 4];
-        let mut gates = [f32::NEG_INFINITY; 4];
+        let mut floors = [f32::NEG_INFINITY; 4];
+        let scale = rows.scale(items);
+        let mut share = 0.0;
         let mut tile = 0;
         while tile < tiles {
             ring.wait_full(shared.full.here());
@@ -192,10 +194,11 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
             wgmma_wait::<1>(scores_0);
             let [a, b, c, d] = &mut nearest;
-            let [gate_a, gate_b, gate_c, gate_d] = &mut gates;
-            fold_tile(scores_0, biases, column, [a, b], [gate_a, gate_b], bounds);
+            let [floor_a, floor_b, floor_c, floor_d] = &mut floors;
+            share = fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
             wgmma_wait::<0>(scores_1);
-            fold_tile(scores_1, biases, column, [c, d], [gate_c, gate_d], bounds.add(64));
+            share =
+                fold_tile(scores_1, biases, column, [c, d], [floor_c, floor_d], bounds.add(64), scale, share);
             ring.release(shared.empty.here());
             ring = ring.next();
             tile += 1;
@@ -204,7 +207,7 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         unroll!(R in [0, 1, 2, 3] => {
             // The thread's rows are its first and those 8, 64 and 72 below.
             const OFFSET: u32 = R as u32 / 2 * 64 + R as u32 % 2 * 8;
-            rows.publish(row + OFFSET, nearest[R], bounds.get(OFFSET));
+            rows.publish(row + OFFSET, nearest[R], share * bounds.get(OFFSET));
         });
         items.release(rows.shared.results_full.here());
         items = items.next();

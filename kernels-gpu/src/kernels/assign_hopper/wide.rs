@@ -12,7 +12,7 @@
 //! centroids from L2, and 16 KiB from its neighbour, for 128·256·64 products. With 128 points a block, those that come
 //! again and again stay in L2.
 use super::*;
-use cuda_std::async_copy::{cp_async_cg_16, cp_async_commit_group, cp_async_wait_group};
+use cuda_std::async_copy::cp_async_cg_16;
 
 const SHARED: WideShared = WideShared::new();
 
@@ -120,8 +120,6 @@ unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
 /// The warps that copy points, in the order in which the products want them, and store results, one item behind.
 #[inline(always)]
 unsafe fn produce_points(rows: Rows, arrays: Arrays, params: HopperParams) {
-    /// Panels that are being copied at a time. One less than there is room for, which the products have.
-    const AHEAD: u32 = WIDE_STAGES - 1;
     let shape = params.shape;
     let panels = hopper_panels(shape.d);
     let rounds = if panels <= WIDE_STAGES { 1 } else { params.centroid_tiles().div_ceil(WIDE_TILES) };
@@ -150,8 +148,6 @@ unsafe fn produce_points(rows: Rows, arrays: Arrays, params: HopperParams) {
             continue;
         }
         let item = Item::of(item, params);
-        // Panels that have been begun and not said to be there.
-        let mut begun = 0;
         let last = ring.0 + rounds * panels;
         let mut panel = 0;
         while ring.0 < last {
@@ -165,29 +161,11 @@ unsafe fn produce_points(rows: Rows, arrays: Arrays, params: HopperParams) {
                 cp_async_cg_16(Shared::of(place), x.add(feature as usize));
                 row += HOPPER_POINT_THREADS / 8;
             }
-            cp_async_commit_group();
+            barrier(SHARED.points_full.here(), ring.stage()).arrive_after_copies();
             ring = ring.next();
             panel = if panel + 1 < panels { panel + 1 } else { 0 };
-            begun += 1;
-            if begun == AHEAD {
-                cp_async_wait_group::<{ AHEAD - 1 }>();
-                arrived(ring.0 - AHEAD);
-                begun -= 1;
-            }
-        }
-        cp_async_wait_group::<0>();
-        while begun > 0 {
-            arrived(ring.0 - begun);
-            begun -= 1;
         }
     }
-}
-
-/// This thread's copies of a panel of points are in shared memory, for products to read.
-#[inline(always)]
-unsafe fn arrived(panel: u32) {
-    fence_proxy_async();
-    barrier(SHARED.points_full.here(), panel % WIDE_STAGES).arrive();
 }
 
 /// A multiplying warpgroup.
@@ -211,8 +189,10 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
             break;
         }
         let bounds = rows.bounds(items, row);
+        let scale = rows.scale(items);
+        let mut share = 0.0;
         let mut nearest = [Nearest::NONE; 2];
-        let mut gates = [f32::NEG_INFINITY; 2];
+        let mut floors = [f32::NEG_INFINITY; 2];
         let mut tile = 0;
         while tile < tiles {
             let [scores_0, scores_1] = &mut scores;
@@ -240,19 +220,19 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
             let biases = SHARED.biases.here().add(biases);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
             let [a, b] = &mut nearest;
-            let [gate_a, gate_b] = &mut gates;
-            fold_tile(scores_0, biases, column, [a, b], [gate_a, gate_b], bounds);
+            let [floor_a, floor_b] = &mut floors;
+            share = fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
             if tile + 1 < tiles {
                 let biases = biases.add(HOPPER_BIASES);
                 let column = column + HOPPER_CENTROIDS;
-                fold_tile(scores_1, biases, column, [a, b], [gate_a, gate_b], bounds);
+                share = fold_tile(scores_1, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
             }
             slot = slot.next();
             tile += WIDE_TILES;
         }
         items.wait_empty(rows.shared.results_empty.here());
-        rows.publish(row, nearest[0], bounds.get(0));
-        rows.publish(row + 8, nearest[1], bounds.get(8));
+        rows.publish(row, nearest[0], share * bounds.get(0));
+        rows.publish(row + 8, nearest[1], share * bounds.get(8));
         items.release(rows.shared.results_full.here());
         items = items.next();
     }
@@ -269,6 +249,8 @@ unsafe fn multiply<C: Operand, const ADD: u32>(
 ) {
     if awaits_points {
         points.wait_full(SHARED.points_full.here());
+        // Points were written as ordinary stores are; products read them as bulk copies write.
+        fence_proxy_async();
     }
     ring.wait_full(SHARED.full.here());
     let warpgroup = (warp_id() - HOPPER_FIRST_WARP) / 4;

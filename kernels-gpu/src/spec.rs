@@ -705,12 +705,16 @@ pub struct SettleShared {
     pub seconds: Slot<f64>,
     /// The best one's centroid.
     pub labels: Slot<u32>,
-    /// `[warp][point]` best distance in f32.
+    /// Best distance of each thread, in f32.
     pub scan_distances: Slot<f32>,
     /// Its second best.
     pub scan_seconds: Slot<f32>,
     /// The best one's centroid.
     pub scan_labels: Slot<u32>,
+    /// Labels of the group's points.
+    pub group_labels: Slot<u32>,
+    /// Blocks of the team that have ended.
+    pub ended: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -724,9 +728,11 @@ impl SettleShared {
             distances: layout.array(UPDATE_WARPS),
             seconds: layout.array(UPDATE_WARPS),
             labels: layout.array(UPDATE_WARPS),
-            scan_distances: layout.array(UPDATE_WARPS * SETTLE_GROUP),
-            scan_seconds: layout.array(UPDATE_WARPS * SETTLE_GROUP),
-            scan_labels: layout.array(UPDATE_WARPS * SETTLE_GROUP),
+            scan_distances: layout.array(UPDATE_THREADS),
+            scan_seconds: layout.array(UPDATE_THREADS),
+            scan_labels: layout.array(UPDATE_THREADS),
+            group_labels: layout.array(SETTLE_GROUP),
+            ended: layout.array(1),
             bytes: layout.bytes(),
         }
     }
@@ -747,6 +753,13 @@ pub struct SettleParams {
     pub shape: Shape,
     /// Blocks to launch.
     pub blocks: u32,
+}
+impl SettleParams {
+    /// Words in which blocks tell others of their team what they have found.
+    #[inline]
+    pub const fn scratch(&self) -> u32 {
+        self.blocks * UPDATE_THREADS * 3
+    }
 }
 impl Items for SettleParams {
     #[inline]

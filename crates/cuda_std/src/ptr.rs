@@ -1,4 +1,4 @@
-//! Vector loads from global memory.
+//! Vector accesses to global memory.
 use crate::sys;
 
 /// Loads 16 bytes through the read-only path.
@@ -12,4 +12,19 @@ use crate::sys;
 #[inline(always)]
 pub unsafe fn load_v4(p: *const u32) -> [u32; 4] {
     sys::global_load_v4(p)
+}
+
+/// Stores 16 bytes.
+///
+/// # Safety
+/// `p` is a global address, a multiple of 16, with 16 writable bytes that no other thread uses meanwhile.
+///
+/// # PTX
+/// `st.global.v4.u32`
+#[inline(always)]
+pub unsafe fn store_v4(p: *mut u32, words: [u32; 4]) {
+    /// What the compiler may store at once.
+    #[repr(align(16))]
+    struct Vector(#[allow(dead_code, reason = "memory is what reads it")] [u32; 4]);
+    p.cast::<Vector>().write(Vector(words));
 }

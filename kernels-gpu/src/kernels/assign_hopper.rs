@@ -18,16 +18,16 @@
 //! `‖x̂‖‖ĉ‖`, so a score is within
 //!
 //! ```text
-//! (γ + u)‖x̂‖‖ĉ‖ + 3u·½‖c‖² + ‖x − x̂‖‖c‖ + ‖x̂‖‖c − ĉ‖,   γ = 1.25·(d + 16)·2⁻²³
+//! (γ + u)‖x̂‖‖ĉ‖ + (d/16 + 20)u·½‖c‖² + ‖x − x̂‖‖c‖ + ‖x̂‖‖c − ĉ‖,   γ = 1.25·(d + 16)·2⁻²³
 //! ```
-//! of the true one (the sum, the final addition, the bias, the rounding of f32). Two scores further apart than twice
+//! of the true one (the sum, the final addition, the bias as `pack_centroids` adds it up). Two scores further apart than twice
 //! that are in the right order. A point with more than one centroid inside goes on a list with its two candidates, or
 //! with word that there are more, and `settle` decides in f64. The fold counts such centroids at no cost: the search
 //! for the best one's index looks for scores within the bound of it, and adds up how many and which.
 mod narrow;
 mod wide;
 
-use super::pack_points::tensor_unscale_squared;
+use super::pack_points::tensor_scale;
 use crate::spec::*;
 use cuda_std::atomic;
 use cuda_std::float::{at_least, fma, max, sqrt_approx};
@@ -422,10 +422,13 @@ impl Rows {
                 let unscale = if arrays.extents.is_null() {
                     1.0
                 } else {
-                    tensor_unscale_squared(*arrays.extents.add(item.batch as usize))
+                    // A power of two, whose inverse is a matter of its exponent.
+                    const ONE_SQUARED: u64 = 2 * 1.0f64.to_bits();
+                    let scale = tensor_scale(*arrays.extents.add(item.batch as usize));
+                    f64::from_bits(ONE_SQUARED - scale.to_bits())
                 };
                 let place = (item.item * HOPPER_WARPS + (self.first + row) / WARP_SIZE) as usize;
-                *arrays.cost.add(place) = cost * unscale;
+                *arrays.cost.add(place) = cost * unscale * unscale;
                 *arrays.changed.add(place) = changed;
             }
             row += HOPPER_POINT_THREADS;
@@ -453,7 +456,7 @@ impl Bound {
         Bound {
             of_rounded: 2.02 * (sum * (norm + residual) + residual),
             of_residual: 2.02 * norm,
-            of_bias: 2.02 * 3.0 * U * norm * norm + 1e-36,
+            of_bias: 1.01 * (terms / 16 + 24) as f32 * U * norm * norm + 1e-36,
         }
     }
 

@@ -293,7 +293,8 @@ kernels! {
         /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
         Settle<T>: SettleInstance
             (points: *const T, centroids: *const T, counts: *const u32, rows: *const u32, first: *const u32,
-             second: *const u32, labels: *mut u32, changed: *mut u32; params: SettleParams)
+             second: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
+             params: SettleParams)
             = settle::settle, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
     }
     plain {

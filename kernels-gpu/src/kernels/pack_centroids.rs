@@ -8,9 +8,12 @@
 //! has −∞ and never wins.
 use super::pack_points::{norm_above, tensor_scale};
 use crate::spec::*;
+use core::ops::AddAssign;
 use cuda_std::atomic;
 use cuda_std::float::{BF16, F16, Scalar, max, sqrt};
+use cuda_std::ptr::store_v4;
 use cuda_std::thread::*;
+use cuda_std::unroll;
 use cuda_std::warp::*;
 
 const SHARED: PackShared = PackShared::new();
@@ -20,29 +23,55 @@ const ORDER: OrderShared = OrderShared::new();
 pub(super) trait Packed: Scalar {
     /// Whether centroids are taken about a centre, scaled and rounded.
     const ROUNDS: bool;
-    /// The 16 bits of a coordinate, and their value.
-    fn pack(value: f64) -> (u16, f64);
+    /// What norms are summed in.
+    type Sum: Copy + Default + AddAssign + WarpShuffleValue;
+    /// The 16 bits of a coordinate, its square, and that of what rounding takes.
+    fn pack(self, centre: f32, scale: f64) -> (u16, Self::Sum, Self::Sum);
+    /// The nearest f32.
+    fn rounded(sum: Self::Sum) -> f32;
+    /// An f32 that the root of `sum` does not exceed.
+    fn root_above(sum: Self::Sum) -> f32;
 }
-impl Packed for F16 {
-    const ROUNDS: bool = false;
-    #[inline(always)]
-    fn pack(value: f64) -> (u16, f64) {
-        (F16::from_f32(value as f32).0, value)
-    }
+macro_rules! packed_as_they_are {
+    ($($type:ty),*) => {$(
+        impl Packed for $type {
+            const ROUNDS: bool = false;
+            // Of squares that are exact or nearly; the bound of scores has room for the rounding of the sum.
+            type Sum = f32;
+            #[inline(always)]
+            fn pack(self, _: f32, _: f64) -> (u16, f32, f32) {
+                let value = self.to_f32();
+                (self.0, value * value, 0.0)
+            }
+            #[inline(always)]
+            fn rounded(sum: f32) -> f32 {
+                sum
+            }
+            #[inline(always)]
+            fn root_above(_: f32) -> f32 {
+                0.0
+            }
+        }
+    )*};
 }
-impl Packed for BF16 {
-    const ROUNDS: bool = false;
-    #[inline(always)]
-    fn pack(value: f64) -> (u16, f64) {
-        (BF16::from_f32(value as f32).0, value)
-    }
-}
+packed_as_they_are! { F16, BF16 }
 impl Packed for f32 {
     const ROUNDS: bool = true;
+    type Sum = f64;
     #[inline(always)]
-    fn pack(value: f64) -> (u16, f64) {
-        let rounded = F16::from_f32(value as f32);
-        (rounded.0, rounded.to_f32() as f64)
+    fn pack(self, centre: f32, scale: f64) -> (u16, f64, f64) {
+        let exact = (self as f64 - centre as f64) * scale;
+        let rounded = F16::from_f32(exact as f32);
+        let lost = exact - rounded.to_f32() as f64;
+        (rounded.0, exact * exact, lost * lost)
+    }
+    #[inline(always)]
+    fn rounded(sum: f64) -> f32 {
+        sum as f32
+    }
+    #[inline(always)]
+    fn root_above(sum: f64) -> f32 {
+        norm_above(sum)
     }
 }
 
@@ -108,33 +137,27 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
                     };
                 }
                 let c = centroids.add((centroid * shape.d as u64) as usize);
-                let (mut norm, mut residual) = (0.0, 0.0);
+                let (mut norm, mut residual) = (T::Sum::default(), T::Sum::default());
                 let mut chunk = lane;
                 while chunk < panels * 8 {
                     let place = (item * panels as u64 + (chunk / 8) as u64) * HOPPER_PANEL_BYTES as u64
                         + (row * 128 + ((chunk & 7) ^ (row & 7)) * 16) as u64;
-                    let target = packed.add((place / 2) as usize);
-                    let mut value = 0;
-                    while value < 8 {
-                        let feature = (chunk * 8 + value) as usize;
-                        let mut bits = 0;
+                    let mut words = [0u32; 4];
+                    unroll!(V in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                        let feature = chunk as usize * 8 + V;
                         if known && feature < shape.d as usize {
-                            let mut exact = (*c.add(feature)).to_f32() as f64;
-                            if T::ROUNDS {
-                                exact = (exact - *centre.add(feature) as f64) * scale;
-                            }
-                            let (packed, rounded) = T::pack(exact);
-                            bits = packed;
-                            norm += exact * exact;
-                            residual += (exact - rounded) * (exact - rounded);
+                            let centre = if T::ROUNDS { *centre.add(feature) } else { 0.0 };
+                            let (bits, square, lost) = (*c.add(feature)).pack(centre, scale);
+                            words[V / 2] |= (bits as u32) << (V % 2 * 16);
+                            norm += square;
+                            residual += lost;
                         }
-                        *target.add(value as usize) = bits;
-                        value += 1;
-                    }
+                    });
+                    store_v4(packed.cast::<u8>().add(place as usize).cast(), words);
                     chunk += lanes;
                 }
-                let norm = sum_of_row(norm, lanes) as f32;
-                let residual = if T::ROUNDS { norm_above(sum_of_row(residual, lanes)) } else { 0.0 };
+                let norm = T::rounded(sum_of_row(norm, lanes));
+                let residual = if T::ROUNDS { T::root_above(sum_of_row(residual, lanes)) } else { 0.0 };
                 let bias = if known { -0.5 * norm } else { f32::NEG_INFINITY };
                 if known {
                     most.take(Most { bias, norm: sqrt(norm), residual });
@@ -171,7 +194,7 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
 
 /// The sum over the lanes that share a row, in each of them.
 #[inline(always)]
-unsafe fn sum_of_row(mut value: f64, lanes: u32) -> f64 {
+unsafe fn sum_of_row<S: Copy + AddAssign + WarpShuffleValue>(mut value: S, lanes: u32) -> S {
     let mut offset = lanes / 2;
     while offset > 0 {
         value += warp_shuffle_xor(FULL_MASK, value, offset);

@@ -53,19 +53,9 @@ pub(super) unsafe fn extents(
 /// centroid that is a little further out.
 #[inline(always)]
 pub(super) fn tensor_scale(extent: u32) -> f64 {
-    f64::from_bits(((1023 + tensor_exponent(extent)) as u64) << 52)
-}
-
-/// What brings back a square of what [`tensor_scale`] has scaled.
-#[inline(always)]
-pub(super) fn tensor_unscale_squared(extent: u32) -> f64 {
-    f64::from_bits(((1023 - 2 * tensor_exponent(extent)) as u64) << 52)
-}
-
-#[inline(always)]
-fn tensor_exponent(extent: u32) -> i32 {
     let exponent = 14 - ((extent >> 23) as i32 - 127);
-    if exponent > 100 { 100 } else { exponent }
+    let exponent = if exponent > 100 { 100 } else { exponent };
+    f64::from_bits(((1023 + exponent) as u64) << 52)
 }
 
 /// `√sum`, not under the true value: where the sum is lost to underflow, more than all it could have been.

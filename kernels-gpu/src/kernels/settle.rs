@@ -27,7 +27,7 @@ const SCAN_CENTROIDS: u32 = 8;
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; `counts` holds how many
-/// entries the list has from the front and from the back.
+/// entries the list has from the front and from the back; `counters` are zeros, and zeros again afterwards.
 #[inline(always)]
 pub(super) unsafe fn settle<T: Scalar>(
     points: *const T,
@@ -38,6 +38,8 @@ pub(super) unsafe fn settle<T: Scalar>(
     second: *const u32,
     labels: *mut u32,
     changed: *mut u32,
+    scratch: *mut u32,
+    counters: *mut u32,
     params: SettleParams,
 ) {
     let shape = params.shape;
@@ -66,11 +68,39 @@ pub(super) unsafe fn settle<T: Scalar>(
         entry += grid_dim_x() * UPDATE_WARPS;
     }
 
-    let mut group = block_idx_x() * SETTLE_GROUP;
-    while group < many {
-        let left = many - group;
+    settle_many(points, centroids, many, rows, labels, changed, scratch, counters, params);
+}
+
+/// The points of which more than two centroids are candidates. When they are few, several blocks share the centroids of
+/// a group, and the last of them to end brings their results together.
+#[inline(always)]
+unsafe fn settle_many<T: Scalar>(
+    points: *const T,
+    centroids: *const T,
+    many: u32,
+    rows: *const u32,
+    labels: *mut u32,
+    changed: *mut u32,
+    scratch: *mut u32,
+    counters: *mut u32,
+    params: SettleParams,
+) {
+    let shape = params.shape;
+    let groups = many.div_ceil(SETTLE_GROUP);
+    let blocks = grid_dim_x().min(params.blocks);
+    let mut team = 1;
+    if groups > 0 && shape.batch == 1 {
+        team = div(blocks, groups).min(shape.k.div_ceil(UPDATE_WARPS * SCAN_CENTROIDS)).max(1);
+    }
+    let part = div(shape.k, team) + 1;
+    let (first_group, member) = (div(block_idx_x(), team), block_idx_x() - div(block_idx_x(), team) * team);
+    let teams = div(blocks, team);
+    let mut group = if block_idx_x() < teams * team { first_group } else { groups };
+    while group < groups {
+        let left = many - group * SETTLE_GROUP;
         let entries = if left < SETTLE_GROUP { left } else { SETTLE_GROUP };
-        let row_of = |entry: u32| *rows.add((shape.batch * shape.n - 1 - group - entry) as usize);
+        let row_of =
+            |entry: u32| *rows.add((shape.batch * shape.n - 1 - group * SETTLE_GROUP - entry) as usize);
         let mut entry = 0;
         while entry < entries {
             // A pass over the centroids of a problem serves all of the group's points of that problem.
@@ -89,52 +119,149 @@ pub(super) unsafe fn settle<T: Scalar>(
                 }
                 x[P] = points.add((row as u64 * shape.pitch as u64) as usize);
             });
-            scan(x, centroids, shape);
-            let mut point = 0;
-            while point < same {
-                let row = row_of(entry + point);
-                let mut all = Nearest32::NONE;
-                let mut warp = 0;
-                while warp < UPDATE_WARPS {
-                    let at = warp * SETTLE_GROUP + point;
-                    all.take(Nearest32 {
-                        distance: SHARED.scan_distances.here().get(at),
-                        label: SHARED.scan_labels.here().get(at),
-                        second: SHARED.scan_seconds.here().get(at),
-                    });
-                    warp += 1;
+            let from = member * part;
+            let to = if shape.k - from.min(shape.k) < part { shape.k } else { from + part };
+            scan(x, centroids, from, to, shape);
+            if team == 1 || is_last_of(team, first_group, scratch, counters) {
+                // A warp a point.
+                if warp_id() < same {
+                    let at = warp_id();
+                    let x = points.add((row_of(entry + at) as u64 * shape.pitch as u64) as usize);
+                    let label = nearest_of_lanes(at, x, centroids, shape);
+                    if lane_id() == 0 {
+                        SHARED.group_labels.here().set(at, label);
+                    }
                 }
-                let label = if all.is_sure(shape) {
-                    all.label
-                } else {
-                    let x = points.add((row as u64 * shape.pitch as u64) as usize);
-                    nearest_f64(x, centroids, shape)
-                };
-                if thread_idx_x() == 0 {
-                    store(labels, changed, row, label, shape);
+                sync_threads();
+                let mut point = 0;
+                while point < same {
+                    let row = row_of(entry + point);
+                    let mut label = SHARED.group_labels.here().get(point);
+                    if label == MANY_CANDIDATES {
+                        let x = points.add((row as u64 * shape.pitch as u64) as usize);
+                        label = nearest_f64(x, centroids, shape);
+                    }
+                    if thread_idx_x() == 0 {
+                        store(labels, changed, row, label, shape);
+                    }
+                    point += 1;
                 }
-                point += 1;
+                sync_threads();
             }
             entry += same;
-            sync_threads();
         }
-        group += grid_dim_x() * SETTLE_GROUP;
+        group += teams;
     }
 }
 
-/// Each warp's nearest centroid of four points, in shared memory.
+/// Hands what the lanes of this block have found to its team; in the last block of it, puts what all have found in their
+/// place.
 #[inline(always)]
-unsafe fn scan<T: Scalar>(x: [*const T; SETTLE_GROUP as usize], centroids: *const T, shape: Shape) {
+unsafe fn is_last_of(team: u32, number: u32, scratch: *mut u32, counters: *mut u32) -> bool {
+    const WORDS: u32 = 3 * UPDATE_THREADS;
+    let me = thread_idx_x();
+    let mine = scratch.add((block_idx_x() * WORDS + me) as usize);
+    let found = found_by(me);
+    *mine = found.distance.to_bits();
+    *mine.add(UPDATE_THREADS as usize) = found.label;
+    *mine.add(2 * UPDATE_THREADS as usize) = found.second.to_bits();
+    device_fence();
+    sync_threads();
+    let ended = SHARED.ended.here();
+    if me == 0 {
+        let before = atomic::fetch_add_u32(counters.add(number as usize), 1);
+        ended.set(0, before + 1);
+        if before + 1 == team {
+            // For the next launch.
+            *counters.add(number as usize) = 0;
+        }
+    }
+    sync_threads();
+    if ended.get(0) < team {
+        return false;
+    }
+    device_fence();
+    let mut all = Nearest32::NONE;
+    let mut member = 0;
+    while member < team {
+        let theirs = scratch.add(((number * team + member) * WORDS + me) as usize);
+        all.take(Nearest32 {
+            distance: f32::from_bits(theirs.read_volatile()),
+            label: theirs.add(UPDATE_THREADS as usize).read_volatile(),
+            second: f32::from_bits(theirs.add(2 * UPDATE_THREADS as usize).read_volatile()),
+        });
+        member += 1;
+    }
+    put_found(me, all);
+    sync_threads();
+    true
+}
+
+/// What a thread has found in its part of the centroids for its point: lanes `8p` to `8p + 7` for point `p`.
+#[inline(always)]
+unsafe fn found_by(thread: u32) -> Nearest32 {
+    Nearest32 {
+        distance: SHARED.scan_distances.here().get(thread),
+        label: SHARED.scan_labels.here().get(thread),
+        second: SHARED.scan_seconds.here().get(thread),
+    }
+}
+
+#[inline(always)]
+unsafe fn put_found(thread: u32, found: Nearest32) {
+    SHARED.scan_distances.here().set(thread, found.distance);
+    SHARED.scan_labels.here().set(thread, found.label);
+    SHARED.scan_seconds.here().set(thread, found.second);
+}
+
+/// The nearest centroid of point `point` of the group, by what the 64 threads that looked for it have found; or
+/// [`MANY_CANDIDATES`] where one of them has found two that may be. A warp together.
+#[inline(always)]
+unsafe fn nearest_of_lanes<T: Scalar>(point: u32, x: *const T, centroids: *const T, shape: Shape) -> u32 {
+    let thread = lane_id() / 8 * WARP_SIZE + point * 8 + lane_id() % 8;
+    let found = [found_by(thread), found_by(thread + 4 * WARP_SIZE)];
+    let mut least = found[0].distance.min(found[1].distance);
+    unroll!(O in [1, 2, 4, 8, 16] => { least = least.min(warp_shuffle_xor(FULL_MASK, least, O as u32)); });
+    // The bound of the portable assignment, whose sums have more roundings than these. Written so that infinities and
+    // NaN are not clear.
+    let relative = (shape.d + 4) as f32 * (2.2 / 16_777_216.0);
+    let may_be = |distance: f32| !(distance - least > fma(distance, relative, 1e-35));
+    let may = [may_be(found[0].distance), may_be(found[1].distance)];
+    let two = (may[0] && may_be(found[0].second)) || (may[1] && may_be(found[1].second));
+    if warp_vote_ballot(FULL_MASK, two) != 0 {
+        return MANY_CANDIDATES;
+    }
+    let mut nearest = Nearest::NONE;
+    unroll!(I in [0, 1] => {
+        let centroid = found[I].label;
+        // A thread that has looked at no centroid has found none.
+        if may[I] && centroid < shape.k {
+            let c = centroids.add((centroid as u64 * shape.d as u64) as usize);
+            nearest.take(distance_f64(x, c, shape.d), centroid, f64::INFINITY);
+        }
+    });
+    nearest.of_warp().label
+}
+
+/// Each thread's nearest of the centroids from `from` up to `to`, in shared memory.
+#[inline(always)]
+unsafe fn scan<T: Scalar>(
+    x: [*const T; SETTLE_GROUP as usize],
+    centroids: *const T,
+    from: u32,
+    to: u32,
+    shape: Shape,
+) {
     let mut nearest = Nearest32::NONE;
-    let mut first = warp_id() * SCAN_CENTROIDS;
-    while first < shape.k {
+    let mut first = from + warp_id() * SCAN_CENTROIDS;
+    while first < to {
         let mut sums = [0.0f32; 32];
         let mut feature = lane_id();
         while feature < shape.d {
             let mut points = [0.0; SETTLE_GROUP as usize];
             unroll!(P in [0, 1, 2, 3] => { points[P] = (*x[P].add(feature as usize)).to_f32(); });
             unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                let centroid = if first + (C as u32) < shape.k { first + C as u32 } else { first };
+                let centroid = if first + (C as u32) < to { first + C as u32 } else { first };
                 let c = (*centroids.add((centroid as u64 * shape.d as u64 + feature as u64) as usize)).to_f32();
                 unroll!(P in [0, 1, 2, 3] => {
                     let difference = points[P] - c;
@@ -150,25 +277,12 @@ unsafe fn scan<T: Scalar>(x: [*const T; SETTLE_GROUP as usize], centroids: *cons
         unroll!(I in [0, 1] => { halve(&mut sums, I, 2); });
         halve(&mut sums, 0, 1);
         let centroid = first + lane_id() % 8;
-        if centroid < shape.k {
+        if centroid < to {
             nearest.take(Nearest32 { distance: sums[0], label: centroid, second: f32::INFINITY });
         }
         first += UPDATE_WARPS * SCAN_CENTROIDS;
     }
-    unroll!(O in [1, 2, 4] => {
-        nearest.take(Nearest32 {
-            distance: warp_shuffle_xor(FULL_MASK, nearest.distance, O as u32),
-            label: warp_shuffle_xor(FULL_MASK, nearest.label, O as u32),
-            second: warp_shuffle_xor(FULL_MASK, nearest.second, O as u32),
-        });
-    });
-    sync_threads();
-    if lane_id() & 7 == 0 {
-        let at = warp_id() * SETTLE_GROUP + lane_id() / 8;
-        SHARED.scan_distances.here().set(at, nearest.distance);
-        SHARED.scan_labels.here().set(at, nearest.label);
-        SHARED.scan_seconds.here().set(at, nearest.second);
-    }
+    put_found(thread_idx_x(), nearest);
     sync_threads();
 }
 
@@ -203,14 +317,6 @@ impl Nearest32 {
         self.label = if better { other.label } else { self.label };
         self.distance = if better { other.distance } else { self.distance };
     }
-
-    /// Whether rounding cannot have put the wrong centroid first: the bound of the portable assignment, whose sums
-    /// have more roundings than these. Written so that infinities and NaN are not sure.
-    #[inline(always)]
-    fn is_sure(self, shape: Shape) -> bool {
-        let relative = (shape.d + 4) as f32 * (2.2 / 16_777_216.0);
-        self.second - self.distance > fma(self.second, relative, 1e-35)
-    }
 }
 
 /// The nearest of all centroids in f64, in every thread.
@@ -232,14 +338,7 @@ unsafe fn nearest_f64<T: Scalar>(x: *const T, centroids: *const T, shape: Shape)
             nearest.take(distance_f64(x, c, shape.d), centroid, f64::INFINITY);
             centroid += UPDATE_THREADS;
         }
-        let mut offset = 16;
-        while offset > 0 {
-            let to = warp_shuffle_xor(FULL_MASK, nearest.distance, offset);
-            let label = warp_shuffle_xor(FULL_MASK, nearest.label, offset);
-            let second = warp_shuffle_xor(FULL_MASK, nearest.second, offset);
-            nearest.take(to, label, second);
-            offset >>= 1;
-        }
+        nearest = nearest.of_warp();
         nearest = nearest.of_block();
     }
     nearest.label
@@ -273,6 +372,20 @@ impl Nearest {
         self.second = if worse < second { worse } else { second };
         self.distance = if better { distance } else { self.distance };
         self.label = if better { label } else { self.label };
+    }
+
+    /// The warp's result, in every lane.
+    #[inline(always)]
+    unsafe fn of_warp(mut self) -> Nearest {
+        let mut offset = 16;
+        while offset > 0 {
+            let to = warp_shuffle_xor(FULL_MASK, self.distance, offset);
+            let label = warp_shuffle_xor(FULL_MASK, self.label, offset);
+            let second = warp_shuffle_xor(FULL_MASK, self.second, offset);
+            self.take(to, label, second);
+            offset >>= 1;
+        }
+        self
     }
 
     /// The block's result, in every thread, of what the lanes of each warp have in common.

@@ -35,6 +35,8 @@ pub(super) struct Places {
     pub(super) list_rows: Place<u32>,
     pub(super) list_first: Place<u32>,
     pub(super) list_second: Place<u32>,
+    pub(super) settle_scratch: Place<u32>,
+    pub(super) settle_counters: Place<u32>,
 }
 
 /// Points in 16 bits beside those of the caller.
@@ -47,7 +49,8 @@ pub(super) struct RoundedPlaces {
 
 impl Places {
     /// `rounds`: the points need to be rounded to 16 bits.
-    pub(super) fn new(plan: &mut Plan, shape: Shape, rounds: bool) -> Self {
+    pub(super) fn new(plan: &mut Plan, settle: SettleParams, rounds: bool) -> Self {
+        let shape = settle.shape;
         let pack = PackParams { shape, slot: 0 };
         let (tiles, centroids) = (pack.all_tiles() as usize, shape.batch as usize * shape.k as usize);
         let tile_values = hopper_panels(shape.d) as usize * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
@@ -69,6 +72,8 @@ impl Places {
             list_rows: plan.array(points),
             list_first: plan.array(points),
             list_second: plan.array(points),
+            settle_scratch: plan.array(settle.scratch() as usize),
+            settle_counters: plan.array(settle.blocks as usize),
         }
     }
 }

@@ -245,7 +245,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             tile_cost: plan.array(tiles),
             tile_changed: plan.array(tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
-            hopper: hopper.map(|_| hopper::Places::new(&mut plan, shape, T::ROUNDS)),
+            hopper: hopper.map(|_| hopper::Places::new(&mut plan, settle_params(device, shape), T::ROUNDS)),
             update: fit.map(|options| {
                 let groups = batch * panels.count as usize;
                 let moments =
@@ -442,6 +442,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
     fn prepare(&self, centroids: &[f32]) -> Result<()> {
         let Some(places) = &self.places.hopper else { return Ok(()) };
         self.arena()?.zero(&self.stream, places.largest)?;
+        self.arena()?.zero(&self.stream, places.settle_counters)?;
         match &places.rounded {
             Some(rounded) => self.round_points(places, rounded, centroids)?,
             None => {
@@ -552,8 +553,6 @@ impl<'a, T: GpuElement> Call<'a, T> {
         places: &hopper::Places,
         states: Place<State>,
     ) -> Result<()> {
-        /// Blocks of a multiprocessor that settle; few points need it, and how many the host does not know.
-        const SETTLE_BLOCKS: u32 = 4;
         let shape = self.shape;
         if let Some(order) = places.order {
             // By norms from the packing before: they have changed since, but the order little.
@@ -608,7 +607,9 @@ impl<'a, T: GpuElement> Call<'a, T> {
             second: list_second,
             labels,
             changed,
-            params: SettleParams { shape, blocks: SETTLE_BLOCKS * self.device.multiprocessors() },
+            scratch: self.at(places.settle_scratch)?,
+            counters: self.at(places.settle_counters)?,
+            params: settle_params(self.device, shape),
         };
         // SAFETY: as in `iteration`.
         unsafe {
@@ -730,6 +731,11 @@ impl<'a, T: GpuElement> Call<'a, T> {
             || Error::Cuda { call: "updating centroids".into(), code: "planned without an update".into() };
         self.places.update.as_ref().ok_or_else(missing)
     }
+}
+
+/// Few points need to be settled; how many, the host does not know.
+fn settle_params(device: &Device, shape: Shape) -> SettleParams {
+    SettleParams { shape, blocks: 4 * device.multiprocessors() }
 }
 
 /// Sizes are 32-bit on the device.

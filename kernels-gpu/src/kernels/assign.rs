@@ -245,9 +245,18 @@ pub(super) unsafe fn distance_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -
     let mut sum = 0.0;
     let mut feature = 0;
     while feature < d as usize {
-        let difference = (*x.add(feature)).to_f32() as f64 - (*c.add(feature)).to_f32() as f64;
-        sum += difference * difference;
-        feature += 1;
+        // Eight features' loads at a time; what lies past the end is nothing, and adds nothing.
+        let mut values = [[0.0f32; 2]; 8];
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if feature + I < d as usize {
+                values[I] = [(*x.add(feature + I)).to_f32(), (*c.add(feature + I)).to_f32()];
+            }
+        });
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            let difference = values[I][0] as f64 - values[I][1] as f64;
+            sum += difference * difference;
+        });
+        feature += 8;
     }
     sum
 }

@@ -36,7 +36,8 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
     // the centroids.
     let words = shared.points.here();
     let mut word = thread_idx_x() * 4;
-    while word < shared.points.bytes() {
+    let has_rest = params.shape.pitch < C::STEPS * HOPPER_STEP_FEATURES;
+    while has_rest && word < shared.points.bytes() {
         Shared::<u32>::of(words.address() + word).set(0, 0);
         word += HOPPER_THREADS * 4;
     }

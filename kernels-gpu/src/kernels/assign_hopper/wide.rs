@@ -36,7 +36,8 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
     // Features past the pitch are never copied to: something finite there, to meet the zeros of the centroids.
     let words = SHARED.points.here();
     let mut word = thread_idx_x() * 4;
-    while word < SHARED.points.bytes() {
+    let has_rest = params.shape.pitch % HOPPER_PANEL_FEATURES != 0;
+    while has_rest && word < SHARED.points.bytes() {
         Shared::<u32>::of(words.address() + word).set(0, 0);
         word += HOPPER_THREADS * 4;
     }

@@ -317,6 +317,12 @@ pub const fn hopper_steps(d: u32) -> u32 {
     if steps < 4 { 4 } else { steps }
 }
 
+/// Values of a row of centroids in 16 bits, as they lie one after the other.
+#[inline]
+pub const fn hopper_row(d: u32) -> u32 {
+    hopper_steps(d) * HOPPER_STEP_FEATURES
+}
+
 /// Panels over the features of a row.
 #[inline]
 pub const fn hopper_panels(d: u32) -> u32 {
@@ -335,6 +341,8 @@ pub struct RowsShared {
     pub bounds: Slot<f32>,
     /// `[parity of the item]` the labels they had.
     pub labels: Slot<u32>,
+    /// `[parity of the item]` scores that the best ones are not below.
+    pub floors: Slot<f32>,
     /// `[parity of the item][2]` the inverses of the problem's largest norm and residual.
     pub scales: Slot<f32>,
     /// Best scores.
@@ -360,6 +368,7 @@ impl RowsShared {
             norms: layout.array(2 * len),
             bounds: layout.array(2 * len),
             labels: layout.array(2 * len),
+            floors: layout.array(2 * len),
             scales: layout.array(4),
             scores: layout.array(len),
             columns: layout.array(len),
@@ -673,6 +682,45 @@ impl Items for PackPointsParams {
         (self.shape.batch as u64 * self.shape.n as u64).div_ceil(UPDATE_WARPS as u64)
     }
 }
+
+/// Centroid tiles of a problem from which on a pass over the points, for their floors, saves more than it takes.
+const FLOORED_TILES: u32 = 16;
+
+/// Parameters of `floors`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FloorsParams {
+    /// The problems, with the pitch of points in 16 bits.
+    pub shape: Shape,
+    /// Whether the 16 bits are bfloat16, not half precision.
+    pub is_bf16: u32,
+}
+impl FloorsParams {
+    /// Whether the assignment asks for floors.
+    #[inline]
+    pub const fn are_worth_it(&self) -> bool {
+        self.shape.k.div_ceil(HOPPER_CENTROIDS) >= FLOORED_TILES
+    }
+    /// Lanes that share a point, a chunk of 8 features each: a power of two.
+    #[inline]
+    pub const fn lanes(&self) -> u32 {
+        let chunks = self.shape.pitch / 8;
+        if chunks < 32 { chunks.next_power_of_two() } else { 32 }
+    }
+    /// Points that a block looks at at a time.
+    #[inline]
+    pub const fn rows(&self) -> u32 {
+        FLOORS_ROWS * UPDATE_THREADS / self.lanes()
+    }
+}
+impl Items for FloorsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.shape.batch as u64 * self.shape.n as u64).div_ceil(self.rows() as u64)
+    }
+}
+/// Points of a thread of `floors` at a time.
+pub const FLOORS_ROWS: u32 = 4;
 
 /// Parameters of `norms`: one warp a row.
 #[derive(Clone, Copy, Debug)]

@@ -27,6 +27,7 @@
 mod narrow;
 mod wide;
 
+use super::bound::Bound;
 use super::pack_points::tensor_scale;
 use crate::spec::*;
 use cuda_std::atomic;
@@ -107,6 +108,7 @@ struct Arrays {
     order: *const u32,
     norms: *const f32,
     residuals: *const f32,
+    floors: *const f32,
     extents: *const u32,
     largest: *const f32,
     states: *const LoopState,
@@ -132,7 +134,8 @@ impl Arrays {
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`, `points` and `packed` aligned to 16 bytes; `order` is that of the
-/// packing, or null; `residuals` and `extents` may be null, for points that were not rounded; a block has [`HOPPER_THREADS`] threads; `C` is that of `d`.
+/// packing, or null; `residuals` and `extents` may be null, for points that were not rounded; a block has
+/// [`HOPPER_THREADS`] threads; `C` is that of `d`.
 #[inline(always)]
 pub(super) unsafe fn assign_hopper<C: Operand>(
     points: *const u16,
@@ -141,6 +144,7 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     order: *const u32,
     norms: *const f32,
     residuals: *const f32,
+    floors: *const f32,
     extents: *const u32,
     largest: *const f32,
     states: *const LoopState,
@@ -161,6 +165,7 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
         order,
         norms,
         residuals,
+        floors,
         extents,
         largest,
         states,
@@ -328,7 +333,7 @@ impl Rows {
         let at = self.of_item(items);
         let item = Item::of(item, params);
         let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
-        let bound = Bound::new(terms, largest);
+        let bound = Bound::new(terms, *largest, *largest.add(1));
         if me == 0 {
             let inverse = |value: f32| if value > 0.0 { 1.0 / value } else { 0.0 };
             let scales = self.shared.scales.here().add(items.0 % 2 * 2);
@@ -343,6 +348,7 @@ impl Rows {
             self.shared.norms.here().set(at + row, norm);
             self.shared.bounds.here().set(at + row, bound.of(sqrt_approx(norm), residual));
             self.shared.labels.here().set(at + row, *arrays.labels.add(place));
+            self.shared.floors.here().set(at + row, *arrays.floors.add(place));
             row += HOPPER_POINT_THREADS;
         }
     }
@@ -365,9 +371,15 @@ impl Rows {
         self.shared.bounds.here().add(self.of_item(items) + row)
     }
 
-    /// Hands over what four lanes have found of a row.
+    /// Scores that the best ones of the points of item `items.0` from `row` on are not below.
     #[inline(always)]
-    unsafe fn publish(self, row: u32, mut nearest: Nearest, bound: f32) {
+    fn floors(self, items: Ring<1>, row: u32) -> Shared<f32> {
+        self.shared.floors.here().add(self.of_item(items) + row)
+    }
+
+    /// Hands over what four lanes have found of the row `offset` below `row`.
+    #[inline(always)]
+    unsafe fn publish(self, row: u32, offset: u32, mut nearest: Nearest, bound: f32) {
         unroll!(O in [1, 2] => {
             let with = Nearest {
                 score: warp_shuffle_xor(FULL_MASK, nearest.score, O as u32),
@@ -377,9 +389,9 @@ impl Rows {
             nearest.merge(with, bound);
         });
         if lane_id() & 3 == 0 {
-            self.shared.scores.here().set(row, nearest.score);
-            self.shared.columns.here().set(row, nearest.label);
-            self.shared.others.here().set(row, nearest.other);
+            self.shared.scores.here().add(row).set(offset, nearest.score);
+            self.shared.columns.here().add(row).set(offset, nearest.label);
+            self.shared.others.here().add(row).set(offset, nearest.other);
         }
     }
 
@@ -437,38 +449,9 @@ impl Rows {
     }
 }
 
-/// Twice the error of a point's scores, by its norm and residual: see the top of this file. A hundredth is added for its
-/// own rounding, and to the sum and the bias what rounding a gate, and a gate less a bias, may take.
-#[derive(Clone, Copy)]
-struct Bound {
-    of_rounded: f32,
-    of_residual: f32,
-    of_bias: f32,
-}
-
-impl Bound {
-    /// By the largest norm and residual of the centroids.
-    #[inline(always)]
-    unsafe fn new(terms: u32, largest: *const f32) -> Self {
-        const U: f32 = 1.0 / 16_777_216.0;
-        let (norm, residual) = (*largest, *largest.add(1));
-        let sum = 2.5 * (terms + 16) as f32 * U + 3.0 * U;
-        Bound {
-            of_rounded: 2.02 * (sum * (norm + residual) + residual),
-            of_residual: 2.02 * norm,
-            of_bias: 1.01 * (terms / 16 + 24) as f32 * U * norm * norm + 1e-36,
-        }
-    }
-
-    #[inline(always)]
-    fn of(self, norm: f32, residual: f32) -> f32 {
-        (norm + residual) * self.of_rounded + residual * self.of_residual + self.of_bias
-    }
-}
-
 /// Folds a tile into two of the thread's rows, of which most have nothing to gain from it: a maximum of bare products,
 /// with the tile's largest bias, tells. `bounds` are at the first row and 8 further. `floors` are the best scores of the
-/// four lanes that share a row: what a new one must come near to matter.
+/// four lanes that share a row, or less: what a new one must come near to matter.
 ///
 /// Bounds are for the problem's largest norm and residual, and grow no slower than those: a tile whose own are a share of
 /// them has that share of the bounds. Returns the largest `share` of a tile that mattered to the warp.
@@ -515,15 +498,16 @@ unsafe fn fold_tile(
     let mut is_one = warp_vote_ballot(FULL_MASK, !is_known) == 0;
     if is_one {
         unroll!(G in [0, 1] => {
-            let of_group = [f32::from_bits(groups[0][G] as u32), f32::from_bits(groups[1][G] as u32)];
-            if warp_vote_ballot(FULL_MASK, of_group[0] >= limits[0] || of_group[1] >= limits[1]) != 0 {
-                unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    unroll!(I in [0, 1, 2, 3] => {
-                        let is_near = at_least(scores[(G * 8 + J) * 4 + I], limits[I / 2]);
-                        found[I / 2] = fma(is_near, (65_536 + (G * 8 + J) * 8 + I % 2) as f32, found[I / 2]);
-                    })
-                });
-            }
+            unroll!(R in [0, 1] => {
+                if warp_vote_ballot(FULL_MASK, f32::from_bits(groups[R][G] as u32) >= limits[R]) != 0 {
+                    unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                        unroll!(E in [0, 1] => {
+                            let is_near = at_least(scores[(G * 8 + J) * 4 + R * 2 + E], limits[R]);
+                            found[R] = fma(is_near, (65_536 + (G * 8 + J) * 8 + E) as f32, found[R]);
+                        })
+                    });
+                }
+            })
         });
         is_one = warp_vote_ballot(FULL_MASK, found[0] >= 131_072.0 || found[1] >= 131_072.0) == 0;
     }

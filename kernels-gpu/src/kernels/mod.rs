@@ -9,9 +9,13 @@ mod assign;
 #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
 mod assign_hopper;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod bound;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod converge;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod finalise;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod floors;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod inertia;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -286,8 +290,8 @@ kernels! {
         /// Centroids in the order in which Hopper's assignment streams them.
         PackCentroids<T>: PackCentroidsInstance
             (centroids: *const T, centre: *const f32, extents: *const u32, order: *const u32,
-             states: *const LoopState, packed: *mut u16, biases: *mut f32, norms: *mut f32, largest: *mut u32,
-             list_counts: *mut u32; params: PackParams)
+             states: *const LoopState, packed: *mut u16, plain: *mut u16, biases: *mut f32, norms: *mut f32,
+             residuals: *mut f32, largest: *mut u32, list_counts: *mut u32; params: PackParams)
             = pack_centroids::pack_centroids, PACK,
             [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
         /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
@@ -307,6 +311,12 @@ kernels! {
             (points: *const f32, centre: *const f32, extents: *const u32, packed: *mut u16, norms: *mut f32,
              residuals: *mut f32; params: PackPointsParams)
             = pack_points::pack_points, UPDATE, fk_pack_points;
+        /// Scores that the points' best ones are not below.
+        Floors
+            (points: *const u16, norms: *const f32, residuals: *const f32, labels: *const u32, plain: *const u16,
+             centroid_norms: *const f32, centroid_residuals: *const f32, states: *const LoopState,
+             floors: *mut f32; params: FloorsParams)
+            = floors::floors, UPDATE, fk_floors;
         /// Which centroid each place of the tensor-core assignment's tiles has.
         OrderCentroids
             (norms: *const f32, states: *const LoopState, order: *mut u32; params: OrderParams)
@@ -344,8 +354,8 @@ kernels! {
         /// Nearest centroid on Hopper's tensor cores, of points in 16 bits.
         AssignHopper<C>
             (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,
-             residuals: *const f32, extents: *const u32, largest: *const f32, states: *const LoopState,
-             labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+             residuals: *const f32, floors: *const f32, extents: *const u32, largest: *const f32,
+             states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
              list_second: *mut u32; params: HopperParams)
             = assign_hopper::assign_hopper::<C>, [
                 fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,

@@ -75,11 +75,11 @@ impl Packed for f32 {
     }
 }
 
-/// Packed centroids, their biases, the largest norm and residual of each problem, the squared norms by centroid, and an
-/// empty list for `settle`.
+/// Packed centroids, their biases, the largest norm and residual of each problem, an empty list for `settle`; and, by
+/// centroid, the same 16 bits one after the other, squared norms and residuals.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`, `packed` aligned to 16 bytes; a block has [`PACK_THREADS`]
+/// Pointers are valid for the shapes in `params`, `packed` and `plain` aligned to 16 bytes; a block has [`PACK_THREADS`]
 /// threads; `centre` and `extents` are read where `T` rounds, and may be null elsewhere; `order` says which centroid
 /// each place of the tiles has, or is null for their own order.
 #[inline(always)]
@@ -90,8 +90,10 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
     order: *const u32,
     states: *const LoopState,
     packed: *mut u16,
+    plain: *mut u16,
     biases: *mut f32,
     norms: *mut f32,
+    residuals: *mut f32,
     largest: *mut u32,
     list_counts: *mut u32,
     params: PackParams,
@@ -154,6 +156,10 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
                         }
                     });
                     store_v4(packed.cast::<u8>().add(place as usize).cast(), words);
+                    if known && chunk * 8 < hopper_row(shape.d) {
+                        let place = centroid * hopper_row(shape.d) as u64 + chunk as u64 * 8;
+                        store_v4(plain.add(place as usize).cast(), words);
+                    }
                     chunk += lanes;
                 }
                 let norm = T::rounded(sum_of_row(norm, lanes));
@@ -168,6 +174,7 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
                     *biases.add((q * HOPPER_BIAS_PITCH + j * 2 + e) as usize) = bias;
                     if known {
                         *norms.add(centroid as usize) = norm;
+                        *residuals.add(centroid as usize) = residual;
                     }
                 }
                 row += WARPS * rows_of_warp;

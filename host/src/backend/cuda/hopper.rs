@@ -23,12 +23,17 @@ pub(super) type Arguments = AssignHopper<()>;
 pub(super) struct Places {
     pub(super) packed: Place<u16>,
     pub(super) biases: Place<f32>,
-    /// Squared norms of the centroids, and the order that they give, where tiles are made by it.
+    /// The same values one centroid after the other, their squared norms and what rounding took from them.
+    pub(super) plain: Place<u16>,
     pub(super) centroid_norms: Place<f32>,
+    pub(super) centroid_residuals: Place<f32>,
+    /// The order that the norms give, where tiles are made by it.
     pub(super) order: Option<Place<u32>>,
     pub(super) norms: Place<f32>,
     /// Norm and residual in two slots a problem: one is raised while the other is set to 0.
     pub(super) largest: Place<u32>,
+    /// Scores that the points' best ones are not below: −∞ where others are not worth a pass over the points.
+    pub(super) floors: Place<f32>,
     /// For points that the tensor cores do not take as they are.
     pub(super) rounded: Option<RoundedPlaces>,
     pub(super) list_counts: Place<u32>,
@@ -58,10 +63,13 @@ impl Places {
         Places {
             packed: plan.array(tiles * tile_values),
             biases: plan.array(tiles * HOPPER_BIASES as usize),
+            plain: plan.array(centroids * hopper_row(shape.d) as usize),
             centroid_norms: plan.array(centroids),
+            centroid_residuals: plan.array(centroids),
             order: pack.is_ordered().then(|| plan.array(centroids)),
             norms: plan.array(points),
             largest: plan.array(4 * shape.batch as usize),
+            floors: plan.array(points),
             rounded: rounds.then(|| RoundedPlaces {
                 points: plan.array(points * packed_shape(shape).pitch as usize),
                 residuals: plan.array(points),
@@ -120,6 +128,7 @@ where
             order,
             norms,
             residuals,
+            floors,
             extents,
             largest,
             states,
@@ -140,6 +149,7 @@ where
             order,
             norms,
             residuals,
+            floors,
             extents,
             largest,
             states,

@@ -4,6 +4,7 @@ use super::device::{Device, Graph, check, failed};
 use super::hopper;
 use super::memory::{Arena, Place, Plan};
 use crate::backend::{LloydOptions, LloydOutcome};
+use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::model::{BatchSummary, IterationStats};
 use crate::points::Problem;
@@ -284,6 +285,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
                 vec![
                     entry.spec,
                     OrderCentroids::SPEC,
+                    Floors::SPEC,
                     <PackCentroids<T::Device> as Kernel>::SPEC,
                     <Settle<T::Device> as Kernel>::SPEC,
                 ]
@@ -336,16 +338,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let batch = self.shape.batch as usize;
         arena.upload(&self.stream, update.thresholds, &self.thresholds(options.tol)?)?;
         // No label is this one, so the first assignment changes all of them.
-        // SAFETY: the labels' place has that many 32-bit values.
-        let code = unsafe {
-            cust::sys::cuMemsetD32Async(
-                self.at(self.places.labels)? as u64,
-                u32::MAX,
-                batch * self.shape.n as usize,
-                self.stream.as_inner(),
-            )
-        };
-        check("cuMemsetD32Async", code)?;
+        self.fill(self.places.labels, u32::MAX, batch * self.shape.n as usize)?;
 
         let mut histories = vec![Vec::new(); batch];
         let mut done = 0;
@@ -379,6 +372,16 @@ impl<'a, T: GpuElement> Call<'a, T> {
                 return Ok((states.into_iter().map(|state| state.0).collect(), histories));
             }
         }
+    }
+
+    /// Sets `count` 32-bit values from `place` on to `bits`.
+    fn fill<U>(&self, place: Place<U>, bits: u32, count: usize) -> Result<()> {
+        const { assert!(size_of::<U>() == 4) };
+        // SAFETY: the caller's place has that many values.
+        let code = unsafe {
+            cust::sys::cuMemsetD32Async(self.at(place)? as u64, bits, count, self.stream.as_inner())
+        };
+        check("cuMemsetD32Async", code)
     }
 
     /// Two iterations to be replayed: two, because norms of centroids have two slots that take turns.
@@ -443,6 +446,8 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let Some(places) = &self.places.hopper else { return Ok(()) };
         self.arena()?.zero(&self.stream, places.largest)?;
         self.arena()?.zero(&self.stream, places.settle_counters)?;
+        let points = self.shape.batch as usize * self.shape.n as usize;
+        self.fill(places.floors, f32::NEG_INFINITY.to_bits(), points)?;
         match &places.rounded {
             Some(rounded) => self.round_points(places, rounded, centroids)?,
             None => {
@@ -515,7 +520,9 @@ impl<'a, T: GpuElement> Call<'a, T> {
             states: self.at(states)?.cast(),
             packed: self.at(places.packed)?,
             biases: self.at(places.biases)?,
+            plain: self.at(places.plain)?,
             norms: self.at(places.centroid_norms)?,
+            residuals: self.at(places.centroid_residuals)?,
             largest: self.at(places.largest)?,
             list_counts: self.at(places.list_counts)?,
             params: PackParams { shape: self.shape, slot },
@@ -578,6 +585,25 @@ impl<'a, T: GpuElement> Call<'a, T> {
             residuals = self.at(rounded.residuals)?.cast_const();
             points = self.at(rounded.points)?;
         }
+        let floors = Floors {
+            points,
+            norms: self.at(places.norms)?,
+            residuals,
+            labels,
+            plain: self.at(places.plain)?,
+            centroid_norms: self.at(places.centroid_norms)?,
+            centroid_residuals: self.at(places.centroid_residuals)?,
+            states: self.at(states)?.cast(),
+            floors: self.at(places.floors)?,
+            params: FloorsParams {
+                shape: hopper::packed_shape(shape),
+                is_bf16: (T::DTYPE == DType::BF16).into(),
+            },
+        };
+        if floors.params.are_worth_it() {
+            // SAFETY: as in `iteration`; labels that were never written are some bits, which any will do.
+            unsafe { self.device.launch(&self.stream, &floors)? };
+        }
         let assign = hopper::Arguments {
             points,
             packed: self.at(places.packed)?,
@@ -585,6 +611,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             order: self.order(places.order)?,
             norms: self.at(places.norms)?,
             residuals,
+            floors: self.at(places.floors)?,
             extents,
             largest: self.at(places.largest)?.cast(),
             states: self.at(states)?.cast(),

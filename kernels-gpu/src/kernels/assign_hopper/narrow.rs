@@ -175,7 +175,8 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         let bounds = rows.bounds(items, row);
 
         let mut nearest = [Nearest::NONE; 4];
-        let mut floors = [f32::NEG_INFINITY; 4];
+        let floors = rows.floors(items, row);
+        let mut floors = [floors.get(0), floors.get(8), floors.get(64), floors.get(72)];
         let scale = rows.scale(items);
         let mut share = 0.0;
         let mut tile = 0;
@@ -208,7 +209,7 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         unroll!(R in [0, 1, 2, 3] => {
             // The thread's rows are its first and those 8, 64 and 72 below.
             const OFFSET: u32 = R as u32 / 2 * 64 + R as u32 % 2 * 8;
-            rows.publish(row + OFFSET, nearest[R], share * bounds.get(OFFSET));
+            rows.publish(row, OFFSET, nearest[R], share * bounds.get(OFFSET));
         });
         items.release(rows.shared.results_full.here());
         items = items.next();

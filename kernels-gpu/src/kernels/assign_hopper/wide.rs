@@ -193,7 +193,8 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
         let scale = rows.scale(items);
         let mut share = 0.0;
         let mut nearest = [Nearest::NONE; 2];
-        let mut floors = [f32::NEG_INFINITY; 2];
+        let floors = rows.floors(items, row);
+        let mut floors = [floors.get(0), floors.get(8)];
         let mut tile = 0;
         while tile < tiles {
             let [scores_0, scores_1] = &mut scores;
@@ -232,8 +233,8 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
             tile += WIDE_TILES;
         }
         items.wait_empty(rows.shared.results_empty.here());
-        rows.publish(row, nearest[0], share * bounds.get(0));
-        rows.publish(row + 8, nearest[1], share * bounds.get(8));
+        rows.publish(row, 0, nearest[0], share * bounds.get(0));
+        rows.publish(row, 8, nearest[1], share * bounds.get(8));
         items.release(rows.shared.results_full.here());
         items = items.next();
     }

@@ -1,0 +1,29 @@
+//! How far a score of the tensor cores may be from the true one: see `assign_hopper`.
+
+/// Twice the error of a point's scores, by its norm and residual. A hundredth is added for its own rounding and that of
+/// shares, and to the sum and the bias what rounding of limits may take.
+#[derive(Clone, Copy)]
+pub(super) struct Bound {
+    of_rounded: f32,
+    of_residual: f32,
+    of_bias: f32,
+}
+
+impl Bound {
+    /// By the norm and the residual of a centroid, or the largest of some; `terms` is the features that are multiplied.
+    #[inline(always)]
+    pub(super) fn new(terms: u32, norm: f32, residual: f32) -> Self {
+        const U: f32 = 1.0 / 16_777_216.0;
+        let sum = 2.5 * (terms + 16) as f32 * U + 3.0 * U;
+        Bound {
+            of_rounded: 2.02 * (sum * (norm + residual) + residual),
+            of_residual: 2.02 * norm,
+            of_bias: 1.01 * (terms / 16 + 24) as f32 * U * norm * norm + 1e-36,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn of(self, norm: f32, residual: f32) -> f32 {
+        (norm + residual) * self.of_rounded + residual * self.of_residual + self.of_bias
+    }
+}

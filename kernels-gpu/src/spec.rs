@@ -1010,7 +1010,38 @@ impl Items for SumsParams {
     }
 }
 
-/// Parameters of `finalise`: one warp for each cluster of each problem.
+/// Shared memory of `finalise`.
+#[derive(Clone, Copy, Debug)]
+pub struct FinaliseShared {
+    /// `[warp][lane]` sums of a warp's panels.
+    pub sums: Slot<f64>,
+    /// Points of a warp's panels.
+    pub counts: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl FinaliseShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        FinaliseShared {
+            sums: layout.array(UPDATE_THREADS),
+            counts: layout.array(UPDATE_WARPS),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for FinaliseShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of `finalise`: [`FinaliseParams::warps`] warps for each cluster of each problem.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct FinaliseParams {
@@ -1019,10 +1050,21 @@ pub struct FinaliseParams {
     /// Their panels.
     pub panels: Panels,
 }
+impl FinaliseParams {
+    /// Warps that share a cluster's panels, a power of two: a function of the panels, for the order of additions is.
+    #[inline]
+    pub const fn warps(&self) -> u32 {
+        let mut warps = 1;
+        while warps < UPDATE_WARPS && warps < self.panels.count {
+            warps *= 2;
+        }
+        warps
+    }
+}
 impl Items for FinaliseParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        (self.shape.batch as u64 * self.shape.k as u64).div_ceil(UPDATE_WARPS as u64)
+        (self.shape.batch as u64 * self.shape.k as u64 * self.warps() as u64).div_ceil(UPDATE_WARPS as u64)
     }
 }
 

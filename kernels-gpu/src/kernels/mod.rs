@@ -235,6 +235,8 @@ const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
 const SUMS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(4);
 #[cfg(not(target_arch = "nvptx64"))]
+const FINALISE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
 const SETTLE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(SettleShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const CONVERGE: BlockShape = BlockShape::new(REDUCE_THREADS).shared(ConvergeShared::new().bytes);
@@ -272,7 +274,7 @@ kernels! {
         Finalise<T>: FinaliseInstance
             (points: *const T, sums: *const f32, heads: *const f32, starts: *const u32,
              states: *const LoopState, centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
-            = finalise::finalise, UPDATE,
+            = finalise::finalise, FINALISE,
             [fk_finalise_f32: f32, fk_finalise_f16: F16, fk_finalise_bf16: BF16];
         /// Sum of squared distances of points to their centroids.
         Inertia<T>: InertiaInstance

@@ -537,6 +537,8 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
     let largest = largest_norms(params);
     let counts = Memory::<u32>::of(&[3, 4]);
     let norms = Memory::<f32>::poison((batch * k) as usize);
+    let residuals = Memory::<f32>::poison((batch * k) as usize);
+    let plain = Memory::<u16>::poison((batch * k * hopper_row(d)) as usize);
     // Any permutation; or none, which is their own order.
     let orders: Vec<u32> = (0..batch).flat_map(|_| random.shuffled(k)).collect();
     let order = Memory::<u32>::of(&orders);
@@ -548,8 +550,10 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
         order: if own_order { std::ptr::null() } else { order.at() },
         states: arrays.states.at(),
         packed: packed.at(),
+        plain: plain.at(),
         biases: biases.at(),
         norms: norms.at(),
+        residuals: residuals.at(),
         largest: largest.at(),
         list_counts: counts.at(),
         params,
@@ -558,7 +562,7 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
     assert_eq!(counts.get(), [0, 0]);
     let rounded = arrays.rounded.get();
     let (packed_values, bias_values, largest) = (packed.get(), biases.get(), largest.get());
-    let norm_values = norms.get();
+    let (norm_values, plain_values) = (norms.get(), plain.get());
     let (k, d) = (k as usize, d as usize);
     for problem in 0..batch as usize {
         let view = View::new(&points, &rounded, shape, problem);
@@ -602,6 +606,9 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
                 assert!(bias_values[at] < -1e38);
             }
             assert_eq!(-0.5 * norm_values[problem * k + centroid], bias_values[at]);
+            let row = hopper_row(shape.d) as usize;
+            let plain = &plain_values[(problem * k + centroid) * row..][..row];
+            assert!(plain.iter().copied().eq(values[..row].iter().map(|v| v.bits())));
             longest = longest.max(norm.sqrt() as f32);
         }
         for (tile, &largest) in largest_biases.iter().enumerate().filter(|_| !done[problem]) {
@@ -626,6 +633,86 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
         } else if longest < 1e19 {
             // The square is rounded before its root is: under 1e-38 it may lose all of its bits.
             assert_near(found.into(), longest.into(), 4.0 * U * f64::from(longest) + 4e-23, "norm");
+        }
+    }
+}
+
+/// Floors of the scores that the tensor cores would find, for labels of all kinds.
+fn check_floors<T: Point + TensorBits>(size: [u32; 4], data: Data, seed: u64, way: Way) {
+    let [batch, n, k, d] = size;
+    let shape = shape::<T>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<T>(shape, random);
+    let done = done(batch, random);
+    let arrays = Arrays::<T>::new(shape, n, &points, &centroids, &done);
+    let rounded = arrays.rounded.get();
+    let labels: Vec<u32> = (0..batch * n)
+        .map(|_| match random.below(6) {
+            0 => u32::MAX,
+            _ => random.below(k as usize) as u32,
+        })
+        .collect();
+    arrays.labels.set(&labels);
+    let row = hopper_row(d) as usize;
+    let norm_of = |v: &[T]| v.iter().map(|v| f64::from(v.to_f32()).powi(2)).sum::<f64>();
+    let (mut plain, mut norms, mut centroid_norms) = (vec![], vec![], vec![]);
+    for problem in 0..batch as usize {
+        let view = View::new(&points, &rounded, shape, problem);
+        for centroid in 0..k as usize {
+            let values = view.centroid(centroid);
+            plain.extend((0..row).map(|f| values.get(f).map_or(0, |v| v.bits())));
+            centroid_norms.push(norm_of(values) as f32);
+        }
+        norms.extend((0..n as usize).map(|i| norm_of(view.point(i)) as f32));
+    }
+    let floors = Memory::<f32>::poison((batch * n) as usize);
+    way.launch(Floors {
+        points: arrays.points.at().cast(),
+        norms: Memory::of(&norms).at(),
+        residuals: std::ptr::null(),
+        labels: arrays.labels.at(),
+        plain: Memory::of(&plain).at(),
+        centroid_norms: Memory::of(&centroid_norms).at(),
+        centroid_residuals: Memory::of(&vec![0.0f32; (batch * k) as usize]).at(),
+        states: arrays.states.at(),
+        floors: floors.at(),
+        params: FloorsParams { shape, is_bf16: T::IS_BF16.into() },
+    });
+    for (at, floor) in floors.get().into_iter().enumerate() {
+        let (problem, i) = (at / n as usize, at % n as usize);
+        if done[problem] {
+            assert!(floors.is_poison(at));
+            continue;
+        }
+        let view = View::new(&points, &rounded, shape, problem);
+        let x = view.point(i);
+        let c = view.centroid(if labels[at] < k { labels[at] as usize } else { 0 });
+        let product: f64 = x.iter().zip(c).map(|(x, c)| f64::from(x.to_f32()) * f64::from(c.to_f32())).sum();
+        let (x_norm, c_norm) = (norm_of(x), norm_of(c));
+        if x_norm.max(c_norm) < 1e37 {
+            // Not above the true score, and below it by little.
+            let score = product - 0.5 * c_norm;
+            let room = f64::from(d + 64) * 8.0 * U * ((x_norm * c_norm).sqrt() + c_norm) + 1e-35;
+            assert!(
+                f64::from(floor) <= score && f64::from(floor) >= score - room,
+                "{floor} for {score} - {room}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(48))]
+
+    #[test]
+    fn floors_are_just_below_the_scores_of_old_labels(
+        bf16: bool, batch in 1u32..4, n in prop_oneof![1u32..40, 250u32..300], k in 1u32..20,
+        d in prop::sample::select(vec![1u32, 8, 33, 64, 100, 128, 300]),
+        data in data(&Data::ALL), seed: u64, way in way(),
+    ) {
+        match bf16 {
+            false => check_floors::<F16>([batch, n, k.min(n), d], data, seed, way),
+            true => check_floors::<BF16>([batch, n, k.min(n), d], data, seed, way),
         }
     }
 }
@@ -682,14 +769,17 @@ proptest! {
 
 /// A 16-bit type's bits.
 trait TensorBits {
+    const IS_BF16: bool;
     fn bits(self) -> u16;
 }
 impl TensorBits for F16 {
+    const IS_BF16: bool = false;
     fn bits(self) -> u16 {
         self.0
     }
 }
 impl TensorBits for BF16 {
+    const IS_BF16: bool = true;
     fn bits(self) -> u16 {
         self.0
     }
@@ -741,6 +831,8 @@ fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let biases = Memory::<f32>::poison((params.all_tiles() as u32 * HOPPER_BIASES) as usize);
     let (largest, counts) = (largest_norms(params), Memory::<u32>::of(&[3, 4]));
     let centroid_norms = Memory::<f32>::poison((batch * k) as usize);
+    let centroid_residuals = Memory::<f32>::poison((batch * k) as usize);
+    let plain = Memory::<u16>::poison((batch * k * hopper_row(d)) as usize);
     way.launch(PackCentroids::<f32> {
         centroids: arrays.rounded.at(),
         centre: centre.at(),
@@ -748,8 +840,10 @@ fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
         order: std::ptr::null(),
         states: arrays.states.at(),
         packed: packed_centroids.at(),
+        plain: plain.at(),
         biases: biases.at(),
         norms: centroid_norms.at(),
+        residuals: centroid_residuals.at(),
         largest: largest.at(),
         list_counts: counts.at(),
         params,

@@ -1,7 +1,8 @@
 //! Means and moves of the centroids, from the partial sums of panels and stretches.
 //!
 //! A cluster's total is added in one order: a warp adds every so many-th panel, in each the part where the cluster
-//! begins and then the heads of the stretches it goes on through; then the warps' sums are added in order. In f64, which costs nothing beside the reading.
+//! begins and then the heads of the stretches it goes on through; then the warps' sums are added in order. In f64, which
+//! costs nothing beside the reading.
 use super::segment_sums::sums_about_first;
 use crate::spec::*;
 use cuda_std::float::Scalar;

@@ -683,7 +683,8 @@ impl Items for PackPointsParams {
     }
 }
 
-/// Centroid tiles of a problem from which on a pass over the points, for their floors, saves more than it takes.
+/// Centroid tiles of a problem from which on a pass over the points, for their floors, saves more than it takes; of wide
+/// points it does not.
 const FLOORED_TILES: u32 = 16;
 
 /// Parameters of `floors`.
@@ -699,7 +700,8 @@ impl FloorsParams {
     /// Whether the assignment asks for floors.
     #[inline]
     pub const fn are_worth_it(&self) -> bool {
-        self.shape.k.div_ceil(HOPPER_CENTROIDS) >= FLOORED_TILES
+        let is_narrow = hopper_steps(self.shape.d) <= HOPPER_MAX_STEPS;
+        is_narrow && self.shape.k.div_ceil(HOPPER_CENTROIDS) >= FLOORED_TILES
     }
     /// Lanes that share a point, a chunk of 8 features each: a power of two.
     #[inline]
@@ -1010,12 +1012,15 @@ impl Items for SumsParams {
     }
 }
 
+/// Features of a lane of `finalise` at a time.
+pub const FINALISE_VALUES: u32 = 4;
+
 /// Shared memory of `finalise`.
 #[derive(Clone, Copy, Debug)]
 pub struct FinaliseShared {
-    /// `[warp][lane]` sums of a warp's panels.
+    /// `[warp][value][lane]` sums of a warp.
     pub sums: Slot<f64>,
-    /// Points of a warp's panels.
+    /// Points of a warp.
     pub counts: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
@@ -1027,7 +1032,7 @@ impl FinaliseShared {
     pub const fn new() -> Self {
         let mut layout = Layout::new();
         FinaliseShared {
-            sums: layout.array(UPDATE_THREADS),
+            sums: layout.array(UPDATE_THREADS * FINALISE_VALUES),
             counts: layout.array(UPDATE_WARPS),
             bytes: layout.bytes(),
         }
@@ -1051,20 +1056,28 @@ pub struct FinaliseParams {
     pub panels: Panels,
 }
 impl FinaliseParams {
-    /// Warps that share a cluster's panels, a power of two: a function of the panels, for the order of additions is.
+    /// Warps that share a cluster: a function of the problem alone, for the order of additions is.
     #[inline]
     pub const fn warps(&self) -> u32 {
-        let mut warps = 1;
-        while warps < UPDATE_WARPS && warps < self.panels.count {
-            warps *= 2;
+        // Of clusters this large some are many times larger, and take so much longer.
+        const LARGE: u64 = 2048;
+        if self.shape.n as u64 >= LARGE * self.shape.k as u64 { UPDATE_WARPS } else { 1 }
+    }
+    /// Parts of a panel that are a warp's each.
+    #[inline]
+    pub const fn parts(&self) -> u32 {
+        let mut parts = 1;
+        while parts * self.panels.count < self.warps() {
+            parts *= 2;
         }
-        warps
+        parts
     }
 }
 impl Items for FinaliseParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        (self.shape.batch as u64 * self.shape.k as u64 * self.warps() as u64).div_ceil(UPDATE_WARPS as u64)
+        let clusters = self.shape.batch as u64 * self.shape.k as u64;
+        if self.warps() == UPDATE_WARPS { clusters } else { clusters.div_ceil(UPDATE_WARPS as u64) }
     }
 }
 
@@ -1077,6 +1090,8 @@ pub struct ConvergeShared {
     pub cost: Slot<f64>,
     /// Partial sums of the changed labels.
     pub changed: Slot<u32>,
+    /// Blocks of the problem that have ended.
+    pub ended: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -1090,6 +1105,7 @@ impl ConvergeShared {
             shift: layout.array(REDUCE_THREADS),
             cost: layout.array(REDUCE_THREADS),
             changed: layout.array(REDUCE_THREADS),
+            ended: layout.array(1),
             bytes: layout.bytes(),
         }
     }
@@ -1130,7 +1146,7 @@ pub struct IterationRecord {
     pub reserved: u32,
 }
 
-/// Parameters of `converge`: one block for each problem.
+/// Parameters of `converge`: [`ConvergeParams::parts`] blocks for each problem.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ConvergeParams {
@@ -1141,10 +1157,22 @@ pub struct ConvergeParams {
     /// Iterations of which records are kept: that of iteration `i` goes to slot `i % window`.
     pub window: u32,
 }
+impl ConvergeParams {
+    /// Blocks that share a problem, at most as many as they have threads: a function of the problem alone, for the order
+    /// of additions is.
+    #[inline]
+    pub const fn parts(&self) -> u32 {
+        /// Entries and clusters that a block takes as long for as the launch of it does.
+        const FEW: u32 = 4096;
+        let most = if self.tiles > self.shape.k { self.tiles } else { self.shape.k };
+        let parts = most.div_ceil(FEW);
+        if parts < REDUCE_THREADS { parts } else { REDUCE_THREADS }
+    }
+}
 impl Items for ConvergeParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.shape.batch as u64
+        self.shape.batch as u64 * self.parts() as u64
     }
 }
 

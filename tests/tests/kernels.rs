@@ -370,6 +370,9 @@ fn check_converge(batch: u32, n: u32, k: u32, [iteration, window]: [u32; 2], see
         arrays.states.get().into_iter().map(|state| LoopState { n_iter: iteration, ..state }).collect();
     arrays.states.set(&states);
     let all_records = Memory::<IterationRecord>::poison(window as usize * batch);
+    let params = ConvergeParams { shape, tiles: tiles as u32, window };
+    let partial = Memory::<IterationRecord>::poison(params.blocks() as usize);
+    let counters = Memory::of(&vec![0u32; batch as usize]);
     way.launch(Converge {
         moves: arrays.moves.at(),
         tile_cost: arrays.tile_cost.at(),
@@ -377,8 +380,11 @@ fn check_converge(batch: u32, n: u32, k: u32, [iteration, window]: [u32; 2], see
         thresholds: arrays.thresholds.at(),
         states: arrays.states.at(),
         records: all_records.at(),
-        params: ConvergeParams { shape, tiles: tiles as u32, window },
+        partial: partial.at(),
+        counters: counters.at(),
+        params,
     });
+    assert!(counters.get().iter().all(|&count| count == 0));
 
     let states = arrays.states.get();
     let first = (iteration % window) as usize * batch;
@@ -415,7 +421,8 @@ proptest! {
     #[test]
     fn problems_stop_when_they_should(
         batch in 1u32..6, n in prop_oneof![1u32..200, 20_000u32..40_000],
-        k in prop_oneof![1u32..40, 250u32..700], time in [0u32..300, 1u32..9], seed: u64, way in way(),
+        k in prop_oneof![1u32..40, 250u32..700, 4090u32..20_000],
+        time in [0u32..300, 1u32..9], seed: u64, way in way(),
     ) {
         check_converge(batch, n, k, time, seed, way);
     }

@@ -1,14 +1,17 @@
 //! Whether a problem has converged, decided on the device, so that the host need not wait.
 use crate::spec::*;
+use cuda_std::atomic;
 use cuda_std::thread::*;
 
 const SHARED: ConvergeShared = ConvergeShared::new();
 
 /// Sums one iteration's statistics in a fixed order, records them, and stops the problems that are done:
-/// those whose shift is at most their threshold, or whose labels did not change.
+/// those whose shift is at most their threshold, or whose labels did not change. Several blocks share a problem of many
+/// tiles or clusters; the last of them to end adds up what all have found.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`REDUCE_THREADS`] threads.
+/// Pointers are valid for the shapes in `params`; a block has [`REDUCE_THREADS`] threads; `counters` are zeros, and
+/// zeros again afterwards.
 #[inline(always)]
 pub(super) unsafe fn converge(
     moves: *const f64,
@@ -17,63 +20,105 @@ pub(super) unsafe fn converge(
     thresholds: *const f64,
     states: *mut LoopState,
     records: *mut IterationRecord,
+    partial: *mut IterationRecord,
+    counters: *mut u32,
     params: ConvergeParams,
 ) {
     let shape = params.shape;
-    let (shift, cost, changed) = (SHARED.shift.here(), SHARED.cost.here(), SHARED.changed.here());
+    let parts = params.parts();
     let me = thread_idx_x();
-    let mut batch = block_idx_x();
-    while batch < shape.batch {
+    let mut item = block_idx_x() as u64;
+    while item < params.blocks() {
+        let batch = div_u64(item, parts as u64);
+        let part = (item - batch * parts as u64) as u32;
         let state = states.add(batch as usize);
         if (*state).done == 0 {
-            let moves = moves.add((batch as u64 * shape.k as u64) as usize);
-            let first_tile = (batch as u64 * params.tiles as u64) as usize;
-            let (mut my_shift, mut my_cost, mut my_changed) = (0.0, 0.0, 0);
-            let mut cluster = me;
-            while cluster < shape.k {
-                my_shift += *moves.add(cluster as usize);
+            let mut mine = NOTHING;
+            let (mut cluster, to) = part_of(shape.k, part, parts);
+            cluster += me;
+            while cluster < to {
+                mine.shift += *moves.add((batch * shape.k as u64 + cluster as u64) as usize);
                 cluster += REDUCE_THREADS;
             }
-            let mut tile = me;
-            while tile < params.tiles {
-                my_cost += *tile_cost.add(first_tile + tile as usize);
-                my_changed += *tile_changed.add(first_tile + tile as usize);
+            let (mut tile, to) = part_of(params.tiles, part, parts);
+            tile += me;
+            while tile < to {
+                let place = (batch * params.tiles as u64 + tile as u64) as usize;
+                mine.cost += *tile_cost.add(place);
+                mine.changed += *tile_changed.add(place);
                 tile += REDUCE_THREADS;
             }
-            shift.set(me, my_shift);
-            cost.set(me, my_cost);
-            changed.set(me, my_changed);
-            sync_threads();
-            let mut half = REDUCE_THREADS / 2;
-            while half > 0 {
-                if me < half {
-                    shift.set(me, shift.get(me) + shift.get(me + half));
-                    cost.set(me, cost.get(me) + cost.get(me + half));
-                    changed.set(me, changed.get(me) + changed.get(me + half));
+            let mut all = sum_of_block(mine);
+            let mut is_last = true;
+            if parts > 1 {
+                let ended = SHARED.ended.here();
+                let partial = partial.add((batch * parts as u64) as usize);
+                if me == 0 {
+                    *partial.add(part as usize) = all;
+                    device_fence();
+                    let before = atomic::fetch_add_u32(counters.add(batch as usize), 1);
+                    ended.set(0, before + 1);
                 }
                 sync_threads();
-                half /= 2;
+                is_last = ended.get(0) == parts;
+                if is_last {
+                    device_fence();
+                    let theirs = if me < parts { partial.add(me as usize).read_volatile() } else { NOTHING };
+                    all = sum_of_block(theirs);
+                }
             }
-            if me == 0 {
-                let record = IterationRecord {
-                    cost: cost.get(0),
-                    shift: shift.get(0),
-                    changed: changed.get(0),
-                    reserved: 0,
-                };
+            if is_last && me == 0 {
+                // For the next launch.
+                *counters.add(batch as usize) = 0;
                 let iteration = (*state).n_iter;
                 let slot = iteration - div(iteration, params.window) * params.window;
-                *records.add((slot as u64 * shape.batch as u64 + batch as u64) as usize) = record;
-                let stopped = record.changed == 0 || record.shift <= *thresholds.add(batch as usize);
+                *records.add((slot as u64 * shape.batch as u64 + batch) as usize) = all;
+                let stopped = all.changed == 0 || all.shift <= *thresholds.add(batch as usize);
                 *state = LoopState {
                     done: stopped as u32,
                     n_iter: iteration + 1,
-                    fixed_point: (record.changed == 0) as u32,
+                    fixed_point: (all.changed == 0) as u32,
                     reserved: 0,
                 };
             }
             sync_threads();
         }
-        batch += grid_dim_x();
+        item += grid_dim_x() as u64;
     }
+}
+
+const NOTHING: IterationRecord = IterationRecord { cost: 0.0, shift: 0.0, changed: 0, reserved: 0 };
+
+/// Where part `part` of `all` begins and ends.
+#[inline(always)]
+unsafe fn part_of(all: u32, part: u32, parts: u32) -> (u32, u32) {
+    let len = div(all, parts) + 1;
+    let from = part as u64 * len as u64;
+    let to = from + len as u64;
+    let within = |place: u64| if place < all as u64 { place as u32 } else { all };
+    (within(from), within(to))
+}
+
+/// The sum of the threads' records, in every one of them.
+#[inline(always)]
+unsafe fn sum_of_block(mine: IterationRecord) -> IterationRecord {
+    let (shift, cost, changed) = (SHARED.shift.here(), SHARED.cost.here(), SHARED.changed.here());
+    let me = thread_idx_x();
+    // What was there has been read.
+    sync_threads();
+    shift.set(me, mine.shift);
+    cost.set(me, mine.cost);
+    changed.set(me, mine.changed);
+    sync_threads();
+    let mut half = REDUCE_THREADS / 2;
+    while half > 0 {
+        if me < half {
+            shift.set(me, shift.get(me) + shift.get(me + half));
+            cost.set(me, cost.get(me) + cost.get(me + half));
+            changed.set(me, changed.get(me) + changed.get(me + half));
+        }
+        sync_threads();
+        half /= 2;
+    }
+    IterationRecord { cost: cost.get(0), shift: shift.get(0), changed: changed.get(0), reserved: 0 }
 }

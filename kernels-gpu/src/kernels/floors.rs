@@ -37,15 +37,14 @@ pub(super) unsafe fn floors(
     while item < params.blocks() {
         let first = item * params.rows() as u64 + div(thread_idx_x(), lanes) as u64;
         let mut rows = [0u64; FLOORS_ROWS as usize];
-        let mut batches = [0u32; FLOORS_ROWS as usize];
         let mut centroids = [0u64; FLOORS_ROWS as usize];
         unroll!(R in [0, 1, 2, 3] => {
             let row = first + R as u64 * apart as u64;
             rows[R] = if row < all { row } else { all - 1 };
             let label = *labels.add(rows[R] as usize);
             // Fewer than 2³² rows; and a division is much beside the rest.
-            batches[R] = if shape.batch == 1 { 0 } else { div(rows[R] as u32, shape.n) };
-            centroids[R] = batches[R] as u64 * shape.k as u64 + if label < shape.k { label as u64 } else { 0 };
+            let batch = if shape.batch == 1 { 0 } else { div(rows[R] as u32, shape.n) };
+            centroids[R] = batch as u64 * shape.k as u64 + if label < shape.k { label as u64 } else { 0 };
         });
         let mut scores = [0.0f32; FLOORS_ROWS as usize];
         let mut feature = lane * 8;
@@ -69,14 +68,31 @@ pub(super) unsafe fn floors(
                 scores[R] += warp_shuffle_xor(FULL_MASK, scores[R], offset);
                 offset >>= 1;
             }
-            let is_inside = first + R as u64 * (apart as u64) < all;
-            if lane == 0 && is_inside && (*states.add(batches[R] as usize)).done == 0 {
-                let norm = *centroid_norms.add(centroids[R] as usize);
-                let terms = hopper_panels(shape.d) * HOPPER_PANEL_FEATURES;
-                let bound = Bound::new(terms, sqrt_approx(norm), *centroid_residuals.add(centroids[R] as usize));
-                let point = sqrt_approx(*norms.add(rows[R] as usize));
-                let residual = if residuals.is_null() { 0.0 } else { *residuals.add(rows[R] as usize) };
-                *floors.add(rows[R] as usize) = scores[R] - 0.5 * (norm + bound.of(point, residual));
+        });
+        // Each of four lanes ends a row; of fewer, each ends several.
+        unroll!(R in [0, 1, 2, 3] => {
+            if R == 0 || lanes < 4 {
+                let mine = if lanes < 4 { R as u32 } else { lane & 3 };
+                let pick = |values: [u64; 4]| {
+                    let low = if mine & 1 == 0 { values[0] } else { values[1] };
+                    let high = if mine & 1 == 0 { values[2] } else { values[3] };
+                    if mine & 2 == 0 { low } else { high }
+                };
+                let low = if mine & 1 == 0 { scores[0] } else { scores[1] };
+                let high = if mine & 1 == 0 { scores[2] } else { scores[3] };
+                let score = if mine & 2 == 0 { low } else { high };
+                let (row, centroid) = (pick(rows), pick(centroids));
+                let batch = if shape.batch == 1 { 0 } else { div(row as u32, shape.n) };
+                let is_inside = first + mine as u64 * (apart as u64) < all && (lane < 4 && lanes >= 4 || lane == 0);
+                if is_inside && (*states.add(batch as usize)).done == 0 {
+                    let norm = *centroid_norms.add(centroid as usize);
+                    let terms = hopper_panels(shape.d) * HOPPER_PANEL_FEATURES;
+                    let residual = *centroid_residuals.add(centroid as usize);
+                    let bound = Bound::new(terms, sqrt_approx(norm), residual);
+                    let point = sqrt_approx(*norms.add(row as usize));
+                    let residual = if residuals.is_null() { 0.0 } else { *residuals.add(row as usize) };
+                    *floors.add(row as usize) = score - 0.5 * (norm + bound.of(point, residual));
+                }
             }
         });
         item += grid_dim_x() as u64;

@@ -349,7 +349,8 @@ kernels! {
         /// Whether each problem has converged.
         Converge
             (moves: *const f64, tile_cost: *const f64, tile_changed: *const u32, thresholds: *const f64,
-             states: *mut LoopState, records: *mut IterationRecord; params: ConvergeParams)
+             states: *mut LoopState, records: *mut IterationRecord, partial: *mut IterationRecord,
+             counters: *mut u32; params: ConvergeParams)
             = converge::converge, CONVERGE, fk_converge;
     }
     hopper {

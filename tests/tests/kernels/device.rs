@@ -291,6 +291,9 @@ impl<T: Point> Arrays<T> {
 
     pub(crate) fn converge(&self, way: Way) {
         let tiles = AssignParams { shape: self.shape }.tiles();
+        let params = ConvergeParams { shape: self.shape, tiles, window: 1 };
+        let partial = Memory::<IterationRecord>::poison(params.blocks() as usize);
+        let counters = Memory::of(&vec![0u32; self.shape.batch as usize]);
         way.launch(Converge {
             moves: self.moves.at(),
             tile_cost: self.tile_cost.at(),
@@ -298,7 +301,9 @@ impl<T: Point> Arrays<T> {
             thresholds: self.thresholds.at(),
             states: self.states.at(),
             records: self.records.at(),
-            params: ConvergeParams { shape: self.shape, tiles, window: 1 },
+            partial: partial.at(),
+            counters: counters.at(),
+            params,
         });
     }
 

@@ -68,6 +68,8 @@ struct UpdatePlaces {
     moves: Place<f64>,
     thresholds: Place<f64>,
     records: Place<Record>,
+    partial_records: Place<Record>,
+    converge_counters: Place<u32>,
     first: Place<f64>,
     second: Place<f64>,
 }
@@ -236,6 +238,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
             None => AssignParams { shape }.blocks() as usize,
         };
+        let converge = ConvergeParams { shape, tiles: (tiles / batch) as u32, window: window as u32 };
         let places = Places {
             points: plan.array(batch * n * shape.pitch as usize),
             labels: plan.array(batch * n),
@@ -261,6 +264,8 @@ impl<'a, T: GpuElement> Call<'a, T> {
                     moves: plan.array(batch * k),
                     thresholds: plan.array(batch),
                     records: plan.array(window * batch),
+                    partial_records: plan.array(converge.blocks() as usize),
+                    converge_counters: plan.array(batch),
                     first: plan.array(moments),
                     second: plan.array(moments),
                 }
@@ -318,6 +323,9 @@ impl<'a, T: GpuElement> Call<'a, T> {
         arena.upload(&call.stream, call.places.rounded, &rounded)?;
         arena.zero(&call.stream, call.places.states)?;
         arena.zero(&call.stream, call.places.open)?;
+        if let Some(update) = &call.places.update {
+            arena.zero(&call.stream, update.converge_counters)?;
+        }
         call.prepare(centroids)?;
         Ok(call)
     }
@@ -423,6 +431,8 @@ impl<'a, T: GpuElement> Call<'a, T> {
             thresholds: self.at(update.thresholds)?,
             states,
             records: self.at(update.records)?.cast(),
+            partial: self.at(update.partial_records)?.cast(),
+            counters: self.at(update.converge_counters)?,
             params: ConvergeParams { shape, tiles: self.tiles(), window: self.window as u32 },
         };
         // SAFETY: every array lies in the arena with the length that `Call::new` gave it for this shape.

@@ -39,6 +39,8 @@ mod params;
 mod points;
 pub mod report;
 mod rng;
+#[cfg(feature = "safetensors")]
+mod safetensors;
 #[cfg(feature = "cuda")]
 pub mod stages;
 
@@ -49,3 +51,5 @@ pub use model::{BatchSummary, IterationStats, KMeans};
 pub use neighbours::Nearest;
 pub use params::{Backend, FlashKMeans, Init};
 pub use points::PointsDim;
+#[cfg(feature = "safetensors")]
+pub use safetensors::ModelFile;

@@ -5,13 +5,14 @@ use crate::element::Float;
 use crate::error::{Error, Result};
 use crate::points::{PointsDim, Problem, shaped};
 use crate::{Element, KMeans};
-use ndarray::{Array, ArrayView};
+use ndarray::{Array, ArrayView, Dimension};
 use rayon::prelude::*;
 
-/// The nearest centroids of points, nearest first.
+/// The nearest centroids of points.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Nearest<C, D: PointsDim> {
-    /// Indices of the centroids, `(n, m)` or `(batch, n, m)`; of equally near ones the lowest comes first.
+pub struct Nearest<C, D: Dimension> {
+    /// Indices of the centroids: for the `m` nearest, `(n, m)` or `(batch, n, m)`, nearest first, and of equally near
+    /// ones the lowest first; for the nearest alone, `(n)` or `(batch, n)`.
     pub labels: Array<u32, D>,
     /// Their Euclidean distances, of the same shape.
     pub distances: Array<C, D>,
@@ -28,12 +29,13 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     pub fn predict_with_distances(
         &self,
         points: ArrayView<'_, T, D>,
-    ) -> Result<(Array<u32, D::Smaller>, Array<T::Centroid, D::Smaller>)> {
+    ) -> Result<Nearest<T::Centroid, D::Smaller>> {
         let labels = self.predict(points.view())?;
         let problem = Problem::new(points)?;
         let squares = self.squares_of(&problem, &labels);
         let distances = squares.into_iter().map(|square| T::Centroid::from_f64(square.sqrt())).collect();
-        Ok((labels, shaped(distances, D::join_rows(problem.batch, problem.n), "distances")?))
+        let distances = shaped(distances, D::join_rows(problem.batch, problem.n), "distances")?;
+        Ok(Nearest { labels, distances })
     }
 
     /// The `m` nearest centroids of each point and their distances. With `m` of 1 the labels are those of
@@ -185,7 +187,7 @@ mod tests {
             ((b * 31 + row * 17 + column * 7) % 101) as f32 * 0.3
         });
         let model = FlashKMeans::new(9).backend(Backend::Cpu).fit(points.view()).unwrap();
-        let (labels, distances) = model.predict_with_distances(points.view()).unwrap();
+        let Nearest { labels, distances } = model.predict_with_distances(points.view()).unwrap();
         assert_eq!(&labels, model.labels());
         let one = model.predict_nearest(points.view(), 1).unwrap();
         assert!(one.labels.iter().eq(&labels) && one.distances.iter().eq(&distances));

@@ -449,3 +449,62 @@ fn outputs_that_cannot_be_written_are_refused_before_the_fit() {
     assert_eq!(place.labels("l.npy", 12).len(), 12);
     assert_eq!(place.files(), ["folder.npy", "l.npy", "p.npy"]);
 }
+
+#[test]
+fn a_model_predicts_and_transforms_as_its_centroids_do() {
+    let place = Place::new();
+    place.good("fit DIGITS -k 10 --backend cpu --dtype f16 --model m.safetensors --labels fit.npy");
+    place.good("predict DIGITS --model m.safetensors --labels l.npy --distances d.npy --backend cpu");
+    assert_eq!(place.labels("l.npy", 1797), place.labels("fit.npy", 1797));
+    place.good("predict DIGITS --model m.safetensors --nearest 3 --labels l3.npy --distances d3.npy");
+    place.good("transform DIGITS --model m.safetensors --distances all.npy");
+
+    let read = |name| PointFile::open(place.path(name)).unwrap().read::<f32>().unwrap().into_owned();
+    let all = read("all.npy").into_dimensionality::<Ix2>().unwrap();
+    assert_eq!(all.dim(), (1797, 10));
+    let (labels, distances) = (place.labels("l3.npy", 3 * 1797), read("d3.npy"));
+    for (row, (labels, distances)) in labels.chunks(3).zip(distances.outer_iter()).enumerate() {
+        let mut order: Vec<u32> = (0..10).collect();
+        order.sort_by(|&a, &b| all[(row, a as usize)].total_cmp(&all[(row, b as usize)]));
+        assert_eq!(labels, &order[..3], "row {row}");
+        let expected = labels.iter().map(|&l| all[(row, l as usize)]);
+        assert!(expected.eq(distances.iter().copied()), "row {row}");
+    }
+    place.refused("predict DIGITS --model m.safetensors --dtype f32 --labels x.npy", &["f16", "--dtype f32"]);
+    place.refused("predict DIGITS --model m.safetensors --nearest 11 --labels x.npy", &["--nearest", "11"]);
+    place.refused("predict DIGITS --labels x.npy", &["--centroids", "--model"]);
+    place.refused("transform DIGITS --model DIGITS --distances x.npy", &["digits.npy", "safetensors"]);
+}
+
+#[test]
+fn a_batch_is_transformed_problem_by_problem() {
+    let place = Place::new();
+    let points = Array3::from_shape_fn((2, 3, 1), |(b, row, _)| (10 * b + row) as f32);
+    write_npy(place.path("p.npy"), points.view()).unwrap();
+    write_npy(place.path("c.npy"), array![[[0.0f32], [5.0]], [[10.0], [15.0]]].view()).unwrap();
+    let out = json(&place.good("transform p.npy --centroids c.npy --distances d.npy --json"));
+    assert_eq!((&out["k"], &out["batch"]), (&2.into(), &2.into()));
+    let file = PointFile::open(place.path("d.npy")).unwrap();
+    let one = array![[0.0f32, 5.0], [1.0, 4.0], [2.0, 3.0]];
+    let expected = ndarray::stack![ndarray::Axis(0), one, one].into_dyn();
+    assert_eq!(file.read::<f32>().unwrap(), expected);
+
+    let mut points = points;
+    points[(1, 2, 0)] = f32::NAN;
+    write_npy(place.path("p.npy"), points.view()).unwrap();
+    place.refused("transform p.npy --centroids c.npy --distances e.npy", &["row 5, column 0", "NaN"]);
+}
+
+#[test]
+fn completions_and_manual_pages_name_the_commands() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = place.good(&format!("completions {shell}"));
+        assert!(script.contains("flash-kmeans") && script.contains("transform"), "{shell}");
+    }
+    place.refused("completions csh", &["csh"]);
+    place.good("man pages");
+    let page = std::fs::read_to_string(place.path("pages/flash-kmeans-fit.1")).unwrap();
+    assert!(page.contains("max\\-iter"), "{page}");
+    assert!(place.path("pages/flash-kmeans.1").exists());
+}

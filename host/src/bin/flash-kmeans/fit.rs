@@ -19,6 +19,7 @@ struct Plan {
     n_clusters: usize,
     centroids: Option<PathBuf>,
     labels: Option<PathBuf>,
+    model: Option<PathBuf>,
     picture: Option<PathBuf>,
     json: bool,
     quiet: bool,
@@ -61,6 +62,7 @@ impl Plan {
         for (option, path, endings) in [
             ("--centroids", &args.centroids, &["npy"][..]),
             ("--labels", &args.labels, &["npy"]),
+            ("--model", &args.model, &["safetensors"]),
             ("--picture", &args.picture, &["svg", "html"]),
         ] {
             if let Some(path) = path {
@@ -80,6 +82,7 @@ impl Plan {
             n_clusters,
             centroids: args.centroids,
             labels: args.labels,
+            model: args.model,
             picture: args.picture,
             json: args.json,
             quiet,
@@ -110,6 +113,9 @@ impl Plan {
         }
         if let Some(path) = &self.labels {
             write_npy(path, model.labels().view())?;
+        }
+        if let Some(path) = &self.model {
+            model.save(path)?;
         }
         if let Some(path) = &self.picture {
             let text = self.picture(&model, points, time, check::ending(path) == "html")?;
@@ -187,7 +193,7 @@ impl Plan {
             None => write_sizes(&mut text, model.sizes().iter().copied().collect()),
             Some(_) => write_problems(&mut text, model),
         };
-        for path in [&self.centroids, &self.labels, &self.picture].into_iter().flatten() {
+        for path in [&self.centroids, &self.labels, &self.model, &self.picture].into_iter().flatten() {
             text.push_str(&row("wrote", path.display()));
         }
         text

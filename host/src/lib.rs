@@ -38,6 +38,7 @@ mod neighbours;
 mod params;
 mod points;
 pub mod report;
+mod restarts;
 mod rng;
 #[cfg(feature = "safetensors")]
 mod safetensors;

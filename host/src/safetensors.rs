@@ -8,7 +8,7 @@ use crate::io::write_atomically;
 use crate::points::{PointsDim, shaped};
 use crate::{Backend, KMeans};
 use ::safetensors::{Dtype, SafeTensors};
-use ndarray::Array;
+use ndarray::{Array, ArrayD, IxDyn};
 use std::path::{Path, PathBuf};
 
 /// Version of the layout.
@@ -89,6 +89,19 @@ impl ModelFile {
     /// `[k, d]` or `[batch, k, d]`.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// The centroids, in float64.
+    ///
+    /// # Errors
+    /// None for a file that was opened.
+    pub fn centroids(&self) -> Result<ArrayD<f64>> {
+        let values = if self.dtype == DType::F64 {
+            values::<f64>(&self.centroids)
+        } else {
+            values::<f32>(&self.centroids).into_iter().map(f64::from).collect()
+        };
+        shaped(values, IxDyn(&self.shape), TENSOR)
     }
 
     /// The model, to predict with on `backend`: as [`KMeans::from_centroids`].

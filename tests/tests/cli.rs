@@ -508,3 +508,20 @@ fn completions_and_manual_pages_name_the_commands() {
     assert!(page.contains("max\\-iter"), "{page}");
     assert!(place.path("pages/flash-kmeans.1").exists());
 }
+
+#[test]
+fn starts_and_samples_are_those_of_the_library() {
+    let place = Place::new();
+    let inertia = |options: &str| {
+        let out = json(&place.good(&format!("fit DIGITS -k 10 --backend cpu --json {options}")));
+        out["inertia"].as_f64().unwrap()
+    };
+    let one = inertia("--init random --model m.safetensors");
+    assert!(inertia("--init random --n-init 6") < one);
+    assert!(inertia("--max-points-per-centroid 20") > 0.0);
+    assert!(inertia("--init k-means||") > 0.0);
+    let out = json(&place.good("fit DIGITS -k 10 --backend cpu --json --tol 0 --init m.safetensors"));
+    assert!(out["inertia"].as_f64().unwrap() <= one && out["n_iter"].as_u64().unwrap() < 30);
+    place.refused("fit DIGITS -k 10 --init m.safetensors --n-init 2 --labels l.npy", &["--n-init 2"]);
+    place.refused("fit DIGITS -k 9 --init m.safetensors --labels l.npy", &["m.safetensors", "[9, 64]"]);
+}

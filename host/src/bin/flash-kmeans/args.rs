@@ -69,9 +69,15 @@ pub(crate) struct FitArgs {
     /// Distance between points
     #[arg(long, value_enum, default_value_t)]
     pub(crate) metric: Metric,
-    /// First centroids: random, k-means++, or a file of K rows
-    #[arg(long, default_value = "k-means++", value_name = "random|k-means++|FILE")]
+    /// First centroids: random, k-means++, k-means||, or those of a file of K rows or a model
+    #[arg(long, default_value = "k-means++", value_name = "random|k-means++|'k-means||'|FILE")]
     pub(crate) init: InitArg,
+    /// Fit from this many starts and keep the one of least inertia
+    #[arg(long, default_value = "1", value_name = "R", value_parser = at_least_one)]
+    pub(crate) n_init: NonZeroUsize,
+    /// Fit at most M * K points, drawn without replacement; all of them are labelled
+    #[arg(long, value_name = "M", value_parser = at_least_one)]
+    pub(crate) max_points_per_centroid: Option<NonZeroUsize>,
     /// Iterations at most
     #[arg(long, default_value = "100", value_name = "T", value_parser = at_least_one)]
     pub(crate) max_iter: NonZeroUsize,
@@ -231,6 +237,7 @@ impl From<DTypeArg> for DType {
 pub(crate) enum InitArg {
     Random,
     KMeansPlusPlus,
+    KMeansParallel,
     File(PathBuf),
 }
 
@@ -240,8 +247,12 @@ impl std::str::FromStr for InitArg {
         match typed {
             "random" => Ok(InitArg::Random),
             "k-means++" | "kmeans++" => Ok(InitArg::KMeansPlusPlus),
+            "k-means||" | "kmeans||" => Ok(InitArg::KMeansParallel),
             file if file.contains(['.', '/']) => Ok(InitArg::File(file.into())),
-            _ => Err("neither random, nor k-means++, nor the name of a file such as start.npy".into()),
+            _ => {
+                Err("none of random, k-means++ and k-means||, nor the name of a file such as start.npy"
+                    .into())
+            }
         }
     }
 }

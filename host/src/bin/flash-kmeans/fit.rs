@@ -2,10 +2,11 @@
 use crate::args::{DTypeArg, FitArgs, InitArg, Metric};
 use crate::check::{self, Outputs, with_dtype};
 use crate::failure::{Failure, bad_file};
+use crate::given::Given;
 use crate::stdout::{print, print_json, row};
 use flash_kmeans::io::{PointFile, Value, write_atomically, write_npy};
 use flash_kmeans::report::{Picture, grouped};
-use flash_kmeans::{Backend, DType, Element, Error, FlashKMeans, Init, KMeans, PointsDim};
+use flash_kmeans::{Backend, DType, Element, Error, FlashKMeans, Init, KMeans, ModelFile, PointsDim};
 use ndarray::{Axis, Ix2, Ix3};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -53,6 +54,7 @@ impl Plan {
         let init = match &args.init {
             InitArg::Random => Init::Random,
             InitArg::KMeansPlusPlus => Init::KMeansPlusPlus,
+            InitArg::KMeansParallel => Init::KMeansParallel { oversampling: 2.0, rounds: 5 },
             InitArg::File(path) => {
                 inputs.push(path);
                 given(path, &file, n_clusters)?
@@ -69,12 +71,22 @@ impl Plan {
                 outputs.check(option, path, endings)?;
             }
         }
-        let options = FlashKMeans::new(n_clusters)
+        let n_init = args.n_init.get();
+        if n_init > 1 && matches!(init, Init::Given(_)) {
+            return Err(Failure::bad_input(format!(
+                "--n-init {n_init}: from the centroids of a file every start is the same"
+            )));
+        }
+        let mut options = FlashKMeans::new(n_clusters)
+            .n_init(n_init)
             .init(init)
             .max_iter(args.max_iter.get())
             .tol(args.tol)
             .seed(args.seed)
             .backend(args.backend);
+        if let Some(m) = args.max_points_per_centroid {
+            options = options.max_points_per_centroid(m.get());
+        }
         Ok(Plan {
             dtype: dtype_of(&file, args.dtype),
             file,
@@ -202,7 +214,11 @@ impl Plan {
 
 /// First centroids from a file: as many rows and columns as the fit needs.
 fn given(path: &std::path::Path, points: &PointFile, k: usize) -> Result<Init, Failure> {
-    let file = check::input(path)?;
+    let file = if check::ending(path) == "safetensors" {
+        ModelFile::open(path).map(Given::Model).map_err(bad_file)?
+    } else {
+        Given::Npy(check::input(path)?)
+    };
     let d = points.n_features();
     let fits = match (file.shape(), points.batch()) {
         (&[rows, columns], _) => (rows, columns) == (k, d),
@@ -218,7 +234,7 @@ fn given(path: &std::path::Path, points: &PointFile, k: usize) -> Result<Init, F
             points.path().display()
         )));
     }
-    let centroids = file.read::<f64>().map_err(bad_file)?.into_owned();
+    let centroids = file.centroids()?;
     if let Some(at) = centroids.iter().position(|v| !v.is_finite()) {
         let value = centroids.iter().nth(at).copied().unwrap_or(f64::NAN).to_string();
         let error = Error::NonFinite { what: "centroids", row: at / d, column: at % d, value };

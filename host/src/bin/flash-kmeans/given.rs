@@ -5,6 +5,7 @@ use crate::failure::{Failure, bad_file};
 use crate::fit::dtype_of;
 use flash_kmeans::io::PointFile;
 use flash_kmeans::{Backend, DType, Element, Error, KMeans, ModelFile, PointsDim};
+use ndarray::ArrayD;
 use std::path::Path;
 
 pub(crate) enum Given {
@@ -28,7 +29,7 @@ impl Given {
         }
     }
 
-    fn shape(&self) -> &[usize] {
+    pub(crate) fn shape(&self) -> &[usize] {
         match self {
             Given::Npy(file) => file.shape(),
             Given::Model(file) => file.shape(),
@@ -67,6 +68,14 @@ impl Given {
                 file.dtype()
             ))),
             _ => Ok(file.dtype()),
+        }
+    }
+
+    /// The values, in float64.
+    pub(crate) fn centroids(&self) -> Result<ArrayD<f64>, Failure> {
+        match self {
+            Given::Npy(file) => Ok(file.read::<f64>().map_err(bad_file)?.into_owned()),
+            Given::Model(file) => file.centroids().map_err(bad_file),
         }
     }
 

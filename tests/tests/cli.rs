@@ -194,12 +194,13 @@ fn results_go_to_stdout_and_logs_to_stderr() {
 fn pictures_are_drawn() {
     let place = Place::new();
     place.good("fit DIGITS -k 10 --picture p.svg --backend cpu");
-    place.good("fit DIGITS -k 10 --picture p.html --backend cpu");
+    place.good("fit DIGITS -k 10 --report p.html --backend cpu");
     let svg = std::fs::read_to_string(place.path("p.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.contains("first principal component"));
     assert!(!svg.contains("NaN") && !svg.contains("href"), "self-contained");
     let html = std::fs::read_to_string(place.path("p.html")).unwrap();
     assert!(html.starts_with("<!doctype html>") && html.contains("<svg") && html.contains("digits.npy"));
+    assert!(html.contains("Inertia by iteration") && html.contains("k-means++"));
 }
 
 #[test]
@@ -436,7 +437,7 @@ fn outputs_that_cannot_be_written_are_refused_before_the_fit() {
         ("fit p.npy -k 3 --labels no/such/l.npy", &["no/such/l.npy"][..]),
         ("fit p.npy -k 3 --labels l.npy --centroids folder.npy", &["folder.npy"]),
         ("fit p.npy -k 3 --labels l.txt", &["l.txt", "--labels", ".npy"]),
-        ("fit p.npy -k 3 --picture p.png", &["p.png", ".svg or .html"]),
+        ("fit p.npy -k 3 --picture p.png", &["p.png", ".svg"]),
         ("fit p.npy -k 3 --labels a.npy --centroids ./a.npy", &["a.npy", "--labels"]),
         ("fit p.npy -k 3 --labels p.npy", &["p.npy", "--labels"]),
         ("predict p.npy --centroids p.npy --labels p.npy", &["p.npy", "--labels"]),

@@ -104,8 +104,11 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "OUT.safetensors")]
     pub(crate) model: Option<PathBuf>,
     /// Draw the clusters on their first two principal components
-    #[arg(long, value_name = "OUT.svg|OUT.html")]
+    #[arg(long, value_name = "OUT.svg")]
     pub(crate) picture: Option<PathBuf>,
+    /// Write a page that needs no network: that picture, inertia by iteration, cluster sizes, parameters and time
+    #[arg(long, value_name = "OUT.html")]
+    pub(crate) report: Option<PathBuf>,
     /// Print one JSON object instead of the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -239,6 +242,17 @@ pub(crate) enum InitArg {
     KMeansPlusPlus,
     KMeansParallel,
     File(PathBuf),
+}
+
+impl std::fmt::Display for InitArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            InitArg::Random => f.write_str("random"),
+            InitArg::KMeansPlusPlus => f.write_str("k-means++"),
+            InitArg::KMeansParallel => f.write_str("k-means||"),
+            InitArg::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 impl std::str::FromStr for InitArg {

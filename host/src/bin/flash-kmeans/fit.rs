@@ -22,6 +22,8 @@ struct Plan {
     labels: Option<PathBuf>,
     model: Option<PathBuf>,
     picture: Option<PathBuf>,
+    report: Option<PathBuf>,
+    parameters: Vec<(&'static str, String)>,
     json: bool,
     quiet: bool,
 }
@@ -65,7 +67,8 @@ impl Plan {
             ("--centroids", &args.centroids, &["npy"][..]),
             ("--labels", &args.labels, &["npy"]),
             ("--model", &args.model, &["safetensors"]),
-            ("--picture", &args.picture, &["svg", "html"]),
+            ("--picture", &args.picture, &["svg"]),
+            ("--report", &args.report, &["html"]),
         ] {
             if let Some(path) = path {
                 outputs.check(option, path, endings)?;
@@ -77,6 +80,17 @@ impl Plan {
                 "--n-init {n_init}: from the centroids of a file every start is the same"
             )));
         }
+        let parameters = vec![
+            ("first centroids", args.init.to_string()),
+            ("starts", n_init.to_string()),
+            ("seed", args.seed.to_string()),
+            ("tolerance", format!("{:e}", args.tol)),
+            ("iterations at most", args.max_iter.to_string()),
+            (
+                "points a cluster",
+                args.max_points_per_centroid.map_or("all".into(), |m| format!("at most {m}")),
+            ),
+        ];
         let mut options = FlashKMeans::new(n_clusters)
             .n_init(n_init)
             .init(init)
@@ -96,6 +110,8 @@ impl Plan {
             labels: args.labels,
             model: args.model,
             picture: args.picture,
+            report: args.report,
+            parameters,
             json: args.json,
             quiet,
         })
@@ -130,7 +146,11 @@ impl Plan {
             model.save(path)?;
         }
         if let Some(path) = &self.picture {
-            let text = self.picture(&model, points, time, check::ending(path) == "html")?;
+            let text = self.picture(&model, points.view(), time)?.svg();
+            write_atomically(path, |out| out.write_all(text.as_bytes()))?;
+        }
+        if let Some(path) = &self.report {
+            let text = self.picture(&model, points, time)?.html();
             write_atomically(path, |out| out.write_all(text.as_bytes()))?;
         }
         if self.json {
@@ -147,8 +167,7 @@ impl Plan {
         model: &KMeans<T, D>,
         points: ndarray::ArrayView<'_, T, D>,
         time: Duration,
-        html: bool,
-    ) -> Result<String, Failure> {
+    ) -> Result<Picture, Failure> {
         let shape = |e: ndarray::ShapeError| Failure::bad_input(e.to_string());
         let mut points = points.into_dyn();
         let mut labels = model.labels().view().into_dyn();
@@ -167,10 +186,13 @@ impl Plan {
             centroids.into_dimensionality().map_err(shape)?,
         )?
         .title(title);
-        for (name, value) in self.facts(model, time) {
+        if let Some(first) = model.problems().first() {
+            picture = picture.history(&first.history);
+        }
+        for (name, value) in self.facts(model, time).into_iter().chain(self.parameters.clone()) {
             picture = picture.fact(name, value);
         }
-        Ok(if html { picture.html() } else { picture.svg() })
+        Ok(picture)
     }
 
     fn facts<T: Element, D: PointsDim>(
@@ -205,7 +227,9 @@ impl Plan {
             None => write_sizes(&mut text, model.sizes().iter().copied().collect()),
             Some(_) => write_problems(&mut text, model),
         };
-        for path in [&self.centroids, &self.labels, &self.model, &self.picture].into_iter().flatten() {
+        for path in
+            [&self.centroids, &self.labels, &self.model, &self.picture, &self.report].into_iter().flatten()
+        {
             text.push_str(&row("wrote", path.display()));
         }
         text

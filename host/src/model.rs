@@ -6,6 +6,7 @@ use crate::{Backend, Element};
 use ndarray::{Array, ArrayView};
 
 /// One iteration of one problem.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IterationStats {
     /// Sum over points of the squared distance to the nearest centroid, before the centroids moved. In
@@ -18,6 +19,7 @@ pub struct IterationStats {
 }
 
 /// How one problem of a batch ended.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchSummary {
     /// Sum over points of the squared distance to their centroid, summed in float64.

@@ -7,6 +7,7 @@ use crate::{Element, restarts};
 use ndarray::{Array, ArrayView};
 
 /// Where the work is done.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
@@ -34,6 +35,7 @@ impl std::fmt::Display for Backend {
 }
 
 /// How the first centroids are found.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Init {
@@ -64,6 +66,7 @@ impl<T: Element, D: PointsDim> From<&KMeans<T, D>> for Init {
 }
 
 /// Exact Lloyd's k-means: options, then [`fit`](FlashKMeans::fit).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "options do nothing until fit is called"]
 pub struct FlashKMeans {
@@ -213,5 +216,21 @@ impl FlashKMeans {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_survive_json() {
+        let init = Init::Given(ndarray::array![[0.5, 1.0], [2.0, 4.0]].into_dyn());
+        for init in [init, Init::Random, Init::KMeansParallel { oversampling: 2.0, rounds: 5 }] {
+            let options =
+                FlashKMeans::new(2).tol(1e-3).seed(7).init(init).backend(Backend::Cuda { ordinal: 1 });
+            let text = serde_json::to_string(&options).unwrap();
+            assert_eq!(serde_json::from_str::<FlashKMeans>(&text).unwrap(), options);
+        }
     }
 }

@@ -1,4 +1,5 @@
 //! First centroids.
+use crate::backend::cpu;
 use crate::element::{Element, Float};
 use crate::error::{Error, Result};
 use crate::params::Init;
@@ -28,6 +29,9 @@ pub(crate) fn centroids<T: Element>(
         let mut rng = Rng::new(seed, batch as u64);
         let rows = match init {
             Init::Random => distinct_rows(problem.n, k, &mut rng),
+            &Init::KMeansParallel { oversampling, rounds } => {
+                parallel(points, problem.n, d, k, oversampling, rounds, &mut rng)
+            }
             _ => plus_plus(points, problem.n, d, k, &mut rng),
         };
         for row in rows {
@@ -66,7 +70,7 @@ fn given_centroids<T: Element>(
 }
 
 /// `k` of `n` rows without replacement: a Fisher–Yates shuffle of which only the touched places are kept.
-fn distinct_rows(n: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
+pub(crate) fn distinct_rows(n: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
     let mut moved: HashMap<usize, usize> = HashMap::new();
     (0..k)
         .map(|place| {
@@ -114,6 +118,127 @@ fn plus_plus<T: Element>(points: &[T], n: usize, d: usize, k: usize, rng: &mut R
         (nearest, sums) = (best_nearest, best_sums);
     }
     rows
+}
+
+/// k-means||, as [`Init::KMeansParallel`] says.
+fn parallel<T: Element>(
+    points: &[T],
+    n: usize,
+    d: usize,
+    k: usize,
+    oversampling: f64,
+    rounds: usize,
+    rng: &mut Rng,
+) -> Vec<usize> {
+    let mut candidates = vec![rng.below(n)];
+    let mut nearest = vec![(f64::INFINITY, 0u32); n];
+    let mut measured = 0;
+    for _ in 0..rounds {
+        lower_to(points, d, &candidates, measured, &mut nearest);
+        measured = candidates.len();
+        let total: f64 = nearest.par_chunks(CHUNK).map(sum_of).collect::<Vec<_>>().iter().sum();
+        if !(total > 0.0 && total.is_finite()) {
+            break;
+        }
+        let share = oversampling * k as f64 / total;
+        let drawn = nearest.iter().enumerate().filter(|(_, (near, _))| rng.unit() < near * share);
+        candidates.extend(drawn.map(|(row, _)| row));
+    }
+    lower_to(points, d, &candidates, measured, &mut nearest);
+    if candidates.len() > k {
+        let mut weights = vec![0.0f64; candidates.len()];
+        nearest.iter().for_each(|&(_, owner)| weights[owner as usize] += 1.0);
+        candidates = weighted_plus_plus(points, d, k, &candidates, &weights, rng);
+    }
+    // Too few were drawn, or too few of them differ: any row not yet taken.
+    let mut taken = vec![false; n];
+    candidates.iter().for_each(|&row| taken[row] = true);
+    let mut free: Vec<usize> = (0..n).filter(|&row| !taken[row]).collect();
+    while candidates.len() < k {
+        candidates.push(free.swap_remove(rng.below(free.len())));
+    }
+    candidates
+}
+
+fn sum_of(nearest: &[(f64, u32)]) -> f64 {
+    nearest.iter().map(|(near, _)| near).sum()
+}
+
+/// Lowers each point's squared distance to that of the nearest of `candidates[from..]`, and notes which that is.
+fn lower_to<T: Element>(
+    points: &[T],
+    d: usize,
+    candidates: &[usize],
+    from: usize,
+    nearest: &mut [(f64, u32)],
+) {
+    let new: Vec<(u32, Vec<T::Centroid>)> = (0u32..)
+        .zip(candidates)
+        .skip(from)
+        .map(|(index, &row)| (index, points[row * d..][..d].iter().map(|v| v.to_centroid()).collect()))
+        .collect();
+    nearest.par_chunks_mut(CHUNK / 16).zip(points.par_chunks(CHUNK / 16 * d)).for_each(
+        |(nearest, points)| {
+            for (near, x) in nearest.iter_mut().zip(points.chunks_exact(d)) {
+                for (index, c) in &new {
+                    let distance = cpu::distance(x, c);
+                    if distance < near.0 {
+                        *near = (distance, *index);
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// Greedy k-means++ among `candidates`, each as often as its weight says: `k` rows, fewer when no more differ.
+fn weighted_plus_plus<T: Element>(
+    points: &[T],
+    d: usize,
+    k: usize,
+    candidates: &[usize],
+    weights: &[f64],
+    rng: &mut Rng,
+) -> Vec<usize> {
+    let trials = 2 + (k as f64).ln() as usize;
+    // Weighted squared distances to the nearest of the chosen with `candidate` added.
+    let with = |nearest: &[f64], candidate: usize| -> Vec<f64> {
+        let c: Vec<_> = points[candidates[candidate] * d..][..d].iter().map(|v| v.to_centroid()).collect();
+        let rows = nearest.par_iter().zip(candidates).zip(weights).with_min_len(256);
+        rows.map(|((near, &row), weight)| near.min(weight * cpu::distance(&points[row * d..][..d], &c)))
+            .collect()
+    };
+    let first = by_weight(weights, rng);
+    let mut chosen = vec![first];
+    let mut nearest = with(&vec![f64::INFINITY; candidates.len()], first);
+    while chosen.len() < k && nearest.iter().any(|&near| near > 0.0) {
+        let mut best = (f64::INFINITY, 0, Vec::new());
+        for _ in 0..trials {
+            let candidate = by_weight(&nearest, rng);
+            let lowered = with(&nearest, candidate);
+            let total = lowered.iter().sum();
+            if total < best.0 || best.2.is_empty() {
+                best = (total, candidate, lowered);
+            }
+        }
+        chosen.push(best.1);
+        nearest = best.2;
+    }
+    chosen.into_iter().map(|candidate| candidates[candidate]).collect()
+}
+
+/// An index, drawn in proportion to the weights; one of weight above 0 where there is one.
+fn by_weight(weights: &[f64], rng: &mut Rng) -> usize {
+    let total: f64 = weights.iter().sum();
+    let mut target = rng.unit() * total;
+    for (index, &weight) in weights.iter().enumerate() {
+        if target < weight {
+            return index;
+        }
+        target -= weight;
+    }
+    // Rounding ran past the end.
+    weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0)
 }
 
 /// Lowers each point's squared distance to what row `centroid` gives, and returns the sums of chunks.
@@ -196,6 +321,34 @@ mod tests {
                 plus_plus(&slice, 40, 3, 4, &mut Rng::new(seed, 0)).iter().map(|row| row % 4).collect();
             groups.sort_unstable();
             assert_eq!(groups, [0, 1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn parallel_takes_one_point_of_each_far_group() {
+        let points =
+            Array2::from_shape_fn((4000, 3), |(row, _)| (row % 8) as f32 * 100.0 + row as f32 * 1e-4);
+        let slice: Vec<f32> = points.iter().copied().collect();
+        for seed in 0..10 {
+            let rows = parallel(&slice, 4000, 3, 8, 2.0, 5, &mut Rng::new(seed, 0));
+            assert_eq!(rows, parallel(&slice, 4000, 3, 8, 2.0, 5, &mut Rng::new(seed, 0)));
+            let mut groups: Vec<usize> = rows.iter().map(|row| row % 8).collect();
+            groups.sort_unstable();
+            assert_eq!(groups, [0, 1, 2, 3, 4, 5, 6, 7]);
+        }
+    }
+
+    #[test]
+    fn parallel_always_gives_k_distinct_rows() {
+        let line: Vec<f32> = (0..50).map(|v| (v / 5) as f32).collect();
+        for (points, oversampling) in [(&[1.0f32; 50][..], 2.0), (&line, 0.01), (&line, 2.0), (&line, 1000.0)]
+        {
+            for k in [1, 7, 10, 30, 50] {
+                let mut rows = parallel(points, 50, 1, k, oversampling, 5, &mut Rng::new(1, 0));
+                rows.sort_unstable();
+                rows.dedup();
+                assert_eq!(rows.len(), k);
+            }
         }
     }
 

@@ -34,10 +34,14 @@ mod error;
 mod init;
 pub mod io;
 mod model;
+mod neighbours;
 mod params;
 mod points;
 pub mod report;
+mod restarts;
 mod rng;
+#[cfg(feature = "safetensors")]
+mod safetensors;
 #[cfg(feature = "cuda")]
 pub mod stages;
 
@@ -45,5 +49,8 @@ pub use backend::{DeviceInfo, devices};
 pub use element::{DType, Element, Float};
 pub use error::{Error, Result};
 pub use model::{BatchSummary, IterationStats, KMeans};
+pub use neighbours::Nearest;
 pub use params::{Backend, FlashKMeans, Init};
 pub use points::PointsDim;
+#[cfg(feature = "safetensors")]
+pub use safetensors::ModelFile;

@@ -6,6 +6,7 @@ use crate::{Backend, Element};
 use ndarray::{Array, ArrayView};
 
 /// One iteration of one problem.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IterationStats {
     /// Sum over points of the squared distance to the nearest centroid, before the centroids moved. In
@@ -18,6 +19,7 @@ pub struct IterationStats {
 }
 
 /// How one problem of a batch ended.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchSummary {
     /// Sum over points of the squared distance to their centroid, summed in float64.
@@ -146,8 +148,17 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// [`Error::Shape`] when `d` or the batch differ from the centroids', [`Error::NonFinite`], and the
     /// device's errors.
     pub fn predict(&self, points: ArrayView<'_, T, D>) -> Result<Array<u32, D::Smaller>> {
+        let problem = self.matching(points)?;
+        let (_, k, _) = D::split(self.centroids.shape());
+        let centroids: Vec<_> = self.centroids.iter().copied().collect();
+        let labels = self.engine.assign(&problem, &centroids, k)?;
+        shaped(labels, D::join_rows(problem.batch, problem.n), "labels")
+    }
+
+    /// Points that the centroids can be compared with.
+    pub(crate) fn matching<'a>(&self, points: ArrayView<'a, T, D>) -> Result<Problem<'a, T>> {
         let problem = Problem::new(points)?;
-        let (batch, k, d) = D::split(self.centroids.shape());
+        let (batch, _, d) = D::split(self.centroids.shape());
         if (problem.batch, problem.d) != (batch, d) {
             return Err(Error::Shape {
                 what: "points",
@@ -156,9 +167,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
             });
         }
         problem.check_finite()?;
-        let centroids: Vec<_> = self.centroids.iter().copied().collect();
-        let labels = self.engine.assign(&problem, &centroids, k)?;
-        shaped(labels, D::join_rows(batch, problem.n), "labels")
+        Ok(problem)
     }
 }
 

@@ -3,10 +3,11 @@ use crate::backend::{Engine, LloydOptions};
 use crate::error::{Error, Result};
 use crate::model::KMeans;
 use crate::points::{PointsDim, Problem};
-use crate::{Element, init};
+use crate::{Element, restarts};
 use ndarray::{Array, ArrayView};
 
 /// Where the work is done.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
@@ -34,6 +35,7 @@ impl std::fmt::Display for Backend {
 }
 
 /// How the first centroids are found.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Init {
@@ -43,11 +45,28 @@ pub enum Init {
     /// squared distance from the centroids so far (Arthur and Vassilvitskii, 2007, section 6).
     #[default]
     KMeansPlusPlus,
+    /// k-means||: `rounds` passes that each draw about `oversampling · k` rows in proportion to their squared distance,
+    /// then greedy k-means++ among the rows drawn, weighted by the points nearest to them (Bahmani and others, 2012).
+    /// Fewer passes over the points than [`KMeansPlusPlus`](Self::KMeansPlusPlus) where k is large.
+    KMeansParallel {
+        /// Rows drawn in a round, as a multiple of k: above 0 and at most 1000; 2 is usual.
+        oversampling: f64,
+        /// Rounds, 1 to 1000; 5 is usual.
+        rounds: usize,
+    },
     /// These centroids, `(k, d)` for every problem or `(batch, k, d)`.
     Given(ndarray::ArrayD<f64>),
 }
 
+impl<T: Element, D: PointsDim> From<&KMeans<T, D>> for Init {
+    /// A warm start: the centroids of a model.
+    fn from(model: &KMeans<T, D>) -> Self {
+        Init::Given(model.centroids().mapv(|c| c.to_f64()).into_dyn())
+    }
+}
+
 /// Exact Lloyd's k-means: options, then [`fit`](FlashKMeans::fit).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "options do nothing until fit is called"]
 pub struct FlashKMeans {
@@ -57,6 +76,8 @@ pub struct FlashKMeans {
     seed: u64,
     init: Init,
     backend: Backend,
+    n_init: usize,
+    max_points_per_centroid: Option<usize>,
 }
 
 impl FlashKMeans {
@@ -69,6 +90,8 @@ impl FlashKMeans {
             seed: 0,
             init: Init::default(),
             backend: Backend::default(),
+            n_init: 1,
+            max_points_per_centroid: None,
         }
     }
 
@@ -104,6 +127,21 @@ impl FlashKMeans {
         self
     }
 
+    /// Fits from this many starts and keeps the one of least inertia, in each problem of a batch by itself. The first
+    /// start is that of `n_init(1)`, the default.
+    pub fn n_init(mut self, n_init: usize) -> Self {
+        self.n_init = n_init;
+        self
+    }
+
+    /// Fits at most `m · k` points, drawn without replacement, and then labels all of them: the history, and whether
+    /// the fit converged, are those of the sample; labels, sizes and inertia are of all points. By default all points
+    /// are fitted.
+    pub fn max_points_per_centroid(mut self, m: usize) -> Self {
+        self.max_points_per_centroid = Some(m);
+        self
+    }
+
     /// Clusters `points`: `(n, d)`, or `(batch, n, d)` for `batch` problems that share nothing but
     /// these options.
     ///
@@ -122,9 +160,14 @@ impl FlashKMeans {
         }
         problem.check_finite()?;
         let engine = Engine::select(self.backend, T::DTYPE)?;
-        let centroids = init::centroids(&self.init, &problem, self.n_clusters, self.seed)?;
         let options = LloydOptions { k: self.n_clusters, max_iter: self.max_iter, tol: self.tol };
-        let outcome = engine.fit(&problem, centroids, &options)?;
+        let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
+        let sample = restarts::sample(&problem, rows, self.seed);
+        let fitted = sample.as_ref().unwrap_or(&problem);
+        let mut outcome = restarts::best(&engine, fitted, &self.init, &options, self.seed, self.n_init)?;
+        if sample.is_some() {
+            restarts::extend(&engine, &problem, &mut outcome, self.n_clusters)?;
+        }
         KMeans::new(outcome, engine, &problem)
     }
 
@@ -153,6 +196,41 @@ impl FlashKMeans {
         if !(self.tol >= 0.0 && self.tol.is_finite()) {
             return invalid("tol", self.tol.to_string(), "the tolerance must be finite and not negative");
         }
+        if self.n_init == 0 {
+            return invalid("n_init", "0".into(), "there must be at least one start");
+        }
+        if self.n_init > 1 && matches!(self.init, Init::Given(_)) {
+            let rule = "from given centroids every start is the same: n_init must be 1";
+            return invalid("n_init", self.n_init.to_string(), rule);
+        }
+        if self.max_points_per_centroid == Some(0) {
+            return invalid("max_points_per_centroid", "0".into(), "there must be at least one point");
+        }
+        if let Init::KMeansParallel { oversampling, rounds } = self.init {
+            if !(oversampling > 0.0 && oversampling <= 1000.0) {
+                let rule = "must be above 0 and at most 1000";
+                return invalid("oversampling", oversampling.to_string(), rule);
+            }
+            if !(1..=1000).contains(&rounds) {
+                return invalid("rounds", rounds.to_string(), "must be from 1 to 1000");
+            }
+        }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_survive_json() {
+        let init = Init::Given(ndarray::array![[0.5, 1.0], [2.0, 4.0]].into_dyn());
+        for init in [init, Init::Random, Init::KMeansParallel { oversampling: 2.0, rounds: 5 }] {
+            let options =
+                FlashKMeans::new(2).tol(1e-3).seed(7).init(init).backend(Backend::Cuda { ordinal: 1 });
+            let text = serde_json::to_string(&options).unwrap();
+            assert_eq!(serde_json::from_str::<FlashKMeans>(&text).unwrap(), options);
+        }
     }
 }

@@ -13,8 +13,8 @@ assert!(picture.title("Two pairs").svg().starts_with("<svg"));
 # Ok::<(), flash_kmeans::Error>(())
 ```
 */
-use crate::Element;
 use crate::error::{Error, Result};
+use crate::{Element, IterationStats};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use std::fmt::Write;
 
@@ -35,6 +35,8 @@ pub struct Picture {
     title: String,
     subtitle: String,
     facts: Vec<(String, String)>,
+    /// Inertia by iteration.
+    history: Vec<f64>,
     /// Sampled points in the plane, with their clusters.
     points: Vec<([f64; 2], u32)>,
     centroids: Vec<[f64; 2]>,
@@ -82,6 +84,7 @@ impl Picture {
             title: "k-means".into(),
             subtitle: format!("{} points · {} dimensions · {} clusters", grouped(n as u64), d, k),
             facts: Vec::new(),
+            history: Vec::new(),
             points: rows.iter().enumerate().map(|(i, &row)| (plane.sample[i], labels[row])).collect(),
             centroids: centroids
                 .rows()
@@ -105,6 +108,12 @@ impl Picture {
         self
     }
 
+    /// Adds the inertia by iteration to [`html`](Self::html).
+    pub fn history(mut self, history: &[IterationStats]) -> Self {
+        self.history = history.iter().map(|iteration| iteration.inertia).collect();
+        self
+    }
+
     /// The picture as SVG: scales to the width it is given, follows the reader's light or dark scheme.
     pub fn svg(&self) -> String {
         let mut svg = String::new();
@@ -113,7 +122,8 @@ impl Picture {
         svg
     }
 
-    /// The picture as an HTML page, with the facts and the largest clusters in tables below it.
+    /// The picture as an HTML page, with the inertia by iteration, the facts and the largest clusters
+    /// below it. It needs nothing but itself.
     pub fn html(&self) -> String {
         let mut html = String::new();
         let _ = self.page(&mut html);
@@ -225,6 +235,54 @@ impl Picture {
         Ok(())
     }
 
+    /// A line of the inertia by iteration, from its least to its greatest value.
+    fn draw_history(&self, out: &mut String) -> std::fmt::Result {
+        const HIGH: usize = 320;
+        const BOTTOM: f64 = 262.0;
+        const TALL: f64 = 190.0;
+        const MARKED: usize = 60;
+        let (Some(&first), Some(&last)) = (self.history.first(), self.history.last()) else {
+            return Ok(());
+        };
+        let least = self.history.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.history.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (left, wide) = (LEFT as f64 + 12.0, SIDE as f64 - 24.0);
+        let place = |(iteration, inertia): (usize, &f64)| {
+            let along = iteration as f64 / (self.history.len() - 1).max(1) as f64;
+            let share = (inertia - least) / (most - least);
+            [left + along * wide, BOTTOM - if share.is_finite() { share * TALL } else { 0.0 }]
+        };
+        let places: Vec<[f64; 2]> = self.history.iter().enumerate().map(place).collect();
+        writeln!(
+            out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HIGH}\" width=\"100%\" \
+             style=\"max-width:{}px\" role=\"img\" aria-label=\"inertia by iteration, from {first:.6e} to {last:.6e}\">\
+             <style>.fk-line{{fill:none;stroke:#2f6fde;stroke-width:3}}.fk-mark{{fill:#2f6fde}}</style>",
+            WIDTH * 3 / 2
+        )?;
+        text(out, "fk-text", 22, [LEFT as f64, 28.0], "Inertia by iteration")?;
+        writeln!(
+            out,
+            "<rect class=\"fk-frame\" x=\"{LEFT}\" y=\"56\" width=\"{SIDE}\" height=\"222\" rx=\"6\"/>"
+        )?;
+        let line: Vec<String> = places.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
+        writeln!(out, "<polyline class=\"fk-line\" points=\"{}\"/>", line.join(" "))?;
+        if places.len() <= MARKED {
+            for (iteration, ([x, y], inertia)) in places.iter().zip(&self.history).enumerate() {
+                writeln!(
+                    out,
+                    "<circle class=\"fk-mark\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"><title>iteration {}: {inertia:.6e}\
+                     </title></circle>",
+                    iteration + 1
+                )?;
+            }
+        }
+        let note = format!("iterations 1 to {}; {first:.5e} to {last:.5e}", places.len());
+        text(out, "fk-text fk-soft", 20, [LEFT as f64, 306.0], &note)?;
+        out.push_str("</svg>\n");
+        Ok(())
+    }
+
     fn page(&self, out: &mut String) -> std::fmt::Result {
         const SHOWN: usize = 20;
         let title = escaped(&self.title);
@@ -236,13 +294,14 @@ impl Picture {
              <style>body{{margin:0 auto;max-width:60rem;padding:.5rem;font:1rem/1.5 system-ui,sans-serif;\
              background:#fff;color:#1c1e21}}\
              table{{border-collapse:collapse;margin:1rem 0}}caption{{text-align:left;font-weight:700}}\
-             th,td{{text-align:left;padding:.2rem 1rem .2rem 0;border-bottom:1px solid #c9cdd3;vertical-align:middle}}\
+             th,td{{text-align:left;padding:.2rem 1rem .2rem 0;overflow-wrap:anywhere;border-bottom:1px solid #c9cdd3;vertical-align:middle}}\
              th{{font-weight:400;color:#5a6068}}.n{{text-align:right;font-variant-numeric:tabular-nums}}\
              .bar{{height:.7rem;border-radius:2px;min-width:1px}}.wide{{width:100%}}\
              @media (prefers-color-scheme:dark){{body{{background:#14161a;color:#eceef1}}\
              th{{color:#a3abb6}}th,td{{border-color:#3a404a}}}}</style>"
         )?;
         self.draw(out)?;
+        self.draw_history(out)?;
         if !self.facts.is_empty() {
             writeln!(out, "<table><caption>Summary</caption>")?;
             for (name, value) in &self.facts {

@@ -194,12 +194,13 @@ fn results_go_to_stdout_and_logs_to_stderr() {
 fn pictures_are_drawn() {
     let place = Place::new();
     place.good("fit DIGITS -k 10 --picture p.svg --backend cpu");
-    place.good("fit DIGITS -k 10 --picture p.html --backend cpu");
+    place.good("fit DIGITS -k 10 --report p.html --backend cpu");
     let svg = std::fs::read_to_string(place.path("p.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.contains("first principal component"));
     assert!(!svg.contains("NaN") && !svg.contains("href"), "self-contained");
     let html = std::fs::read_to_string(place.path("p.html")).unwrap();
     assert!(html.starts_with("<!doctype html>") && html.contains("<svg") && html.contains("digits.npy"));
+    assert!(html.contains("Inertia by iteration") && html.contains("k-means++"));
 }
 
 #[test]
@@ -436,7 +437,7 @@ fn outputs_that_cannot_be_written_are_refused_before_the_fit() {
         ("fit p.npy -k 3 --labels no/such/l.npy", &["no/such/l.npy"][..]),
         ("fit p.npy -k 3 --labels l.npy --centroids folder.npy", &["folder.npy"]),
         ("fit p.npy -k 3 --labels l.txt", &["l.txt", "--labels", ".npy"]),
-        ("fit p.npy -k 3 --picture p.png", &["p.png", ".svg or .html"]),
+        ("fit p.npy -k 3 --picture p.png", &["p.png", ".svg"]),
         ("fit p.npy -k 3 --labels a.npy --centroids ./a.npy", &["a.npy", "--labels"]),
         ("fit p.npy -k 3 --labels p.npy", &["p.npy", "--labels"]),
         ("predict p.npy --centroids p.npy --labels p.npy", &["p.npy", "--labels"]),
@@ -448,4 +449,80 @@ fn outputs_that_cannot_be_written_are_refused_before_the_fit() {
     place.good("fit p.npy -k 3 --labels l.npy --backend cpu");
     assert_eq!(place.labels("l.npy", 12).len(), 12);
     assert_eq!(place.files(), ["folder.npy", "l.npy", "p.npy"]);
+}
+
+#[test]
+fn a_model_predicts_and_transforms_as_its_centroids_do() {
+    let place = Place::new();
+    place.good("fit DIGITS -k 10 --backend cpu --dtype f16 --model m.safetensors --labels fit.npy");
+    place.good("predict DIGITS --model m.safetensors --labels l.npy --distances d.npy --backend cpu");
+    assert_eq!(place.labels("l.npy", 1797), place.labels("fit.npy", 1797));
+    place.good("predict DIGITS --model m.safetensors --nearest 3 --labels l3.npy --distances d3.npy");
+    place.good("transform DIGITS --model m.safetensors --distances all.npy");
+
+    let read = |name| PointFile::open(place.path(name)).unwrap().read::<f32>().unwrap().into_owned();
+    let all = read("all.npy").into_dimensionality::<Ix2>().unwrap();
+    assert_eq!(all.dim(), (1797, 10));
+    let (labels, distances) = (place.labels("l3.npy", 3 * 1797), read("d3.npy"));
+    for (row, (labels, distances)) in labels.chunks(3).zip(distances.outer_iter()).enumerate() {
+        let mut order: Vec<u32> = (0..10).collect();
+        order.sort_by(|&a, &b| all[(row, a as usize)].total_cmp(&all[(row, b as usize)]));
+        assert_eq!(labels, &order[..3], "row {row}");
+        let expected = labels.iter().map(|&l| all[(row, l as usize)]);
+        assert!(expected.eq(distances.iter().copied()), "row {row}");
+    }
+    place.refused("predict DIGITS --model m.safetensors --dtype f32 --labels x.npy", &["f16", "--dtype f32"]);
+    place.refused("predict DIGITS --model m.safetensors --nearest 11 --labels x.npy", &["--nearest", "11"]);
+    place.refused("predict DIGITS --labels x.npy", &["--centroids", "--model"]);
+    place.refused("transform DIGITS --model DIGITS --distances x.npy", &["digits.npy", "safetensors"]);
+}
+
+#[test]
+fn a_batch_is_transformed_problem_by_problem() {
+    let place = Place::new();
+    let points = Array3::from_shape_fn((2, 3, 1), |(b, row, _)| (10 * b + row) as f32);
+    write_npy(place.path("p.npy"), points.view()).unwrap();
+    write_npy(place.path("c.npy"), array![[[0.0f32], [5.0]], [[10.0], [15.0]]].view()).unwrap();
+    let out = json(&place.good("transform p.npy --centroids c.npy --distances d.npy --json"));
+    assert_eq!((&out["k"], &out["batch"]), (&2.into(), &2.into()));
+    let file = PointFile::open(place.path("d.npy")).unwrap();
+    let one = array![[0.0f32, 5.0], [1.0, 4.0], [2.0, 3.0]];
+    let expected = ndarray::stack![ndarray::Axis(0), one, one].into_dyn();
+    assert_eq!(file.read::<f32>().unwrap(), expected);
+
+    let mut points = points;
+    points[(1, 2, 0)] = f32::NAN;
+    write_npy(place.path("p.npy"), points.view()).unwrap();
+    place.refused("transform p.npy --centroids c.npy --distances e.npy", &["row 5, column 0", "NaN"]);
+}
+
+#[test]
+fn completions_and_manual_pages_name_the_commands() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = place.good(&format!("completions {shell}"));
+        assert!(script.contains("flash-kmeans") && script.contains("transform"), "{shell}");
+    }
+    place.refused("completions csh", &["csh"]);
+    place.good("man pages");
+    let page = std::fs::read_to_string(place.path("pages/flash-kmeans-fit.1")).unwrap();
+    assert!(page.contains("max\\-iter"), "{page}");
+    assert!(place.path("pages/flash-kmeans.1").exists());
+}
+
+#[test]
+fn starts_and_samples_are_those_of_the_library() {
+    let place = Place::new();
+    let inertia = |options: &str| {
+        let out = json(&place.good(&format!("fit DIGITS -k 10 --backend cpu --json {options}")));
+        out["inertia"].as_f64().unwrap()
+    };
+    let one = inertia("--init random --model m.safetensors");
+    assert!(inertia("--init random --n-init 6") < one);
+    assert!(inertia("--max-points-per-centroid 20") > 0.0);
+    assert!(inertia("--init k-means||") > 0.0);
+    let out = json(&place.good("fit DIGITS -k 10 --backend cpu --json --tol 0 --init m.safetensors"));
+    assert!(out["inertia"].as_f64().unwrap() <= one && out["n_iter"].as_u64().unwrap() < 30);
+    place.refused("fit DIGITS -k 10 --init m.safetensors --n-init 2 --labels l.npy", &["--n-init 2"]);
+    place.refused("fit DIGITS -k 9 --init m.safetensors --labels l.npy", &["m.safetensors", "[9, 64]"]);
 }

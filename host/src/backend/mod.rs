@@ -116,6 +116,7 @@ impl Engine {
 }
 
 /// A place where a fit can run.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceInfo {
     /// The backend that uses it.
@@ -128,6 +129,7 @@ pub struct DeviceInfo {
 
 /// The CPU, then every CUDA device that the driver shows.
 pub fn devices() -> Vec<DeviceInfo> {
+    #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "devices are added"))]
     let mut found = vec![DeviceInfo { backend: Backend::Cpu, name: cpu::describe(), memory_bytes: 0 }];
     #[cfg(feature = "cuda")]
     found.extend(cuda::Device::list());

@@ -382,7 +382,7 @@ fn distance_in_order<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
 
 /// `Σ (x − c)²` in f64. Several sums, which the compiler can keep in a vector; the order is always the same, and so
 /// are the bits, whatever the vectors of the machine.
-pub(super) fn distance<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
+pub(crate) fn distance<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {

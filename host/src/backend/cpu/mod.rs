@@ -4,6 +4,8 @@ mod screen;
 pub(crate) mod tile;
 mod update;
 
+pub(crate) use assign::distance;
+
 use super::{LloydOptions, LloydOutcome};
 use crate::element::Element;
 use crate::error::Result;

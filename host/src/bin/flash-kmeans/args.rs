@@ -33,11 +33,30 @@ pub(crate) enum Command {
     /// Find the nearest of given centroids for each point of a file
     #[command(after_help = AFTER_HELP)]
     Predict(PredictArgs),
+    /// Write the distance of each point of a file to every one of given centroids
+    #[command(after_help = AFTER_HELP)]
+    Transform(TransformArgs),
     /// Write a file of Gaussian blobs: the same bytes for the same options on every machine
     #[command(after_help = AFTER_HELP)]
     Generate(GenerateArgs),
     /// List the devices that a fit can run on
     Devices(DevicesArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
+}
+
+/// Centroids that were found before
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub(crate) struct GivenArgs {
+    /// The centroids, as fit wrote them
+    #[arg(long, value_name = "C.npy")]
+    pub(crate) centroids: Option<PathBuf>,
+    /// The model, as fit wrote it; it says the type of the points
+    #[arg(long, value_name = "MODEL.safetensors")]
+    pub(crate) model: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -50,9 +69,15 @@ pub(crate) struct FitArgs {
     /// Distance between points
     #[arg(long, value_enum, default_value_t)]
     pub(crate) metric: Metric,
-    /// First centroids: random, k-means++, or a file of K rows
-    #[arg(long, default_value = "k-means++", value_name = "random|k-means++|FILE")]
+    /// First centroids: random, k-means++, k-means||, or those of a file of K rows or a model
+    #[arg(long, default_value = "k-means++", value_name = "random|k-means++|'k-means||'|FILE")]
     pub(crate) init: InitArg,
+    /// Fit from this many starts and keep the one of least inertia
+    #[arg(long, default_value = "1", value_name = "R", value_parser = at_least_one)]
+    pub(crate) n_init: NonZeroUsize,
+    /// Fit at most M * K points, drawn without replacement; all of them are labelled
+    #[arg(long, value_name = "M", value_parser = at_least_one)]
+    pub(crate) max_points_per_centroid: Option<NonZeroUsize>,
     /// Iterations at most
     #[arg(long, default_value = "100", value_name = "T", value_parser = at_least_one)]
     pub(crate) max_iter: NonZeroUsize,
@@ -75,9 +100,15 @@ pub(crate) struct FitArgs {
     /// Write the labels: uint32
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) labels: Option<PathBuf>,
+    /// Write the model, to predict with
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub(crate) model: Option<PathBuf>,
     /// Draw the clusters on their first two principal components
-    #[arg(long, value_name = "OUT.svg|OUT.html")]
+    #[arg(long, value_name = "OUT.svg")]
     pub(crate) picture: Option<PathBuf>,
+    /// Write a page that needs no network: that picture, inertia by iteration, cluster sizes, parameters and time
+    #[arg(long, value_name = "OUT.html")]
+    pub(crate) report: Option<PathBuf>,
     /// Print one JSON object instead of the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -87,12 +118,17 @@ pub(crate) struct FitArgs {
 pub(crate) struct PredictArgs {
     /// The points
     pub(crate) input: PathBuf,
-    /// The centroids, as fit wrote them
-    #[arg(long, value_name = "C.npy")]
-    pub(crate) centroids: PathBuf,
+    #[command(flatten)]
+    pub(crate) given: GivenArgs,
     /// Write the labels: uint32
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) labels: PathBuf,
+    /// Write the Euclidean distances to the centroids of the labels: float32, or float64 for f64 points
+    #[arg(long, value_name = "OUT.npy")]
+    pub(crate) distances: Option<PathBuf>,
+    /// Find the M nearest centroids of each point: labels and distances have M columns, nearest first. On the CPU
+    #[arg(long, value_name = "M", value_parser = at_least_one)]
+    pub(crate) nearest: Option<NonZeroUsize>,
     /// Type of the points in memory [default: f16 and f64 files as they are, f32 otherwise]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<DTypeArg>,
@@ -102,6 +138,36 @@ pub(crate) struct PredictArgs {
     /// Print one JSON object instead of the summary
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TransformArgs {
+    /// The points
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) given: GivenArgs,
+    /// Write the Euclidean distances, a column for each centroid: float32, or float64 for f64 points
+    #[arg(long, value_name = "OUT.npy")]
+    pub(crate) distances: PathBuf,
+    /// Type of the points in memory [default: the model's; f16 and f64 files as they are, f32 otherwise]
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<DTypeArg>,
+    /// Print one JSON object instead of the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManArgs {
+    /// The folder to write them to, made if it is not there
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -174,7 +240,19 @@ impl From<DTypeArg> for DType {
 pub(crate) enum InitArg {
     Random,
     KMeansPlusPlus,
+    KMeansParallel,
     File(PathBuf),
+}
+
+impl std::fmt::Display for InitArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            InitArg::Random => f.write_str("random"),
+            InitArg::KMeansPlusPlus => f.write_str("k-means++"),
+            InitArg::KMeansParallel => f.write_str("k-means||"),
+            InitArg::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 impl std::str::FromStr for InitArg {
@@ -183,8 +261,12 @@ impl std::str::FromStr for InitArg {
         match typed {
             "random" => Ok(InitArg::Random),
             "k-means++" | "kmeans++" => Ok(InitArg::KMeansPlusPlus),
+            "k-means||" | "kmeans||" => Ok(InitArg::KMeansParallel),
             file if file.contains(['.', '/']) => Ok(InitArg::File(file.into())),
-            _ => Err("neither random, nor k-means++, nor the name of a file such as start.npy".into()),
+            _ => {
+                Err("none of random, k-means++ and k-means||, nor the name of a file such as start.npy"
+                    .into())
+            }
         }
     }
 }

@@ -2,10 +2,11 @@
 use crate::args::{DTypeArg, FitArgs, InitArg, Metric};
 use crate::check::{self, Outputs, with_dtype};
 use crate::failure::{Failure, bad_file};
+use crate::given::Given;
 use crate::stdout::{print, print_json, row};
 use flash_kmeans::io::{PointFile, Value, write_atomically, write_npy};
 use flash_kmeans::report::{Picture, grouped};
-use flash_kmeans::{Backend, DType, Element, Error, FlashKMeans, Init, KMeans, PointsDim};
+use flash_kmeans::{Backend, DType, Element, Error, FlashKMeans, Init, KMeans, ModelFile, PointsDim};
 use ndarray::{Axis, Ix2, Ix3};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -19,7 +20,10 @@ struct Plan {
     n_clusters: usize,
     centroids: Option<PathBuf>,
     labels: Option<PathBuf>,
+    model: Option<PathBuf>,
     picture: Option<PathBuf>,
+    report: Option<PathBuf>,
+    parameters: Vec<(&'static str, String)>,
     json: bool,
     quiet: bool,
 }
@@ -52,6 +56,7 @@ impl Plan {
         let init = match &args.init {
             InitArg::Random => Init::Random,
             InitArg::KMeansPlusPlus => Init::KMeansPlusPlus,
+            InitArg::KMeansParallel => Init::KMeansParallel { oversampling: 2.0, rounds: 5 },
             InitArg::File(path) => {
                 inputs.push(path);
                 given(path, &file, n_clusters)?
@@ -61,18 +66,41 @@ impl Plan {
         for (option, path, endings) in [
             ("--centroids", &args.centroids, &["npy"][..]),
             ("--labels", &args.labels, &["npy"]),
-            ("--picture", &args.picture, &["svg", "html"]),
+            ("--model", &args.model, &["safetensors"]),
+            ("--picture", &args.picture, &["svg"]),
+            ("--report", &args.report, &["html"]),
         ] {
             if let Some(path) = path {
                 outputs.check(option, path, endings)?;
             }
         }
-        let options = FlashKMeans::new(n_clusters)
+        let n_init = args.n_init.get();
+        if n_init > 1 && matches!(init, Init::Given(_)) {
+            return Err(Failure::bad_input(format!(
+                "--n-init {n_init}: from the centroids of a file every start is the same"
+            )));
+        }
+        let parameters = vec![
+            ("first centroids", args.init.to_string()),
+            ("starts", n_init.to_string()),
+            ("seed", args.seed.to_string()),
+            ("tolerance", format!("{:e}", args.tol)),
+            ("iterations at most", args.max_iter.to_string()),
+            (
+                "points a cluster",
+                args.max_points_per_centroid.map_or("all".into(), |m| format!("at most {m}")),
+            ),
+        ];
+        let mut options = FlashKMeans::new(n_clusters)
+            .n_init(n_init)
             .init(init)
             .max_iter(args.max_iter.get())
             .tol(args.tol)
             .seed(args.seed)
             .backend(args.backend);
+        if let Some(m) = args.max_points_per_centroid {
+            options = options.max_points_per_centroid(m.get());
+        }
         Ok(Plan {
             dtype: dtype_of(&file, args.dtype),
             file,
@@ -80,7 +108,10 @@ impl Plan {
             n_clusters,
             centroids: args.centroids,
             labels: args.labels,
+            model: args.model,
             picture: args.picture,
+            report: args.report,
+            parameters,
             json: args.json,
             quiet,
         })
@@ -111,8 +142,15 @@ impl Plan {
         if let Some(path) = &self.labels {
             write_npy(path, model.labels().view())?;
         }
+        if let Some(path) = &self.model {
+            model.save(path)?;
+        }
         if let Some(path) = &self.picture {
-            let text = self.picture(&model, points, time, check::ending(path) == "html")?;
+            let text = self.picture(&model, points.view(), time)?.svg();
+            write_atomically(path, |out| out.write_all(text.as_bytes()))?;
+        }
+        if let Some(path) = &self.report {
+            let text = self.picture(&model, points, time)?.html();
             write_atomically(path, |out| out.write_all(text.as_bytes()))?;
         }
         if self.json {
@@ -129,8 +167,7 @@ impl Plan {
         model: &KMeans<T, D>,
         points: ndarray::ArrayView<'_, T, D>,
         time: Duration,
-        html: bool,
-    ) -> Result<String, Failure> {
+    ) -> Result<Picture, Failure> {
         let shape = |e: ndarray::ShapeError| Failure::bad_input(e.to_string());
         let mut points = points.into_dyn();
         let mut labels = model.labels().view().into_dyn();
@@ -149,10 +186,13 @@ impl Plan {
             centroids.into_dimensionality().map_err(shape)?,
         )?
         .title(title);
-        for (name, value) in self.facts(model, time) {
+        if let Some(first) = model.problems().first() {
+            picture = picture.history(&first.history);
+        }
+        for (name, value) in self.facts(model, time).into_iter().chain(self.parameters.clone()) {
             picture = picture.fact(name, value);
         }
-        Ok(if html { picture.html() } else { picture.svg() })
+        Ok(picture)
     }
 
     fn facts<T: Element, D: PointsDim>(
@@ -187,7 +227,9 @@ impl Plan {
             None => write_sizes(&mut text, model.sizes().iter().copied().collect()),
             Some(_) => write_problems(&mut text, model),
         };
-        for path in [&self.centroids, &self.labels, &self.picture].into_iter().flatten() {
+        for path in
+            [&self.centroids, &self.labels, &self.model, &self.picture, &self.report].into_iter().flatten()
+        {
             text.push_str(&row("wrote", path.display()));
         }
         text
@@ -196,7 +238,11 @@ impl Plan {
 
 /// First centroids from a file: as many rows and columns as the fit needs.
 fn given(path: &std::path::Path, points: &PointFile, k: usize) -> Result<Init, Failure> {
-    let file = check::input(path)?;
+    let file = if check::ending(path) == "safetensors" {
+        ModelFile::open(path).map(Given::Model).map_err(bad_file)?
+    } else {
+        Given::Npy(check::input(path)?)
+    };
     let d = points.n_features();
     let fits = match (file.shape(), points.batch()) {
         (&[rows, columns], _) => (rows, columns) == (k, d),
@@ -212,7 +258,7 @@ fn given(path: &std::path::Path, points: &PointFile, k: usize) -> Result<Init, F
             points.path().display()
         )));
     }
-    let centroids = file.read::<f64>().map_err(bad_file)?.into_owned();
+    let centroids = file.centroids()?;
     if let Some(at) = centroids.iter().position(|v| !v.is_finite()) {
         let value = centroids.iter().nth(at).copied().unwrap_or(f64::NAN).to_string();
         let error = Error::NonFinite { what: "centroids", row: at / d, column: at % d, value };

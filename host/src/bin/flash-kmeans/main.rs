@@ -9,8 +9,11 @@ mod devices;
 mod failure;
 mod fit;
 mod generate;
+mod given;
 mod predict;
+mod shell;
 mod stdout;
+mod transform;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -25,8 +28,11 @@ fn main() -> ExitCode {
     let done = match args.command {
         Command::Fit(args) => fit::run(args, quiet),
         Command::Predict(args) => predict::run(args, quiet),
+        Command::Transform(args) => transform::run(args, quiet),
         Command::Generate(args) => generate::run(args, quiet),
         Command::Devices(args) => devices::run(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

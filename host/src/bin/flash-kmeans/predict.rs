@@ -2,19 +2,21 @@
 use crate::args::PredictArgs;
 use crate::check::{self, Outputs, with_dtype};
 use crate::failure::Failure;
-use crate::fit::dtype_of;
+use crate::given::Given;
 use crate::stdout::{print, print_json, row};
-use flash_kmeans::io::{PointFile, write_npy};
+use flash_kmeans::io::{PointFile, Value, write_npy};
 use flash_kmeans::report::grouped;
-use flash_kmeans::{Backend, DType, Element, Error, KMeans, PointsDim};
+use flash_kmeans::{Backend, DType, Element, Error, PointsDim};
 use ndarray::{Ix2, Ix3};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 struct Plan {
     file: PointFile,
-    centroids: PointFile,
+    given: Given,
     labels: PathBuf,
+    distances: Option<PathBuf>,
+    nearest: Option<usize>,
     dtype: DType,
     backend: Backend,
     json: bool,
@@ -45,45 +47,54 @@ struct Summary {
 impl Plan {
     fn new(args: PredictArgs, quiet: bool) -> Result<Self, Failure> {
         let file = check::input(&args.input)?;
-        let centroids = check::input(&args.centroids)?;
-        if (file.batch(), file.n_features()) != (centroids.batch(), centroids.n_features()) {
-            return Err(Failure::bad_input(format!(
-                "{} has shape {:?} and {} has shape {:?}: all but the number of rows must agree",
-                file.path().display(),
-                file.shape(),
-                centroids.path().display(),
-                centroids.shape()
-            )));
+        let given = Given::open(&args.given)?;
+        given.check_fits(&file)?;
+        if let Some(m) = args.nearest.filter(|m| m.get() > given.k()) {
+            let rule = "there are not as many centroids";
+            return Err(Error::InvalidArgument { argument: "--nearest", value: m.to_string(), rule }.into());
         }
-        let inputs = [args.input.as_path(), &args.centroids];
-        Outputs::beside(inputs).check("--labels", &args.labels, &["npy"])?;
+        let inputs: [&Path; 2] = [&args.input, given.path()];
+        let mut outputs = Outputs::beside(inputs);
+        outputs.check("--labels", &args.labels, &["npy"])?;
+        if let Some(path) = &args.distances {
+            outputs.check("--distances", path, &["npy"])?;
+        }
         Ok(Plan {
-            dtype: dtype_of(&file, args.dtype),
+            dtype: given.dtype(&file, args.dtype)?,
             file,
-            centroids,
+            given,
             labels: args.labels,
+            distances: args.distances,
+            nearest: args.nearest.map(|m| m.get()),
             backend: args.backend,
             json: args.json,
             quiet,
         })
     }
 
-    fn run<T: Element, D: PointsDim>(&self) -> Result<(), Failure> {
+    fn run<T: Element<Centroid: Value>, D: PointsDim>(&self) -> Result<(), Failure> {
         let shape = |e: ndarray::ShapeError| Failure::bad_input(e.to_string());
-        let centroids = self.centroids.read::<T::Centroid>()?;
-        let centroids = centroids.view().into_dimensionality::<D>().map_err(shape)?;
-        let model = KMeans::<T, D>::from_centroids(centroids, self.backend).map_err(|e| match e {
-            e @ Error::NonFinite { .. } => Failure::from(e).of(&self.centroids.path().display().to_string()),
-            e => e.into(),
-        })?;
+        let model = self.given.model::<T, D>(self.backend)?;
         let points = self.file.read::<T>()?;
         let points = points.view().into_dimensionality::<D>().map_err(shape)?;
+        let of_points = |e| check::of_points(e, &self.file, self.dtype);
         let start = Instant::now();
-        let labels = model.predict(points).map_err(|e| check::of_points(e, &self.file, self.dtype))?;
+        let (labels, distances) = if let Some(m) = self.nearest {
+            let nearest = model.predict_nearest(points, m).map_err(of_points)?;
+            (nearest.labels.into_dyn(), Some(nearest.distances.into_dyn()))
+        } else if self.distances.is_some() {
+            let nearest = model.predict_with_distances(points).map_err(of_points)?;
+            (nearest.labels.into_dyn(), Some(nearest.distances.into_dyn()))
+        } else {
+            (model.predict(points).map_err(of_points)?.into_dyn(), None)
+        };
         let seconds = start.elapsed().as_secs_f64();
         write_npy(&self.labels, labels.view())?;
+        if let (Some(path), Some(distances)) = (&self.distances, distances) {
+            write_npy(path, distances.view())?;
+        }
 
-        let k = self.centroids.n_points();
+        let k = self.given.k();
         if self.json {
             return print_json(&Summary {
                 n: self.file.n_points(),
@@ -103,7 +114,9 @@ impl Plan {
         text.push_str(&row("clusters", grouped(k as u64)));
         text.push_str(&row("time", format!("{seconds:.3} s")));
         text.push_str(&row("backend", format!("{}, {}", model.backend(), model.device())));
-        text.push_str(&row("wrote", self.labels.display()));
+        for path in [Some(&self.labels), self.distances.as_ref()].into_iter().flatten() {
+            text.push_str(&row("wrote", path.display()));
+        }
         print(text.trim_end())
     }
 }

@@ -1,0 +1,218 @@
+//! Distances of points to the centroids of a model. All are Euclidean, computed in float64 by the definition on the
+//! CPU's cores, whatever the model's backend, and rounded once to the centroids' type.
+use crate::backend::cpu;
+use crate::element::Float;
+use crate::error::{Error, Result};
+use crate::points::{PointsDim, Problem, shaped};
+use crate::{Element, KMeans};
+use ndarray::{Array, ArrayView, Dimension};
+use rayon::prelude::*;
+
+/// The nearest centroids of points.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nearest<C, D: Dimension> {
+    /// Indices of the centroids: for the `m` nearest, `(n, m)` or `(batch, n, m)`, nearest first, and of equally near
+    /// ones the lowest first; for the nearest alone, `(n)` or `(batch, n)`.
+    pub labels: Array<u32, D>,
+    /// Their Euclidean distances, of the same shape.
+    pub distances: Array<C, D>,
+}
+
+/// Rows that one task takes; fixed, so that sums do not depend on the number of threads.
+const ROWS: usize = 256;
+
+impl<T: Element, D: PointsDim> KMeans<T, D> {
+    /// [`predict`](Self::predict), with the Euclidean distance of each point to its centroid.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn predict_with_distances(
+        &self,
+        points: ArrayView<'_, T, D>,
+    ) -> Result<Nearest<T::Centroid, D::Smaller>> {
+        let labels = self.predict(points.view())?;
+        let problem = Problem::new(points)?;
+        let squares = self.squares_of(&problem, &labels);
+        let distances = squares.into_iter().map(|square| T::Centroid::from_f64(square.sqrt())).collect();
+        let distances = shaped(distances, D::join_rows(problem.batch, problem.n), "distances")?;
+        Ok(Nearest { labels, distances })
+    }
+
+    /// The `m` nearest centroids of each point and their distances. With `m` of 1 the labels are those of
+    /// [`predict`](Self::predict).
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when `m` is not in `1..=k`; else as [`predict`](Self::predict).
+    pub fn predict_nearest(&self, points: ArrayView<'_, T, D>, m: usize) -> Result<Nearest<T::Centroid, D>> {
+        let problem = self.matching(points)?;
+        let (_, k, d) = D::split(self.centroids().shape());
+        if m == 0 || m > k {
+            let rule = "there must be at least one and at most k nearest centroids";
+            return Err(Error::InvalidArgument { argument: "m", value: m.to_string(), rule });
+        }
+        let values = size_of_result(problem.batch, problem.n, m)?;
+        let mut labels = vec![0u32; values];
+        let mut distances = vec![T::Centroid::default(); values];
+        let per_problem = problem.n * m;
+        for (batch, (labels, distances)) in
+            labels.chunks_exact_mut(per_problem).zip(distances.chunks_exact_mut(per_problem)).enumerate()
+        {
+            let centroids = self.of_problem(batch);
+            let points = problem.of_batch(batch);
+            labels
+                .par_chunks_mut(ROWS * m)
+                .zip(distances.par_chunks_mut(ROWS * m))
+                .zip(points.par_chunks(ROWS * d))
+                .for_each_init(Vec::new, |all: &mut Vec<(f64, u32)>, ((labels, distances), points)| {
+                    let rows = points.chunks_exact(d);
+                    for ((x, labels), distances) in
+                        rows.zip(labels.chunks_exact_mut(m)).zip(distances.chunks_exact_mut(m))
+                    {
+                        all.clear();
+                        let of_all = centroids.chunks_exact(d).map(|c| cpu::distance(x, c));
+                        all.extend(of_all.zip(0u32..));
+                        let by_distance =
+                            |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+                        if m < k {
+                            all.select_nth_unstable_by(m - 1, by_distance);
+                        }
+                        all[..m].sort_unstable_by(by_distance);
+                        for ((label, distance), &(square, index)) in
+                            labels.iter_mut().zip(distances).zip(&all[..m])
+                        {
+                            *label = index;
+                            *distance = T::Centroid::from_f64(square.sqrt());
+                        }
+                    }
+                });
+        }
+        let shape = || D::join(problem.batch, problem.n, m);
+        Ok(Nearest {
+            labels: shaped(labels, shape(), "labels")?,
+            distances: shaped(distances, shape(), "distances")?,
+        })
+    }
+
+    /// The Euclidean distance of each point to every centroid: `(n, k)` or `(batch, n, k)`. Where that does not
+    /// fit into memory, give the points a part at a time.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn transform(&self, points: ArrayView<'_, T, D>) -> Result<Array<T::Centroid, D>> {
+        let problem = self.matching(points)?;
+        let (_, k, d) = D::split(self.centroids().shape());
+        let mut distances = vec![T::Centroid::default(); size_of_result(problem.batch, problem.n, k)?];
+        for (batch, distances) in distances.chunks_exact_mut(problem.n * k).enumerate() {
+            let centroids = self.of_problem(batch);
+            let points = problem.of_batch(batch).par_chunks(ROWS * d);
+            distances.par_chunks_mut(ROWS * k).zip(points).for_each(|(distances, points)| {
+                for (x, distances) in points.chunks_exact(d).zip(distances.chunks_exact_mut(k)) {
+                    for (distance, c) in distances.iter_mut().zip(centroids.chunks_exact(d)) {
+                        *distance = T::Centroid::from_f64(cpu::distance(x, c).sqrt());
+                    }
+                }
+            });
+        }
+        shaped(distances, D::join(problem.batch, problem.n, k), "distances")
+    }
+
+    /// Minus the inertia of `points` under the centroids: scikit-learn's score, of which more is better. Summed in
+    /// float64 over all problems of a batch.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn score(&self, points: ArrayView<'_, T, D>) -> Result<f64> {
+        let labels = self.predict(points.view())?;
+        let squares = self.squares_of(&Problem::new(points)?, &labels);
+        let sums: Vec<f64> = squares.par_chunks(ROWS).map(|squares| squares.iter().sum()).collect();
+        Ok(-sums.iter().sum::<f64>())
+    }
+
+    /// The squared distance of each point to the centroid that its label names.
+    fn squares_of(&self, problem: &Problem<'_, T>, labels: &Array<u32, D::Smaller>) -> Vec<f64> {
+        let (_, k, d) = D::split(self.centroids().shape());
+        let centroids: Vec<_> = self.centroids().iter().copied().collect();
+        let labels: Vec<u32> = labels.iter().copied().collect();
+        let rows = problem.points.par_chunks_exact(d).zip(labels).enumerate();
+        rows.map(|(row, (x, label))| {
+            let at = row / problem.n * k + label as usize;
+            cpu::distance(x, &centroids[at * d..][..d])
+        })
+        .collect()
+    }
+
+    /// The centroids of one problem, `k · d` values.
+    fn of_problem(&self, batch: usize) -> Vec<T::Centroid> {
+        let (_, k, d) = D::split(self.centroids().shape());
+        self.centroids().iter().skip(batch * k * d).take(k * d).copied().collect()
+    }
+}
+
+fn size_of_result(batch: usize, n: usize, columns: usize) -> Result<usize> {
+    // More bytes than a Vec may have: refused here, where a Vec would panic.
+    let values = batch.checked_mul(n).and_then(|rows| rows.checked_mul(columns));
+    values.filter(|&values| values <= isize::MAX as usize / size_of::<f64>()).ok_or_else(|| {
+        let rule = "the distances asked for are more than memory can address; give fewer points at a time";
+        Error::InvalidArgument { argument: "n", value: n.to_string(), rule }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, FlashKMeans};
+    use ndarray::{Array2, Array3, Ix2, Ix3, array};
+
+    fn line() -> KMeans<f32, Ix2> {
+        KMeans::from_centroids(array![[0.0f32, 0.0], [4.0, 0.0], [4.0, 3.0]].view(), Backend::Cpu).unwrap()
+    }
+
+    #[test]
+    fn distances_are_euclidean_and_equal_ones_come_in_the_order_of_index() {
+        let model = line();
+        let points = array![[0.0f32, 3.0], [2.0, 0.0]];
+        let all = model.transform(points.view()).unwrap();
+        let d = 13.0f64.sqrt() as f32;
+        assert_eq!(all, array![[3.0, 5.0, 4.0], [2.0, 2.0, d]]);
+
+        let nearest = model.predict_nearest(points.view(), 2).unwrap();
+        assert_eq!(nearest.labels, array![[0, 2], [0, 1]]);
+        assert_eq!(nearest.distances, array![[3.0, 4.0], [2.0, 2.0]]);
+        assert_eq!(model.score(points.view()).unwrap(), -13.0);
+    }
+
+    #[test]
+    fn nearest_agrees_with_predict_and_the_score_with_the_inertia() {
+        let points = Array3::from_shape_fn((2, 700, 5), |(b, row, column)| {
+            ((b * 31 + row * 17 + column * 7) % 101) as f32 * 0.3
+        });
+        let model = FlashKMeans::new(9).backend(Backend::Cpu).fit(points.view()).unwrap();
+        let Nearest { labels, distances } = model.predict_with_distances(points.view()).unwrap();
+        assert_eq!(&labels, model.labels());
+        let one = model.predict_nearest(points.view(), 1).unwrap();
+        assert!(one.labels.iter().eq(&labels) && one.distances.iter().eq(&distances));
+        let all = model.predict_nearest(points.view(), 9).unwrap();
+        let transformed = model.transform(points.view()).unwrap();
+        for ((at, &label), &distance) in all.labels.indexed_iter().zip(&all.distances) {
+            assert_eq!(transformed[(at.0, at.1, label as usize)], distance);
+        }
+        let inertia = model.inertia();
+        assert!((model.score(points.view()).unwrap() + inertia).abs() <= 1e-12 * inertia);
+    }
+
+    #[test]
+    fn bad_counts_and_shapes_are_refused() {
+        let model = line();
+        let points = Array2::<f32>::zeros((3, 2));
+        for m in [0, 4] {
+            let error = model.predict_nearest(points.view(), m).unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument { argument: "m", .. }), "{error}");
+        }
+        assert!(matches!(model.transform(Array2::zeros((3, 5)).view()), Err(Error::Shape { .. })));
+        let empty = Array2::zeros((0, 2));
+        assert!(matches!(model.score(empty.view()), Err(Error::InvalidArgument { argument: "n", .. })));
+        let batch: KMeans<f32, Ix3> =
+            KMeans::from_centroids(Array3::zeros((2, 1, 1)).view(), Backend::Cpu).unwrap();
+        assert!(matches!(batch.transform(Array3::zeros((1, 3, 1)).view()), Err(Error::Shape { .. })));
+    }
+}

@@ -1,0 +1,187 @@
+//! Models as safetensors files: one tensor `centroids`, and what it takes to predict with it.
+//!
+//! The header is written here and not by the crate, which puts metadata in another order each time: the same model
+//! gives the same bytes.
+use crate::element::{DType, Element, Float};
+use crate::error::{Error, Result};
+use crate::io::write_atomically;
+use crate::points::{PointsDim, shaped};
+use crate::{Backend, KMeans};
+use ::safetensors::{Dtype, SafeTensors};
+use ndarray::{Array, ArrayD, IxDyn};
+use std::path::{Path, PathBuf};
+
+/// Version of the layout.
+const VERSION: &str = "1";
+const METRIC: &str = "euclidean";
+const TENSOR: &str = "centroids";
+
+/// A model file, read and checked: `.safetensors` as [`KMeans::save`] writes it.
+///
+/// It has one tensor, `centroids`, `F32` or, for `f64` points, `F64`, of shape `(k, d)` or `(batch, k, d)`, and the
+/// metadata `flash_kmeans` (the layout's version, `1`), `metric` (`euclidean`) and `dtype` (the points' type: `f16`,
+/// `bf16`, `f32` or `f64`).
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    path: PathBuf,
+    dtype: DType,
+    shape: Vec<usize>,
+    /// Values as the file has them, little-endian.
+    centroids: Vec<u8>,
+}
+
+impl ModelFile {
+    /// Reads and checks a model file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] for a file that is no such model.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let malformed = |reason: String| Error::Format { path: path.into(), reason };
+        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        let no_model = |e| malformed(format!("is not a safetensors file: {e}"));
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(no_model)?;
+        let metadata = |key: &str| {
+            let value = header.metadata().as_ref().and_then(|all| all.get(key));
+            value.ok_or_else(|| {
+                malformed(format!("has no metadata '{key}': it is not a model of flash-kmeans"))
+            })
+        };
+        for (key, known) in [("flash_kmeans", VERSION), ("metric", METRIC)] {
+            let value = metadata(key)?;
+            if value != known {
+                return Err(malformed(format!("has {key} '{value}'; this version reads '{known}'")));
+            }
+        }
+        let named = metadata("dtype")?;
+        let dtype = [DType::F16, DType::BF16, DType::F32, DType::F64]
+            .into_iter()
+            .find(|dtype| dtype.to_string() == *named)
+            .ok_or_else(|| malformed(format!("has dtype '{named}', none of f16, bf16, f32 and f64")))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(no_model)?;
+        let tensor = tensors.tensor(TENSOR).map_err(|_| malformed(format!("has no tensor '{TENSOR}'")))?;
+        let needed = if dtype == DType::F64 { Dtype::F64 } else { Dtype::F32 };
+        if tensor.dtype() != needed {
+            return Err(malformed(format!(
+                "has {:?} centroids; those of {dtype} points are {needed:?}",
+                tensor.dtype()
+            )));
+        }
+        let shape = tensor.shape().to_vec();
+        if !matches!(shape.len(), 2 | 3) || shape.contains(&0) {
+            return Err(malformed(format!(
+                "has centroids of shape {shape:?}, which is neither (k, d) nor (batch, k, d)"
+            )));
+        }
+        Ok(ModelFile { path: path.into(), dtype, shape, centroids: tensor.data().to_vec() })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The type of the points that the model was fitted to.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// `[k, d]` or `[batch, k, d]`.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The centroids, in float64.
+    ///
+    /// # Errors
+    /// None for a file that was opened.
+    pub fn centroids(&self) -> Result<ArrayD<f64>> {
+        let values = if self.dtype == DType::F64 {
+            values::<f64>(&self.centroids)
+        } else {
+            values::<f32>(&self.centroids).into_iter().map(f64::from).collect()
+        };
+        shaped(values, IxDyn(&self.shape), TENSOR)
+    }
+
+    /// The model, to predict with on `backend`: as [`KMeans::from_centroids`].
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the file's points are of another type than `T` or its shape is not `D`'s; else as
+    /// [`KMeans::from_centroids`].
+    pub fn model<T: Element, D: PointsDim>(&self, backend: Backend) -> Result<KMeans<T, D>> {
+        let malformed = |reason: String| Err(Error::Format { path: self.path.clone(), reason });
+        if T::DTYPE != self.dtype {
+            return malformed(format!(
+                "is a model of {} points, and was read as one of {}",
+                self.dtype,
+                T::DTYPE
+            ));
+        }
+        if D::NDIM != Some(self.shape.len()) {
+            return malformed(format!(
+                "has centroids of shape {:?}, read as another count of dimensions",
+                self.shape
+            ));
+        }
+        let centroids = values::<T::Centroid>(&self.centroids);
+        let (batch, k, d) = D::split(&self.shape);
+        let centroids: Array<T::Centroid, D> = shaped(centroids, D::join(batch, k, d), TENSOR)?;
+        KMeans::from_centroids(centroids.view(), backend)
+    }
+}
+
+/// The values of little-endian bytes.
+fn values<C: Float>(bytes: &[u8]) -> Vec<C> {
+    bytes
+        .chunks_exact(size_of::<C>())
+        .map(|value| {
+            let mut value = value.to_vec();
+            if cfg!(target_endian = "big") {
+                value.reverse();
+            }
+            bytemuck::pod_read_unaligned(&value)
+        })
+        .collect()
+}
+
+impl<T: Element, D: PointsDim> KMeans<T, D> {
+    /// Writes the centroids and what it takes to predict with them as a safetensors file, see [`ModelFile`]. Labels,
+    /// sizes and history are not in it. The same model gives the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing of the final name is left then.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let centroids = self.centroids();
+        let bytes = size_of::<T::Centroid>() * centroids.len();
+        let dtype = T::DTYPE;
+        let stored = if dtype == DType::F64 { Dtype::F64 } else { Dtype::F32 };
+        let mut header = format!(
+            "{{\"__metadata__\":{{\"dtype\":\"{dtype}\",\"flash_kmeans\":\"{VERSION}\",\"metric\":\"{METRIC}\"}},\
+             \"{TENSOR}\":{{\"dtype\":\"{stored:?}\",\"shape\":{:?},\"data_offsets\":[0,{bytes}]}}}}",
+            centroids.shape()
+        );
+        // The values begin at a multiple of 8 bytes.
+        header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+        write_atomically(path, |out| {
+            out.write_all(&(header.len() as u64).to_le_bytes())?;
+            out.write_all(header.as_bytes())?;
+            centroids.iter().try_for_each(|value| {
+                let mut value = bytemuck::bytes_of(value).to_vec();
+                if cfg!(target_endian = "big") {
+                    value.reverse();
+                }
+                out.write_all(&value)
+            })
+        })
+    }
+
+    /// A model that [`save`](Self::save) wrote, to predict with on `backend`: as
+    /// [`from_centroids`](Self::from_centroids).
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`] and [`ModelFile::model`].
+    pub fn load(path: impl AsRef<Path>, backend: Backend) -> Result<Self> {
+        ModelFile::open(path)?.model(backend)
+    }
+}

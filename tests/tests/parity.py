@@ -1,0 +1,41 @@
+"""Fits of scikit-learn's KMeans (Lloyd) on its bundled sets and on blobs, written for parity.rs to compare with.
+
+Usage: python3 parity.py FOLDER. Writes NAME.points.npy, NAME.init.npy, NAME.labels.npy for each case, and cases.json.
+All arithmetic is float64. The inertia is summed here from the returned labels and centres.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from sklearn import __version__, datasets
+from sklearn.cluster import KMeans, kmeans_plusplus
+
+SETS = {
+    "iris": (datasets.load_iris().data, 3),
+    "digits": (datasets.load_digits().data, 10),
+    "wine": (datasets.load_wine().data, 3),
+    "breast_cancer": (datasets.load_breast_cancer().data, 8),
+    "blobs": (datasets.make_blobs(5000, 16, centers=40, cluster_std=3.0, random_state=5)[0], 40),
+    "offset_blobs": (datasets.make_blobs(3000, 3, centers=12, cluster_std=2.0, random_state=6)[0] + 300.0, 12),
+}
+
+
+def cases(folder):
+    for name, (points, k) in SETS.items():
+        # Rounded to float32, so that fits in float32 and float64 start from the same points.
+        points = points.astype(np.float32).astype(np.float64)
+        for start in range(2):
+            init, _ = kmeans_plusplus(points, k, random_state=start)
+            for tol, max_iter in [(1e-4, 300), (0.0, 300), (0.0, 3)]:
+                fit = KMeans(k, init=init, n_init=1, tol=tol, max_iter=max_iter, algorithm="lloyd").fit(points)
+                case = f"{name}-{start}-{tol:g}-{max_iter}"
+                for what, array in [("points", points), ("init", init), ("labels", fit.labels_.astype(np.float64)[:, None])]:
+                    np.save(folder / f"{case}.{what}.npy", np.ascontiguousarray(array))
+                inertia = float(((points - fit.cluster_centers_[fit.labels_]) ** 2).sum())
+                yield {"name": case, "k": k, "tol": tol, "max_iter": max_iter, "inertia": inertia, "n_iter": int(fit.n_iter_)}
+
+
+folder = Path(sys.argv[1])
+(folder / "cases.json").write_text(json.dumps({"scikit_learn": __version__, "cases": list(cases(folder))}))

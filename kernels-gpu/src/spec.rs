@@ -46,6 +46,13 @@ pub const PANEL_SORT_CLUSTERS: u32 = 512;
 /// Longest panel of it.
 pub const PANEL_SORT_LEN: u32 = 1 << 14;
 
+/// Most clusters of a sort in one pass over whole labels.
+pub const WHOLE_CLUSTERS: u32 = 4096;
+/// Keys of its tiles: fewer than 2¹⁶, many enough that few have each cluster's counts.
+pub const WHOLE_TILE: u32 = 1 << 14;
+/// Threads of a block that finds where a panel's clusters begin.
+pub const WHOLE_STARTS_THREADS: u32 = 1024;
+
 /// Threads of the kernels that reduce statistics.
 pub const REDUCE_THREADS: u32 = 256;
 /// Rows of an item of `inertia`.
@@ -918,6 +925,121 @@ impl Items for PanelSortParams {
     #[inline]
     fn blocks(&self) -> u64 {
         self.shape.batch as u64 * self.panels.count as u64
+    }
+}
+
+/// Shared memory of `whole_count`.
+#[derive(Clone, Copy, Debug)]
+pub struct WholeCountShared {
+    /// Keys of each cluster in the tile.
+    pub counts: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl WholeCountShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        WholeCountShared { counts: layout.array(WHOLE_CLUSTERS), bytes: layout.bytes() }
+    }
+}
+
+impl Default for WholeCountShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Shared memory of `whole_starts`.
+#[derive(Clone, Copy, Debug)]
+pub struct WholeStartsShared {
+    /// Keys of each cluster in the panel.
+    pub totals: Slot<u32>,
+    /// Sums of warps in the scan of clusters.
+    pub warp_sums: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl WholeStartsShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        WholeStartsShared {
+            totals: layout.array(WHOLE_CLUSTERS),
+            warp_sums: layout.array(WHOLE_STARTS_THREADS / 32),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for WholeStartsShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Shared memory of `whole_place`.
+#[derive(Clone, Copy, Debug)]
+pub struct WholePlaceShared {
+    /// Where the tile's first key of each cluster goes.
+    pub bases: Slot<u32>,
+    /// `[warp][cluster]`, 16 bits each: a warp's keys of each cluster, then how far on its next one goes.
+    pub offsets: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl WholePlaceShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        WholePlaceShared {
+            bases: layout.array(WHOLE_CLUSTERS),
+            offsets: layout.array(SORT_THREADS / 32 * WHOLE_CLUSTERS / 2),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for WholePlaceShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of the sort by whole labels: a block a tile.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct WholeParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels.
+    pub panels: Panels,
+}
+impl WholeParams {
+    /// Whether the shape is sorted so.
+    #[inline]
+    pub const fn is_for(&self) -> bool {
+        self.shape.k <= WHOLE_CLUSTERS
+    }
+    /// Tiles of a panel.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.panels.len.div_ceil(WHOLE_TILE)
+    }
+}
+impl Items for WholeParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.panels.count as u64 * self.tiles() as u64
     }
 }
 

@@ -143,6 +143,11 @@ fn check_sort(size: [u32; 3], panel_len: u32, spread: Labels, seed: u64, way: Wa
     let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
     arrays.labels.set(&labels);
     check_sorted(&arrays, arrays.sort(way), &labels, &done);
+    if (WholeParams { shape, panels: arrays.panels }).is_for() {
+        let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
+        arrays.labels.set(&labels);
+        check_sorted(&arrays, arrays.sort_whole(way), &labels, &done);
+    }
     if arrays.panels.sort_in_a_block(k) {
         let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
         arrays.labels.set(&labels);
@@ -179,7 +184,7 @@ proptest! {
     fn sorting_is_stable_in_every_panel(
         batch in 1u32..3,
         n in prop_oneof![1u32..200, 4000u32..9000],
-        k in prop::sample::select(vec![1u32, 2, 3, 37, 255, 256, 257, 512, 513, 5000, 65_536, 65_537, 70_000]),
+        k in prop::sample::select(vec![1u32, 2, 3, 37, 255, 256, 257, 512, 513, 4095, 4096, 5000, 65_536, 65_537, 70_000]),
         panel in 0u32..4, spread in prop::sample::select(Labels::ALL.to_vec()), seed: u64, way in way(),
     ) {
         let panel_len = [n, n.div_ceil(2), n.div_ceil(3), 4096.min(n)][panel as usize];
@@ -189,8 +194,10 @@ proptest! {
 
 #[test]
 fn sorting_takes_tiles_that_are_not_full_and_labels_of_three_digits() {
-    for (n, panel_len) in [(4096, 4096), (4097, 4097), (8193, 8193), (8200, 4096), (8200, 4097), (5, 1)] {
-        for k in [1, 256, 65_537] {
+    let sizes =
+        [(4096, 4096), (4097, 4097), (8193, 8193), (8200, 4096), (8200, 4097), (5, 1), (33_000, 33_000)];
+    for (n, panel_len) in sizes {
+        for k in [1, 256, 4096, 65_537] {
             check_sort([1, n, k], panel_len, Labels::Uniform, u64::from(n + k), Way::PLAIN);
         }
     }

@@ -230,6 +230,12 @@ const SCATTER: BlockShape = BlockShape::new(SORT_THREADS).shared(ScatterShared::
 #[cfg(not(target_arch = "nvptx64"))]
 const PANEL_SORT: BlockShape = BlockShape::new(PANEL_SORT_THREADS).shared(PanelSortShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
+const WHOLE_COUNT: BlockShape = BlockShape::new(SORT_THREADS).shared(WholeCountShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const WHOLE_STARTS: BlockShape = BlockShape::new(WHOLE_STARTS_THREADS).shared(WholeStartsShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const WHOLE_PLACE: BlockShape = BlockShape::new(SORT_THREADS).shared(WholePlaceShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
 const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
 // Loads in flight are what the sums live on: half of the threads that a multiprocessor holds, at least.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -336,6 +342,19 @@ kernels! {
             (labels: *const u32, order: *const u32, histogram: *const u32, totals: *const u32,
              states: *const LoopState, sorted: *mut u32; params: SortParams)
             = sort::scatter, SCATTER, fk_sort_scatter;
+        /// Sort by whole labels, first step: keys of each cluster in each tile.
+        WholeCount
+            (labels: *const u32, states: *const LoopState, histogram: *mut u32; params: WholeParams)
+            = sort::whole_count, WHOLE_COUNT, fk_whole_count;
+        /// Second step: where each cluster begins, and each tile's part of it.
+        WholeStarts
+            (histogram: *mut u32, states: *const LoopState, starts: *mut u32; params: WholeParams)
+            = sort::whole_starts, WHOLE_STARTS, fk_whole_starts;
+        /// Third step: indices to their places.
+        WholePlace
+            (labels: *const u32, histogram: *const u32, starts: *const u32, states: *const LoopState,
+             sorted: *mut u32; params: WholeParams)
+            = sort::whole_place, WHOLE_PLACE, fk_whole_place;
         /// The whole sort of short panels of few clusters.
         SortPanel
             (labels: *const u32, states: *const LoopState, sorted: *mut u32, starts: *mut u32;

@@ -225,7 +225,10 @@ unsafe fn nearest_of_lanes<T: Scalar>(point: u32, x: *const T, centroids: *const
     // The bound of the portable assignment, whose sums have more roundings than these. Written so that infinities and
     // NaN are not clear.
     let relative = (shape.d + 4) as f32 * (2.2 / 16_777_216.0);
-    let may_be = |distance: f32| !(distance - least > fma(distance, relative, 1e-35));
+    let may_be = |distance: f32| {
+        let is_clear = distance - least > fma(distance, relative, 1e-35);
+        !is_clear
+    };
     let may = [may_be(found[0].distance), may_be(found[1].distance)];
     let two = (may[0] && may_be(found[0].second)) || (may[1] && may_be(found[1].second));
     if warp_vote_ballot(FULL_MASK, two) != 0 {

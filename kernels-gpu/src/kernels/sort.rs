@@ -6,8 +6,8 @@
 //!   scan        digit -> exclusive sum over its tiles, total  [panel][digit]
 //!   scatter     row -> total of lower digits + earlier tiles + earlier in the tile
 //! ```
-//! A short panel of few clusters takes one launch instead of all these: `sort_panel`, where a block counts and places
-//! by whole labels in shared memory.
+//! Up to [`WHOLE_CLUSTERS`] clusters, one pass sorts by whole labels, in larger tiles, and its scan says where clusters
+//! begin. A short panel of few clusters takes one launch instead of all these: `sort_panel`.
 //!
 //! Only row indices move, never points. Stable and without atomics on places, so the order within a cluster
 //! is the order of the rows: sums over it have the same bits on every run. Bytes of a pass: the ids twice,
@@ -20,6 +20,9 @@ use cuda_std::warp::*;
 const HISTOGRAM: HistogramShared = HistogramShared::new();
 const SCATTER: ScatterShared = ScatterShared::new();
 const PANEL: PanelSortShared = PanelSortShared::new();
+const COUNT: WholeCountShared = WholeCountShared::new();
+const STARTS: WholeStartsShared = WholeStartsShared::new();
+const PLACE: WholePlaceShared = WholePlaceShared::new();
 const WARPS: u32 = SORT_THREADS / WARP_SIZE;
 /// Keys of a warp in a tile.
 const PER_WARP: u32 = SORT_TILE / WARPS;
@@ -401,6 +404,261 @@ pub(super) unsafe fn sort_panel(
             sync_threads();
         }
         group += grid_dim_x() as u64;
+    }
+}
+
+/// A tile of the pass over whole labels.
+#[derive(Clone, Copy)]
+struct WholeTile {
+    batch: u64,
+    /// Panel, counted over all problems.
+    group: u64,
+    /// First row of the panel in its problem.
+    panel_first: u32,
+    /// First and last but one place of the tile in its panel.
+    first: u32,
+    last: u32,
+}
+
+impl WholeTile {
+    #[inline(always)]
+    unsafe fn of(item: u64, params: WholeParams) -> Self {
+        let tiles = params.tiles();
+        let group = div_u64(item, tiles as u64);
+        let batch = div_u64(group, params.panels.count as u64);
+        let panel_first = (group - batch * params.panels.count as u64) as u32 * params.panels.len;
+        let rest = params.shape.n - panel_first;
+        let len = if rest < params.panels.len { rest } else { params.panels.len };
+        let first = (item - group * tiles as u64) as u32 * WHOLE_TILE;
+        let first = if first < len { first } else { len };
+        let last = if len - first < WHOLE_TILE { len } else { first + WHOLE_TILE };
+        WholeTile { batch, group, panel_first, first, last }
+    }
+}
+
+/// Keys of each cluster in each tile: `[panel][tile][cluster]`.
+///
+/// # Safety
+/// As [`histogram`], for shapes of [`WholeParams::is_for`].
+#[inline(always)]
+pub(super) unsafe fn whole_count(
+    labels: *const u32,
+    states: *const LoopState,
+    histogram: *mut u32,
+    params: WholeParams,
+) {
+    let k = params.shape.k;
+    let counts = COUNT.counts.here();
+    let mut item = block_idx_x() as u64;
+    while item < params.blocks() {
+        let tile = WholeTile::of(item, params);
+        if (*states.add(tile.batch as usize)).done == 0 {
+            let mut cluster = thread_idx_x();
+            while cluster < k {
+                counts.set(cluster, 0);
+                cluster += SORT_THREADS;
+            }
+            sync_threads();
+            let labels = labels.add((tile.batch * params.shape.n as u64) as usize);
+            let mut place = tile.first + warp_id() * 8 * WARP_SIZE;
+            while place < tile.last {
+                let labels = eight_labels(labels, tile.panel_first, place, tile.last);
+                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                    // Of a giant cluster most lanes have the same: one adds for all that have the first's.
+                    let label = labels[I];
+                    let first = warp_shuffle_idx(FULL_MASK, label, 0);
+                    let same = warp_vote_ballot(FULL_MASK, label == first).count_ones();
+                    if label != u32::MAX && (label != first || lane_id() == 0) {
+                        counts.fetch_add(label, if lane_id() == 0 { same } else { 1 });
+                    }
+                });
+                place += SORT_THREADS * 8;
+            }
+            sync_threads();
+            let row = histogram.add((item * k as u64) as usize);
+            let mut cluster = thread_idx_x();
+            while cluster < k {
+                *row.add(cluster as usize) = counts.get(cluster);
+                cluster += SORT_THREADS;
+            }
+            sync_threads();
+        }
+        item += grid_dim_x() as u64;
+    }
+}
+
+/// Turns the counts of a panel's tiles into exclusive sums over the tiles, and finds where each cluster begins in the
+/// panel: `[panel][k + 1]`. A block a panel.
+///
+/// # Safety
+/// As [`whole_count`], but a block has [`WHOLE_STARTS_THREADS`] threads.
+#[inline(always)]
+pub(super) unsafe fn whole_starts(
+    histogram: *mut u32,
+    states: *const LoopState,
+    starts: *mut u32,
+    params: WholeParams,
+) {
+    const { assert!(WHOLE_CLUSTERS == 4 * WHOLE_STARTS_THREADS && WHOLE_STARTS_THREADS == WARP_SIZE * WARP_SIZE) };
+    let (k, tiles) = (params.shape.k, params.tiles());
+    let (totals, warps) = (STARTS.totals.here(), STARTS.warp_sums.here());
+    let me = thread_idx_x();
+    let groups = params.shape.batch as u64 * params.panels.count as u64;
+    let mut group = block_idx_x() as u64;
+    while group < groups {
+        let batch = div_u64(group, params.panels.count as u64);
+        if (*states.add(batch as usize)).done == 0 {
+            let mut cluster = me;
+            while cluster < WHOLE_CLUSTERS {
+                let mut before = 0;
+                if cluster < k {
+                    let column = histogram.add((group * tiles as u64 * k as u64 + cluster as u64) as usize);
+                    let mut tile = 0;
+                    while tile < tiles {
+                        let mut counts = [0; 8];
+                        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                            if tile + (I as u32) < tiles {
+                                counts[I] = *column.add((tile as usize + I) * k as usize);
+                            }
+                        });
+                        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                            if tile + (I as u32) < tiles {
+                                *column.add((tile as usize + I) * k as usize) = before;
+                                before += counts[I];
+                            }
+                        });
+                        tile += 8;
+                    }
+                }
+                totals.set(cluster, before);
+                cluster += WHOLE_STARTS_THREADS;
+            }
+            sync_threads();
+            let mut mine = [0; 4];
+            let mut sum = 0;
+            unroll!(I in [0, 1, 2, 3] => {
+                mine[I] = totals.get(me * 4 + I as u32);
+                sum += mine[I];
+            });
+            let through = warp_inclusive_sum_u32(sum);
+            if lane_id() == WARP_SIZE - 1 {
+                warps.set(warp_id(), through);
+            }
+            sync_threads();
+            let of_warps = warp_inclusive_sum_u32(warps.get(lane_id()));
+            let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
+            let mut place = through - sum + if warp_id() == 0 { 0 } else { before };
+            let starts = starts.add((group * (k as u64 + 1)) as usize);
+            unroll!(I in [0, 1, 2, 3] => {
+                let cluster = me * 4 + I as u32;
+                if cluster < k {
+                    *starts.add(cluster as usize) = place;
+                }
+                place += mine[I];
+                if cluster + 1 == k {
+                    *starts.add(k as usize) = place;
+                }
+            });
+            sync_threads();
+        }
+        group += grid_dim_x() as u64;
+    }
+}
+
+/// Row indices to their places.
+///
+/// # Safety
+/// As [`whole_count`].
+#[inline(always)]
+pub(super) unsafe fn whole_place(
+    labels: *const u32,
+    histogram: *const u32,
+    starts: *const u32,
+    states: *const LoopState,
+    sorted: *mut u32,
+    params: WholeParams,
+) {
+    let k = params.shape.k;
+    let (bases, offsets) = (PLACE.bases.here(), PLACE.offsets.here());
+    // Two clusters a word: a tile has fewer than 2¹⁶ keys.
+    let words = k.div_ceil(2);
+    let mine = offsets.add(warp_id() * words);
+    let mut item = block_idx_x() as u64;
+    while item < params.blocks() {
+        let tile = WholeTile::of(item, params);
+        if (*states.add(tile.batch as usize)).done == 0 {
+            let mut word = thread_idx_x();
+            while word < WARPS * words {
+                offsets.set(word, 0);
+                word += SORT_THREADS;
+            }
+            sync_threads();
+
+            // Each warp owns consecutive places of the tile. Count, then place: what makes it stable.
+            let labels = labels.add((tile.batch * params.shape.n as u64) as usize);
+            let first = tile.first + warp_id() * (WHOLE_TILE / WARPS);
+            let last = first + WHOLE_TILE / WARPS;
+            let last = if last < tile.last { last } else { tile.last };
+            let mut place = first;
+            while place < last {
+                let labels = eight_labels(labels, tile.panel_first, place, last);
+                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                    if labels[I] != u32::MAX {
+                        mine.fetch_add(labels[I] / 2, 1 << (labels[I] % 2 * 16));
+                    }
+                });
+                place += 8 * WARP_SIZE;
+            }
+            sync_threads();
+
+            let base = starts.add((tile.group * (k as u64 + 1)) as usize);
+            let row = histogram.add((item * k as u64) as usize);
+            let mut cluster = thread_idx_x();
+            while cluster < k {
+                bases.set(cluster, *base.add(cluster as usize) + *row.add(cluster as usize));
+                cluster += SORT_THREADS;
+            }
+            // Halves of a word are summed at once: neither overflows.
+            let mut word = thread_idx_x();
+            while word < words {
+                let mut before = 0;
+                let mut warp = 0;
+                while warp < WARPS {
+                    let count = offsets.get(warp * words + word);
+                    offsets.set(warp * words + word, before);
+                    before += count;
+                    warp += 1;
+                }
+                word += SORT_THREADS;
+            }
+            sync_threads();
+
+            let sorted = sorted.add((tile.batch * params.shape.n as u64 + tile.panel_first as u64) as usize);
+            let mut place = first;
+            while place < last {
+                let labels = eight_labels(labels, tile.panel_first, place, last);
+                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                    // Lanes past the end form a group of their own, which places nothing.
+                    let label = labels[I];
+                    let inside = label != u32::MAX;
+                    let peers = warp_match_any(FULL_MASK, label);
+                    let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
+                    let half = label % 2 * 16;
+                    let mut offset = 0;
+                    if inside && earlier == 0 {
+                        offset = mine.fetch_add(label / 2, peers.count_ones() << half) >> half & 0xffff;
+                    }
+                    let offset = warp_shuffle_idx(FULL_MASK, offset, peers.trailing_zeros());
+                    if inside {
+                        let to = bases.get(label) + offset + earlier;
+                        *sorted.add(to as usize) = tile.panel_first + place + I as u32 * WARP_SIZE + lane_id();
+                    }
+                });
+                place += 8 * WARP_SIZE;
+            }
+            sync_threads();
+        }
+        item += grid_dim_x() as u64;
     }
 }
 

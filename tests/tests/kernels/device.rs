@@ -250,6 +250,25 @@ impl<T: Point> Arrays<T> {
         order
     }
 
+    /// [`Self::sort`] by whole labels.
+    pub(crate) fn sort_whole(&self, way: Way) -> &Memory<u32> {
+        let params = WholeParams { shape: self.shape, panels: self.panels };
+        let (labels, states, starts) = (self.labels.at(), self.states.at(), self.starts.at());
+        let histogram = Memory::<u32>::poison(params.blocks() as usize * self.shape.k as usize);
+        way.launch(WholeCount { labels, states, histogram: histogram.at(), params });
+        way.launch(WholeStarts { histogram: histogram.at(), states, starts, params });
+        let sorted = &self.orders[0];
+        way.launch(WholePlace {
+            labels,
+            histogram: histogram.at(),
+            starts,
+            states,
+            sorted: sorted.at(),
+            params,
+        });
+        sorted
+    }
+
     /// [`Self::sort`] in one launch.
     pub(crate) fn sort_panels(&self, way: Way) -> &Memory<u32> {
         way.launch(SortPanel {

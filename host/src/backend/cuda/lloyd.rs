@@ -35,6 +35,9 @@ unsafe impl Zeroable for Record {}
 // SAFETY: as above.
 unsafe impl Pod for Record {}
 
+/// Blocks of a launch that loop over their items, at most.
+const MOST_BLOCKS: u32 = 1 << 20;
+
 /// Iterations between two looks of the host.
 const WINDOW: usize = 8;
 
@@ -238,6 +241,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
             None => AssignParams { shape }.blocks() as usize,
         };
+        let whole = WholeParams { shape, panels };
         let converge = ConvergeParams { shape, tiles: (tiles / batch) as u32, window: window as u32 };
         let places = Places {
             points: plan.array(batch * n * shape.pitch as usize),
@@ -256,7 +260,11 @@ impl<'a, T: GpuElement> Call<'a, T> {
                     if options.tol > 0.0 { MomentsParams::new(shape).blocks() as usize * d } else { 0 };
                 UpdatePlaces {
                     orders: [plan.array(batch * n), plan.array(batch * n)],
-                    histogram: plan.array(groups * SORT_DIGITS as usize * panels.tiles() as usize),
+                    histogram: plan.array(if whole.is_for() {
+                        whole.blocks() as usize * k
+                    } else {
+                        groups * SORT_DIGITS as usize * panels.tiles() as usize
+                    }),
                     totals: plan.array(groups * SORT_DIGITS as usize),
                     starts: plan.array(groups * (k + 1)),
                     sums: plan.array(groups * k * d),
@@ -305,6 +313,8 @@ impl<'a, T: GpuElement> Call<'a, T> {
         if fit.is_some() {
             kernels.extend(if panels.sort_in_a_block(shape.k) {
                 vec![SortPanel::SPEC]
+            } else if (WholeParams { shape, panels }).is_for() {
+                vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC]
             } else {
                 vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC]
             });
@@ -674,6 +684,20 @@ impl<'a, T: GpuElement> Call<'a, T> {
             let kernel = SortPanel { labels, states, sorted: order, starts, params };
             // SAFETY: as in `iteration`.
             unsafe { self.device.launch(&self.stream, &kernel)? };
+            return Ok(order);
+        }
+        let params = WholeParams { shape, panels };
+        if params.is_for() {
+            let count = WholeCount { labels, states, histogram, params };
+            let begin = WholeStarts { histogram, states, starts, params };
+            let place = WholePlace { labels, histogram, starts, states, sorted: order, params };
+            let panels = shape.batch * panels.count;
+            // SAFETY: as in `iteration`.
+            unsafe {
+                self.device.launch(&self.stream, &count)?;
+                self.device.launch_grid(&self.stream, &begin, panels.min(MOST_BLOCKS))?;
+                self.device.launch(&self.stream, &place)?;
+            }
             return Ok(order);
         }
         for pass in 0..SortParams::passes(shape.k) {

@@ -379,7 +379,7 @@ fn check_converge(batch: u32, n: u32, k: u32, [iteration, window]: [u32; 2], see
     let all_records = Memory::<IterationRecord>::poison(window as usize * batch);
     let params = ConvergeParams { shape, tiles: tiles as u32, window };
     let partial = Memory::<IterationRecord>::poison(params.blocks() as usize);
-    let counters = Memory::of(&vec![0u32; batch as usize]);
+    let counters = Memory::of(&vec![0u32; batch]);
     way.launch(Converge {
         moves: arrays.moves.at(),
         tile_cost: arrays.tile_cost.at(),

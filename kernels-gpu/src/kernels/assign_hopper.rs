@@ -295,15 +295,13 @@ struct Rows {
     first: u32,
 }
 
-/// Warps that copy points.
-const POINT_WARPS: u32 = HOPPER_POINT_THREADS / WARP_SIZE;
-
 impl Rows {
     /// One thread, before a barrier of the block.
     #[inline(always)]
     unsafe fn init(self) {
-        barrier(self.shared.results_full.here(), 0).init(HOPPER_WARPS);
-        barrier(self.shared.results_empty.here(), 0).init(POINT_WARPS);
+        // Every thread that has written or read says so itself: once an item, which costs nothing.
+        barrier(self.shared.results_full.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
+        barrier(self.shared.results_empty.here(), 0).init(HOPPER_POINT_THREADS);
     }
 
     /// The place of what is known of the points of an item of this parity.
@@ -340,17 +338,43 @@ impl Rows {
             scales.set(0, inverse(*largest));
             scales.set(1, inverse(*largest.add(1)));
         }
-        let mut row = me;
-        while row < self.shared.len {
-            let place = item.place(self.first + row, params.shape);
-            let norm = *arrays.norms.add(place);
-            let residual = if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) };
-            self.shared.norms.here().set(at + row, norm);
-            self.shared.bounds.here().set(at + row, bound.of(sqrt_approx(norm), residual));
-            self.shared.labels.here().set(at + row, *arrays.labels.add(place));
-            self.shared.floors.here().set(at + row, *arrays.floors.add(place));
-            row += HOPPER_POINT_THREADS;
-        }
+        // All of a thread's rows on their way at once; two values at a time, for want of registers.
+        const ROWS: usize = HOPPER_POINTS.div_ceil(HOPPER_POINT_THREADS) as usize;
+        const { assert!(ROWS == 3) };
+        let mut found = [[0; 2]; ROWS];
+        unroll!(R in [0, 1, 2] => {
+            let row = me + R as u32 * HOPPER_POINT_THREADS;
+            if row < self.shared.len {
+                let place = item.place(self.first + row, params.shape);
+                found[R] = [*arrays.labels.add(place), (*arrays.floors.add(place)).to_bits()];
+            }
+        });
+        unroll!(R in [0, 1, 2] => {
+            let row = me + R as u32 * HOPPER_POINT_THREADS;
+            if row < self.shared.len {
+                self.shared.labels.here().set(at + row, found[R][0]);
+                self.shared.floors.here().set(at + row, f32::from_bits(found[R][1]));
+            }
+        });
+        let mut known = [[0.0; 2]; ROWS];
+        unroll!(R in [0, 1, 2] => {
+            let row = me + R as u32 * HOPPER_POINT_THREADS;
+            if row < self.shared.len {
+                let place = item.place(self.first + row, params.shape);
+                known[R][0] = *arrays.norms.add(place);
+                if !arrays.residuals.is_null() {
+                    known[R][1] = *arrays.residuals.add(place);
+                }
+            }
+        });
+        unroll!(R in [0, 1, 2] => {
+            let row = me + R as u32 * HOPPER_POINT_THREADS;
+            if row < self.shared.len {
+                let [norm, residual] = known[R];
+                self.shared.norms.here().set(at + row, norm);
+                self.shared.bounds.here().set(at + row, bound.of(sqrt_approx(norm), residual));
+            }
+        });
     }
 
     /// Whether item `items.0` is one, once what is known of it has arrived.
@@ -445,7 +469,7 @@ impl Rows {
             }
             row += HOPPER_POINT_THREADS;
         }
-        items.release(self.shared.results_empty.here());
+        barrier(self.shared.results_empty.here(), 0).arrive();
     }
 }
 

@@ -135,16 +135,20 @@ unsafe fn settle_many<T: Scalar>(
                 sync_threads();
                 let mut point = 0;
                 while point < same {
-                    let row = row_of(entry + point);
-                    let mut label = SHARED.group_labels.here().get(point);
-                    if label == MANY_CANDIDATES {
-                        let x = points.add((row as u64 * shape.pitch as u64) as usize);
-                        label = nearest_f64(x, centroids, shape);
-                    }
-                    if thread_idx_x() == 0 {
-                        store(labels, changed, row, label, shape);
+                    if SHARED.group_labels.here().get(point) == MANY_CANDIDATES {
+                        let x = points.add((row_of(entry + point) as u64 * shape.pitch as u64) as usize);
+                        let label = nearest_f64(x, centroids, shape);
+                        sync_threads();
+                        if thread_idx_x() == 0 {
+                            SHARED.group_labels.here().set(point, label);
+                        }
+                        sync_threads();
                     }
                     point += 1;
+                }
+                if thread_idx_x() < same {
+                    let label = SHARED.group_labels.here().get(thread_idx_x());
+                    store(labels, changed, row_of(entry + thread_idx_x()), label, shape);
                 }
                 sync_threads();
             }

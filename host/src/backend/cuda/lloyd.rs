@@ -335,6 +335,8 @@ impl<'a, T: GpuElement> Call<'a, T> {
         arena.zero(&call.stream, call.places.open)?;
         if let Some(update) = &call.places.update {
             arena.zero(&call.stream, update.converge_counters)?;
+            // A window is read whole, though its last iterations may not be done.
+            arena.zero(&call.stream, update.records)?;
         }
         call.prepare(centroids)?;
         Ok(call)

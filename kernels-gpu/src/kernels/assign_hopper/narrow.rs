@@ -211,7 +211,7 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
             const OFFSET: u32 = R as u32 / 2 * 64 + R as u32 % 2 * 8;
             rows.publish(row, OFFSET, nearest[R], share * bounds.get(OFFSET));
         });
-        items.release(rows.shared.results_full.here());
+        barrier(rows.shared.results_full.here(), 0).arrive();
         items = items.next();
     }
 }

@@ -235,7 +235,7 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
         items.wait_empty(rows.shared.results_empty.here());
         rows.publish(row, 0, nearest[0], share * bounds.get(0));
         rows.publish(row, 8, nearest[1], share * bounds.get(8));
-        items.release(rows.shared.results_full.here());
+        barrier(rows.shared.results_full.here(), 0).arrive();
         items = items.next();
     }
 }

@@ -110,34 +110,29 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
     let (column, chunks) = (me % lanes, shape.pitch / 8);
     let terms = C::STEPS * HOPPER_STEP_FEATURES;
     let mut ring = Ring::<1>(0);
-    let mut has_ended = false;
     let mut queue = Queue::<1>::new();
     loop {
         let item = queue.next(arrays, params);
+        let here = Item::of(item, params);
+        ring.wait_empty(shared.points_empty.here());
+        let mut row = if item == NO_ITEM || column >= chunks { HOPPER_POINTS } else { me / lanes };
+        while row < HOPPER_POINTS {
+            let x = arrays.points.add(here.place(row, shape) * shape.pitch as usize + column as usize * 8);
+            let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
+            cp_async_cg_16(Shared::of(place), x);
+            row += HOPPER_POINT_THREADS / lanes;
+        }
         let full = barrier(shared.points_full.here(), 0);
-        if !has_ended {
-            let here = Item::of(item, params);
-            ring.wait_empty(shared.points_empty.here());
-            let mut row = if item == NO_ITEM || column >= chunks { HOPPER_POINTS } else { me / lanes };
-            while row < HOPPER_POINTS {
-                let x =
-                    arrays.points.add(here.place(row, shape) * shape.pitch as usize + column as usize * 8);
-                let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
-                cp_async_cg_16(Shared::of(place), x);
-                row += HOPPER_POINT_THREADS / lanes;
-            }
-            full.arrive_after_copies();
-        }
-        // The item before the last has been found, and leaves its place to this one.
-        if ring.0 >= 2 {
-            rows.store(Ring(ring.0 - 2), arrays, params);
-        }
-        if has_ended {
-            break;
-        }
+        full.arrive_after_copies();
         rows.load(me, terms, ring, item, arrays, params);
         full.arrive();
-        has_ended = item == NO_ITEM;
+        // Found while this item was copied, and stored while it is multiplied.
+        if ring.0 > 0 {
+            rows.store(Ring(ring.0 - 1), arrays, params);
+        }
+        if item == NO_ITEM {
+            break;
+        }
         ring = ring.next();
     }
 }

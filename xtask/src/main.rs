@@ -1,4 +1,5 @@
 //! The workspace's own commands: `cargo xtask help`.
+mod bench;
 mod dist;
 mod lint;
 mod ptx;
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Measures side by side with other implementations.
+    Bench(Box<bench::Arguments>),
     /// Gathers release executables and the GPU tests in dist, for a machine without this workspace.
     Dist,
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::PtxInfo { arch } => resources::print_table(arch),
         Command::Resources { check: true } => resources::check(),
         Command::Resources { check: false } => resources::update(),
+        Command::Bench(arguments) => bench::run(*arguments),
         Command::Dist => dist::run(),
     };
     match done {

@@ -65,8 +65,11 @@ pub(crate) fn judge(case: &Case, mut difference: Difference) -> Verdict {
 impl Verdict {
     /// Both of two results of one implementation: the worse grade, the larger difference.
     pub(crate) fn and(self, other: Verdict) -> Verdict {
-        let (mut worse, better) =
-            if other.difference.inertia.abs() > self.difference.inertia.abs() { (other, self) } else { (self, other) };
+        let (mut worse, better) = if other.difference.inertia.abs() > self.difference.inertia.abs() {
+            (other, self)
+        } else {
+            (self, other)
+        };
         worse.grade = worse.grade.max(better.grade);
         worse.difference.labels = worse.difference.labels.or(better.difference.labels);
         worse

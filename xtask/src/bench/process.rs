@@ -35,6 +35,8 @@ impl Program {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log: File = log.map_err(|error| format!("cannot write {}: {error}", self.log.display()))?;
         let mut command = Command::new(&self.program);
+        // Peers' scripts leave nothing beside themselves.
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
         command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         Ok(command)
     }

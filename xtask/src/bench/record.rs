@@ -91,8 +91,9 @@ pub(crate) enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Time {
     pub(crate) median: f64,
-    pub(crate) p10: f64,
-    pub(crate) p90: f64,
+    /// Not known where an implementation tells its median only.
+    pub(crate) p10: Option<f64>,
+    pub(crate) p90: Option<f64>,
     pub(crate) samples: usize,
 }
 
@@ -109,7 +110,8 @@ impl Time {
             let (low, part) = (place.floor() as usize, place.fract());
             sorted[low] + part * (sorted[(low + 1).min(sorted.len() - 1)] - sorted[low])
         };
-        Some(Time { median: at(0.5), p10: at(0.1), p90: at(0.9), samples: sorted.len() })
+        let spread = |share| (sorted.len() > 1).then(|| at(share));
+        Some(Time { median: at(0.5), p10: spread(0.1), p90: spread(0.9), samples: sorted.len() })
     }
 }
 
@@ -147,7 +149,8 @@ mod tests {
     fn quantiles_lie_between_samples_and_nonsense_is_no_time() {
         let time = Time::of(&[3.0, 1.0, 2.0, 5.0, 4.0]).unwrap();
         assert_eq!((time.median, time.samples), (3.0, 5));
-        assert!((time.p10 - 1.4).abs() < 1e-12 && (time.p90 - 4.6).abs() < 1e-12);
+        assert!((time.p10.unwrap() - 1.4).abs() < 1e-12 && (time.p90.unwrap() - 4.6).abs() < 1e-12);
+        assert_eq!(Time::of(&[2.0]).unwrap(), Time { median: 2.0, p10: None, p90: None, samples: 1 });
         assert_eq!(Time::of(&[]), None);
         assert_eq!(Time::of(&[1.0, f64::NAN]), None);
         assert_eq!(Time::of(&[1.0, 0.0]), None);

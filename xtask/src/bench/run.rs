@@ -28,10 +28,6 @@ const PEERS: &[(&str, &str)] = &[
     ("scikit-learn", "peer_sklearn.py"),
     ("FAISS", "peer_faiss.py"),
 ];
-/// Those whose kernels are compiled for each shape, to a cache on disk that other processes can fill.
-const COMPILED: &[&str] = &["flash-kmeans", "FlashLib"];
-/// Processes that fill it, for each.
-const COMPILERS: usize = 5;
 const LINFA: &str = "linfa-clustering";
 
 /// For the answer to a job.
@@ -89,7 +85,6 @@ struct Bench {
 }
 
 pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
-    let start = Instant::now();
     let minutes = options.minutes.unwrap_or(if options.quick { 3.5 } else { 8.5 });
     let out = options.out.clone().unwrap_or_else(|| match in_workspace() {
         true => target().join("bench"),
@@ -101,6 +96,7 @@ pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
 
     let mut participants = Vec::new();
     let programs = programs(options, &out)?;
+    let start = Instant::now();
     // All start at once: most of it is imports.
     let started: Vec<_> = programs.into_iter().map(|program| (program.start(), program)).collect();
     let mut has_gpu = false;
@@ -118,7 +114,11 @@ pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
             Ok((process, answer)) => {
                 has_gpu |= program.name == OURS && answer["gpu"].is_string();
                 let versions = serde_json::from_value(answer["versions"].clone()).unwrap_or_default();
-                participants.push(Participant { program: program.clone(), process: Some(process), restarts: 0 });
+                participants.push(Participant {
+                    program: program.clone(),
+                    process: Some(process),
+                    restarts: 0,
+                });
                 (versions, None)
             }
             // Without this project's own there is nothing to compare.
@@ -130,9 +130,11 @@ pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
         add(&mut log, &mut records, Record::Implementation(implementation))?;
     }
 
-    // The quick cases of all suites, then the rest: what time does not suffice for is then the least.
+    // The quick cases of all suites, then the rest: what time does not suffice for is then the least. Case by case, so
+    // that points stay on the device while all that is asked of them is measured.
     let mut plan: Vec<(Suite, Case)> = Vec::new();
     for round in 0..2 {
+        let mut part: Vec<(Case, Suite)> = Vec::new();
         for &suite in suites.iter().filter(|&&suite| has_gpu || suite == Suite::Cpu) {
             let cases = match (options.shapes.is_empty(), round) {
                 (false, 0) => options.shapes.clone(),
@@ -140,8 +142,10 @@ pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
                 (true, 1) if !options.quick => suite.more(),
                 _ => Vec::new(),
             };
-            plan.extend(cases.into_iter().map(|case| (suite, case)));
+            part.extend(cases.into_iter().map(|case| (case, suite)));
         }
+        part.sort_by_key(|(case, suite)| (*suite == Suite::Cpu, case.flops() as u64, *case, *suite));
+        plan.extend(part.into_iter().map(|(case, suite)| (suite, case)));
     }
     if plan.is_empty() {
         return Err("there is no GPU here, and only the suite `cpu` does without".into());
@@ -158,9 +162,6 @@ pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
     let known = HashMap::new();
     let mut bench = Bench { participants, data, known, log, records, deadline, sampling_ms, has_gpu };
     if has_gpu {
-        let seconds = if options.quick { 25 } else { 70 };
-        bench.compile(&plan, Duration::from_secs(seconds))?;
-        eprintln!("compiled after {:.0} s", start.elapsed().as_secs_f64());
         bench.clocks("before")?;
         bench.ceilings()?;
     }
@@ -173,8 +174,8 @@ pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
             suite.name()
         );
         bench.measure(suite, case)?;
-        if at == 0 && suites.contains(&Suite::Latency) && has_gpu {
-            bench.cold(Suite::Latency.quick()[0])?;
+        if (suite, case) == (Suite::Latency, Suite::Latency.quick()[0]) {
+            bench.cold(case)?;
         }
     }
     if has_gpu {
@@ -197,38 +198,6 @@ fn add(log: &mut Log, records: &mut Vec<Record>, record: Record) -> Result<()> {
 impl Bench {
     fn add(&mut self, record: Record) -> Result<()> {
         add(&mut self.log, &mut self.records, record)
-    }
-
-    /// Has the peers' kernels compiled beforehand, by several processes at once; those that remain are compiled when
-    /// they are first needed.
-    fn compile(&mut self, plan: &[(Suite, Case)], limit: Duration) -> Result<()> {
-        let jobs: Vec<Value> = plan.iter().map(|(suite, case)| json!({"suite": suite, "case": case})).collect();
-        let ask = |part: usize, parts: usize| json!({"op": "compile", "jobs": jobs, "part": part, "parts": parts, "seconds": limit.as_secs()});
-        let mut helpers = Vec::new();
-        for participant in self.participants.iter().filter(|p| COMPILED.contains(&p.program.name.as_str())) {
-            for part in 0..COMPILERS {
-                if let Ok(mut process) = participant.program.start() {
-                    if process.send(&ask(part, COMPILERS)).is_ok() {
-                        helpers.push(process);
-                    }
-                }
-            }
-        }
-        // The process that measures has a part of its own: what cannot be kept on disk.
-        for participant in &mut self.participants {
-            if COMPILED.contains(&participant.program.name.as_str()) {
-                // A kernel that is being compiled is waited for.
-                let answer = participant.ask(&ask(0, 0), limit + JOB_LIMIT);
-                if let Err(reason) = answer {
-                    eprintln!("{}: compiling: {reason}", participant.program.name);
-                }
-            }
-        }
-        let until = Instant::now() + limit;
-        for mut helper in helpers {
-            let _ = helper.answer(until.saturating_duration_since(Instant::now()));
-        }
-        Ok(())
     }
 
     /// Products and copies, as PyTorch has them done.
@@ -285,7 +254,7 @@ impl Bench {
         let rounds = if suite == Suite::Cpu { 5 } else { 1 };
         let mut samples: Vec<Vec<f64>> = vec![Vec::new(); self.participants.len()];
         let mut outcomes: Vec<Option<Outcome>> = vec![None; self.participants.len()];
-        for round in 0..rounds {
+        for _ in 0..rounds {
             for at in 0..self.participants.len() {
                 if matches!(outcomes[at], Some(Outcome::Skipped { .. } | Outcome::Failed { .. })) {
                     continue;
@@ -297,15 +266,20 @@ impl Bench {
                     }
                     continue;
                 }
-                outcomes[at] = Some(self.measure_one(suite, case, at, round == 0, &mut samples[at]));
+                let mut outcome = self.measure_one(suite, case, at, &mut samples[at]);
+                // The worst verdict of all rounds.
+                if let (Outcome::Measured { gate, .. }, Some(Outcome::Measured { gate: before, .. })) =
+                    (&mut outcome, &outcomes[at])
+                {
+                    *gate = gate.and(*before);
+                }
+                outcomes[at] = Some(outcome);
             }
         }
         for (at, outcome) in outcomes.into_iter().enumerate() {
             let Some(mut outcome) = outcome else { continue };
-            if let Outcome::Measured { time, .. } = &mut outcome {
-                if let Some(all) = Time::of(&samples[at]) {
-                    *time = all;
-                }
+            if let (Outcome::Measured { time, .. }, true) = (&mut outcome, rounds > 1) {
+                *time = Time::of(&samples[at]).unwrap_or(*time);
             }
             let implementation = self.participants[at].program.name.clone();
             self.tell(&implementation, &outcome);
@@ -327,14 +301,7 @@ impl Bench {
         }
     }
 
-    fn measure_one(
-        &mut self,
-        suite: Suite,
-        case: Case,
-        at: usize,
-        first: bool,
-        samples: &mut Vec<f64>,
-    ) -> Outcome {
+    fn measure_one(&mut self, suite: Suite, case: Case, at: usize, samples: &mut Vec<f64>) -> Outcome {
         let name = self.participants[at].program.name.clone();
         let job = self.job(suite, case, &name);
         let answer = match self.participants[at].ask(&job, JOB_LIMIT) {
@@ -349,17 +316,16 @@ impl Bench {
         }
         let new: Vec<f64> =
             answer["ms"].as_array().into_iter().flatten().map(|ms| ms.as_f64().unwrap_or(f64::NAN)).collect();
-        let Some(time) = Time::of(&new) else {
+        let Some(mut time) = Time::of(&new) else {
             return Outcome::Failed { reason: format!("answered without times: {answer}") };
         };
+        if let Some(count) = answer["samples"].as_u64() {
+            time.samples = count as usize;
+        }
         samples.extend(new);
-        // A later round's result is the first's.
-        let gate = match first {
-            false => Verdict { grade: Grade::Holds, difference: Difference { inertia: 0.0, labels: None } },
-            true => match self.gate(suite, case, &name) {
-                Ok(gate) => gate,
-                Err(reason) => return Outcome::Failed { reason },
-            },
+        let gate = match self.gate(suite, case, &name) {
+            Ok(gate) => gate,
+            Err(reason) => return Outcome::Failed { reason },
         };
         Outcome::Measured { time, gate, note: answer["note"].as_str().map(str::to_owned) }
     }
@@ -370,11 +336,11 @@ impl Bench {
         let (labels, centroids) = (take(&file("labels"))?, take(&file("centroids"))?);
         let mut verdict: Option<Verdict> = None;
         if let Some(bytes) = labels {
-            let labels: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+            let labels: Vec<u32> = bytemuck::allocation::pod_collect_to_vec(&bytes);
             verdict = Some(judge(&case, self.known(case).reference.compare_labels(&case, &labels)));
         }
         if let Some(bytes) = centroids {
-            let centroids: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            let centroids: Vec<f32> = bytemuck::allocation::pod_collect_to_vec(&bytes);
             let centroids: Vec<f64> = centroids.into_iter().map(f64::from).collect();
             let theirs = self.known(case).reference.inertia(&case, &centroids);
             let expected = self.expected(suite, case, (name == OURS).then_some(theirs));
@@ -450,7 +416,11 @@ impl Bench {
             }
         }
         let device = if self.has_gpu { "GPU" } else { "CPU" };
-        if wrong.is_empty() { Ok(()) } else { Err(format!("on the {device}, {OURS} fails at {}", wrong.join("; "))) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("on the {device}, {OURS} fails at {}", wrong.join("; ")))
+        }
     }
 }
 
@@ -525,7 +495,10 @@ fn circumstances() -> Run {
     let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     Run {
         date: output_of(Command::new("date").args(["-u", "+%Y-%m-%d"])).unwrap_or_default().trim().into(),
-        command: std::iter::once("cargo xtask".into()).chain(env::args().skip(1)).collect::<Vec<_>>().join(" "),
+        command: std::iter::once("cargo xtask".into())
+            .chain(env::args().skip(1))
+            .collect::<Vec<_>>()
+            .join(" "),
         version: env!("CARGO_PKG_VERSION").into(),
         gpu: some(gpu),
         driver: some(driver.trim_start_matches(", ").into()),

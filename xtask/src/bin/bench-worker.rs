@@ -186,10 +186,10 @@ impl Worker {
 
     fn stages<T: Element>(&mut self, job: &Job, values: &[T]) -> Result<(StageTimes, usize)> {
         let samples = job.samples;
-        if let Some((workload, times)) = &self.stages {
-            if *workload == job.workload {
-                return Ok((times.clone(), samples));
-            }
+        if let Some((workload, times)) = &self.stages
+            && *workload == job.workload
+        {
+            return Ok((times.clone(), samples));
         }
         let times = time_points(0, values, job.workload, samples)?;
         self.stages = Some((job.workload, times.clone()));

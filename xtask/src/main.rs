@@ -2,6 +2,7 @@
 mod bench;
 mod dist;
 mod lint;
+mod profile;
 mod ptx;
 mod resources;
 mod setup;
@@ -48,6 +49,8 @@ enum Command {
     },
     /// Measures side by side with other implementations.
     Bench(Box<bench::Arguments>),
+    /// Shows what a kernel makes of the hardware.
+    Profile(profile::Arguments),
     /// Gathers release executables and the GPU tests in dist, for a machine without this workspace.
     Dist,
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Resources { check: true } => resources::check(),
         Command::Resources { check: false } => resources::update(),
         Command::Bench(arguments) => bench::run(*arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Dist => dist::run(),
     };
     match done {

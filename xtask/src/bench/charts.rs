@@ -51,13 +51,14 @@ fn chart(suite: Suite, rows: &[Row]) -> std::result::Result<String, Box<dyn std:
 
     let mut text = String::new();
     {
-        let height = 130 + 24 * rows.len() as u32;
+        // Room for the legend beside few rows.
+        let height = 130 + 24 * (rows.len() as u32).max(4);
         let area = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(format!("{}: time relative to {OURS}", suite.name()), ("sans-serif", 18))
             .margin(10)
-            .margin_right(160)
+            .margin_right(190)
             .x_label_area_size(40)
             .y_label_area_size(230)
             .build_cartesian_2d((low..high).log_scale(), -0.5..rows.len() as f64 - 0.5)?;
@@ -69,6 +70,7 @@ fn chart(suite: Suite, rows: &[Row]) -> std::result::Result<String, Box<dyn std:
         chart
             .configure_mesh()
             .x_desc("times as long (log)")
+            .x_labels(6)
             .y_labels(rows.len() + 1)
             .y_label_formatter(&label)
             .x_label_formatter(&|x| format!("{x:.1}"))
@@ -91,7 +93,8 @@ fn chart(suite: Suite, rows: &[Row]) -> std::result::Result<String, Box<dyn std:
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::Coordinate(WIDTH as i32 - 400, 5))
+            .position(SeriesLabelPosition::Coordinate(WIDTH as i32 - 410, 0))
+            .legend_area_size(24)
             .background_style(WHITE.mix(0.9))
             .border_style(RGBColor(220, 220, 220))
             .draw()?;

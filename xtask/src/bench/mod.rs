@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 pub(crate) use case::Case;
+pub(crate) use run::{ceilings, worker};
 
 use crate::Result;
 use case::Suite;

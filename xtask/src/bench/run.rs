@@ -208,12 +208,8 @@ impl Bench {
         match pytorch.ask(&json!({"op": "ceilings"}), JOB_LIMIT) {
             Err(reason) => eprintln!("no ceilings: {reason}"),
             Ok(answer) => {
-                for ceiling in answer["ceilings"].as_array().into_iter().flatten() {
-                    let text = |key: &str| ceiling[key].as_str().unwrap_or_default().to_owned();
-                    let value = ceiling["value"].as_f64().unwrap_or(f64::NAN);
-                    if value.is_finite() {
-                        self.add(Record::Ceiling { name: text("name"), value, unit: text("unit") })?;
-                    }
+                for (name, value, unit) in ceilings_of(&answer) {
+                    self.add(Record::Ceiling { name, value, unit })?;
                 }
             }
         }
@@ -424,6 +420,43 @@ impl Bench {
     }
 }
 
+/// Names, values and units.
+fn ceilings_of(answer: &Value) -> Vec<(String, f64, String)> {
+    let text = |ceiling: &Value, key: &str| ceiling[key].as_str().unwrap_or_default().to_owned();
+    let each = answer["ceilings"].as_array().into_iter().flatten();
+    each.filter_map(|ceiling| {
+        Some((text(ceiling, "name"), ceiling["value"].as_f64()?, text(ceiling, "unit")))
+    })
+    .collect()
+}
+
+/// What the hardware can do by itself, names and values; none where there is no PyTorch to ask.
+pub(crate) fn ceilings() -> Vec<(String, f64)> {
+    let log = env::temp_dir().join("flash-kmeans-ceilings.log");
+    let program = Program {
+        name: "PyTorch".into(),
+        program: "python3".into(),
+        arguments: vec![scripts().join("peer_pytorch.py").into()],
+        log,
+    };
+    let answer = program.start().and_then(|mut process| process.ask(&json!({"op": "ceilings"}), START_LIMIT));
+    answer
+        .map_or_else(|_| Vec::new(), |answer| ceilings_of(&answer))
+        .into_iter()
+        .map(|(name, value, _)| (name, value))
+        .collect()
+}
+
+/// The executable that runs flash-kmeans, built where this is a workspace.
+pub(crate) fn worker() -> Result<PathBuf> {
+    if in_workspace() { build_worker(false) } else { Ok(beside("bench-worker")) }
+}
+
+/// Where the peers' scripts are.
+fn scripts() -> PathBuf {
+    if in_workspace() { root().join("xtask").join("peers") } else { beside("peers") }
+}
+
 fn rows_file(data: &Data, case: &Case) -> PathBuf {
     let Case { batch, n, k, d, dtype } = case;
     data.folder().join(format!("rows-{batch}-{n}-{k}-{d}-{}", dtype.name()))
@@ -452,11 +485,8 @@ fn beside(name: &str) -> PathBuf {
 }
 
 fn programs(options: &Options, out: &Path) -> Result<Vec<Program>> {
-    let (worker, scripts) = if in_workspace() {
-        (build_worker(options.peers)?, root().join("xtask").join("peers"))
-    } else {
-        (beside("bench-worker"), beside("peers"))
-    };
+    let worker = if in_workspace() { build_worker(options.peers)? } else { beside("bench-worker") };
+    let scripts = scripts();
     let program = |name: &str, program: &Path, arguments: Vec<std::ffi::OsString>| {
         let log = out.join("log").join(format!("{name}.log"));
         let _ = fs::remove_file(&log);

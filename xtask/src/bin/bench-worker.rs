@@ -1,5 +1,6 @@
 //! flash-kmeans as one of the implementations that `cargo xtask bench` measures: a job in, an answer out, a line of
-//! JSON each. With the argument `linfa` it is linfa-clustering instead, so that both are built alike.
+//! JSON each. With the argument `linfa` it is linfa-clustering instead, so that both are built alike. With
+//! `time BATCH N K D TYPE` it times the stages of an iteration, for `cargo xtask profile`.
 use std::fs::{self, File};
 use std::io::{BufRead, Write};
 use std::time::Instant;
@@ -15,6 +16,11 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "time") {
+        let words: Vec<String> = std::env::args().skip(2).collect();
+        println!("{}", time_stages(&words)?);
+        return Ok(());
+    }
     let linfa = std::env::args().nth(1).is_some_and(|argument| argument == "linfa");
     let mut worker = Worker::default();
     let mut stdout = std::io::stdout();
@@ -40,6 +46,22 @@ fn hello() -> Result<Value> {
     Ok(json!({
         "versions": { "flash-kmeans-rs": env!("CARGO_PKG_VERSION") },
         "gpu": gpu.map(|device| device.name),
+    }))
+}
+
+fn time_stages(words: &[String]) -> Result<Value> {
+    let [batch, n, k, d, dtype] = words else { return Err("time BATCH N K D TYPE".into()) };
+    let dtype = match dtype.as_str() {
+        "f16" => DType::F16,
+        "bf16" => DType::BF16,
+        "f32" => DType::F32,
+        _ => return Err("an unknown type".into()),
+    };
+    let workload = Workload { batch: batch.parse()?, n: n.parse()?, k: k.parse()?, d: d.parse()?, dtype };
+    let times = flash_kmeans::stages::time(0, workload, 10)?;
+    Ok(json!({
+        "assign": times.assign, "sort": times.sort, "sums": times.sums, "finalise": times.finalise,
+        "iteration": times.iteration,
     }))
 }
 

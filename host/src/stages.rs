@@ -61,11 +61,9 @@ pub fn normal_points<T: Element>(count: usize, seed: u64, convert: impl Fn(f32) 
 pub fn time(ordinal: u32, workload: Workload, iterations: usize) -> Result<StageTimes> {
     let count = workload.batch * workload.n * workload.d;
     match workload.dtype {
-        DType::F32 => time_as(ordinal, workload, normal_points::<f32>(count, 1, |v| v), iterations),
-        DType::F16 => time_as(ordinal, workload, normal_points::<f16>(count, 1, f16::from_f32), iterations),
-        DType::BF16 => {
-            time_as(ordinal, workload, normal_points::<bf16>(count, 1, bf16::from_f32), iterations)
-        }
+        DType::F32 => time_points(ordinal, &normal_points::<f32>(count, 1, |v| v), workload, iterations),
+        DType::F16 => time_points(ordinal, &normal_points(count, 1, f16::from_f32), workload, iterations),
+        DType::BF16 => time_points(ordinal, &normal_points(count, 1, bf16::from_f32), workload, iterations),
         DType::F64 => Err(Error::InvalidArgument {
             argument: "dtype",
             value: "f64".into(),
@@ -74,14 +72,28 @@ pub fn time(ordinal: u32, workload: Workload, iterations: usize) -> Result<Stage
     }
 }
 
-fn time_as<T: Element>(
+/// Times `iterations` iterations on CUDA device `ordinal`, on the rows of `points`, problem after problem, with the
+/// first `k` rows of each as centroids. The type of the points is that of the slice.
+///
+/// # Errors
+/// As [`crate::FlashKMeans::fit`] with [`crate::Backend::Cuda`]; [`Error::InvalidArgument`] when there are not
+/// `batch·n·d` values, or fewer points than clusters.
+pub fn time_points<T: Element>(
     ordinal: u32,
+    points: &[T],
     workload: Workload,
-    points: Vec<T>,
     iterations: usize,
 ) -> Result<StageTimes> {
-    let device = crate::backend::cuda::Device::open(ordinal)?;
     let Workload { batch, n, k, d, .. } = workload;
+    if points.is_empty() || points.len() != batch * n * d {
+        let (argument, value) = ("points", format!("{} values", points.len()));
+        return Err(Error::InvalidArgument { argument, value, rule: "there must be batch·n·d values" });
+    }
+    if k == 0 || k > n {
+        let value = k.to_string();
+        return Err(Error::InvalidArgument { argument: "k", value, rule: "k must be between 1 and n" });
+    }
+    let device = crate::backend::cuda::Device::open(ordinal)?;
     let problem = crate::points::Problem { points: points.into(), batch, n, d };
     crate::backend::cuda::time_stages(&device, &problem, k, iterations)
 }

@@ -14,18 +14,18 @@ const NOT_FOR_GPUS: &[&str] = &["cli", "io", "kernels", "model", "parity", "repo
 const LIMIT_BYTES: u64 = 64 << 20;
 
 const RUN: &str = r#"#!/usr/bin/env bash
-# Runs the GPU tests in this folder; a missing or broken GPU is a failure. With --sanitize, again under
-# compute-sanitizer, on small problems. Other arguments go to the tests.
+# Runs what is in this folder on a machine with a GPU; a missing or broken GPU is a failure.
+#
+#   run.sh test [ARGUMENTS]      the GPU tests; arguments go to each
+#   run.sh sanitize [ARGUMENTS]  the same under compute-sanitizer, on small problems
+#   run.sh bench SUITE [OPTIONS] measurements, beside peers with --peers; see `xtask bench --help`
+#   run.sh profile SHAPE         a kernel's use of the hardware; see `xtask profile --help`
+#
+# Python packages in ./python (`pip install --target python ...`) are found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 shopt -s nullglob
 export FLASH_KMEANS_REQUIRE_GPU=1
-
-sanitize=false
-if [[ "${1:-}" == --sanitize ]]; then
-    sanitize=true
-    shift
-fi
 
 run_all() {
     for test in tests/*; do
@@ -34,9 +34,16 @@ run_all() {
     done
 }
 
+verb=${1:-test}
+[[ $# == 0 ]] || shift
 arguments=("$@")
-run_all env
-if $sanitize; then
+case $verb in
+test)
+    run_all env
+    ./flash-kmeans devices
+    echo "all passed"
+    ;;
+sanitize)
     # One thread: the sanitizer serialises launches anyhow.
     arguments+=(--test-threads=1)
     export FLASH_KMEANS_SMALL=1
@@ -46,9 +53,18 @@ if $sanitize; then
     for tool in memcheck racecheck; do
         run_all compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all
     done
-fi
-./flash-kmeans devices
-echo "all passed"
+    echo "all passed"
+    ;;
+bench | profile)
+    # A part of nvidia-cutlass-dsl that only a .pth file would find.
+    export PYTHONPATH="$PWD/python:$PWD/python/nvidia_cutlass_dsl/dsl_packages${PYTHONPATH:+:$PYTHONPATH}"
+    exec ./xtask "$verb" "${arguments[@]}"
+    ;;
+*)
+    sed -n '/^#   /s/^# *//p' run.sh >&2
+    exit 2
+    ;;
+esac
 "#;
 
 /// Builds and gathers.
@@ -60,6 +76,7 @@ pub(crate) fn run() -> Result<()> {
     let mut found = Vec::new();
     build(&["build", "--package", "flash-kmeans", "--bin", "flash-kmeans"], &mut found)?;
     build(&["test", "--no-run", "--package", "flash-kmeans-tests", "--tests"], &mut found)?;
+    build(&["build", "--package", "xtask", "--bins", "--features", "linfa"], &mut found)?;
     for Executable { name, kind, path } in &found {
         let copy = match kind.as_str() {
             "bin" => dist.join(name),
@@ -68,6 +85,7 @@ pub(crate) fn run() -> Result<()> {
         };
         fs::copy(path, &copy).map_err(|error| format!("cannot copy to {}: {error}", copy.display()))?;
     }
+    copy_peers(&dist)?;
     write(&dist.join("run.sh"), RUN)?;
     make_executable(&dist.join("run.sh"))?;
 
@@ -81,6 +99,18 @@ pub(crate) fn run() -> Result<()> {
     let bytes: u64 = files.iter().map(|file| file.1).sum();
     if bytes > LIMIT_BYTES {
         return Err(format!("dist has {bytes} bytes, {LIMIT_BYTES} are allowed"));
+    }
+    Ok(())
+}
+
+/// The scripts that `bench` runs peers with.
+fn copy_peers(dist: &Path) -> Result<()> {
+    create_folder(&dist.join("peers"))?;
+    for (path, _) in files(&root().join("xtask").join("peers"))? {
+        let name = path.file_name().unwrap_or_default();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            fs::copy(&path, dist.join("peers").join(name)).map_err(|error| error.to_string())?;
+        }
     }
     Ok(())
 }

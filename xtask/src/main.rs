@@ -1,6 +1,8 @@
 //! The workspace's own commands: `cargo xtask help`.
+mod bench;
 mod dist;
 mod lint;
+mod profile;
 mod ptx;
 mod resources;
 mod setup;
@@ -45,6 +47,10 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Measures side by side with other implementations.
+    Bench(Box<bench::Arguments>),
+    /// Shows what a kernel makes of the hardware.
+    Profile(profile::Arguments),
     /// Gathers release executables and the GPU tests in dist, for a machine without this workspace.
     Dist,
 }
@@ -56,6 +62,8 @@ fn main() -> ExitCode {
         Command::PtxInfo { arch } => resources::print_table(arch),
         Command::Resources { check: true } => resources::check(),
         Command::Resources { check: false } => resources::update(),
+        Command::Bench(arguments) => bench::run(*arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Dist => dist::run(),
     };
     match done {

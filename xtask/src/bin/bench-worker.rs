@@ -1,0 +1,267 @@
+//! flash-kmeans as one of the implementations that `cargo xtask bench` measures: a job in, an answer out, a line of
+//! JSON each. With the argument `linfa` it is linfa-clustering instead, so that both are built alike. With
+//! `time BATCH N K D TYPE` it times the stages of an iteration, for `cargo xtask profile`.
+use std::fs::{self, File};
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use bytemuck::Pod;
+use flash_kmeans::stages::{StageTimes, Workload, time_points};
+use flash_kmeans::{Backend, DType, Element, FlashKMeans, Init, KMeans, devices};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use ndarray::{Array3, ArrayView3, s};
+use serde_json::{Value, json};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "time") {
+        let words: Vec<String> = std::env::args().skip(2).collect();
+        println!("{}", time_stages(&words)?);
+        return Ok(());
+    }
+    let linfa = std::env::args().nth(1).is_some_and(|argument| argument == "linfa");
+    let mut worker = Worker::default();
+    let mut stdout = std::io::stdout();
+    for line in std::io::stdin().lock().lines() {
+        let job: Value = serde_json::from_str(&line?)?;
+        let answer = match job["op"].as_str() {
+            Some("quit") => break,
+            Some("hello") if linfa => linfa_hello(),
+            Some("hello") => hello(),
+            Some("run") if linfa => linfa_run(&job),
+            Some("run") => worker.run(&job),
+            _ => Err("an unknown job".into()),
+        };
+        let answer = answer.unwrap_or_else(|error| json!({ "error": error.to_string() }));
+        writeln!(stdout, "{answer}")?;
+        stdout.flush()?;
+    }
+    Ok(())
+}
+
+fn hello() -> Result<Value> {
+    let gpu = devices().into_iter().find(|device| matches!(device.backend, Backend::Cuda { .. }));
+    Ok(json!({
+        "versions": { "flash-kmeans-rs": env!("CARGO_PKG_VERSION") },
+        "gpu": gpu.map(|device| device.name),
+    }))
+}
+
+fn time_stages(words: &[String]) -> Result<Value> {
+    let [batch, n, k, d, dtype] = words else { return Err("time BATCH N K D TYPE".into()) };
+    let dtype = match dtype.as_str() {
+        "f16" => DType::F16,
+        "bf16" => DType::BF16,
+        "f32" => DType::F32,
+        _ => return Err("an unknown type".into()),
+    };
+    let workload = Workload { batch: batch.parse()?, n: n.parse()?, k: k.parse()?, d: d.parse()?, dtype };
+    let times = flash_kmeans::stages::time(0, workload, 10)?;
+    Ok(json!({
+        "assign": times.assign, "sort": times.sort, "sums": times.sums, "finalise": times.finalise,
+        "iteration": times.iteration,
+    }))
+}
+
+/// The last case that its stages were timed of: three suites ask for the same.
+#[derive(Default)]
+struct Worker {
+    stages: Option<(Workload, StageTimes)>,
+}
+
+/// A job, read.
+struct Job {
+    suite: String,
+    workload: Workload,
+    iterations: usize,
+    points: Mmap,
+    rows: Vec<u64>,
+    out: String,
+    milliseconds: f64,
+    samples: usize,
+}
+
+impl Job {
+    fn read(job: &Value) -> Result<Self> {
+        let case = &job["case"];
+        let number = |value: &Value| value.as_u64().map(|value| value as usize).ok_or("a number is missing");
+        let text = |key: &str| job[key].as_str().ok_or("a text is missing");
+        let dtype = match case["dtype"].as_str() {
+            Some("f16") => DType::F16,
+            Some("bf16") => DType::BF16,
+            Some("f32") => DType::F32,
+            _ => return Err("an unknown type".into()),
+        };
+        let file = File::open(text("points")?)?;
+        let batch = number(&case["batch"])?;
+        let (n, k, d) = (number(&case["n"])?, number(&case["k"])?, number(&case["d"])?);
+        Ok(Job {
+            suite: text("suite")?.to_owned(),
+            workload: Workload { batch, n, k, d, dtype },
+            iterations: number(&job["iterations"])?,
+            // SAFETY: nothing writes to the points while a run lasts.
+            points: unsafe { Mmap::map(&file) }?,
+            rows: bytemuck::allocation::pod_collect_to_vec(&fs::read(text("rows")?)?),
+            out: text("out")?.to_owned(),
+            milliseconds: job["ms"].as_f64().unwrap_or(0.0),
+            samples: number(&job["samples"])?,
+        })
+    }
+
+    fn leave<T: Pod>(&self, kind: &str, values: &[T]) -> Result<()> {
+        Ok(fs::write(format!("{}.{kind}", self.out), bytemuck::cast_slice(values))?)
+    }
+
+    /// Milliseconds of calls by the host's clock: one to warm up where there is to be more than one, then at least five.
+    fn host_times(&self, mut call: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+        if self.samples > 1 {
+            call()?;
+        }
+        let (mut times, begin) = (Vec::new(), Instant::now());
+        loop {
+            let start = Instant::now();
+            call()?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+            let enough = begin.elapsed().as_secs_f64() * 1e3 > self.milliseconds;
+            if times.len() >= self.samples.max(1) || times.len() >= self.samples.min(5) && enough {
+                return Ok(times);
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn run(&mut self, job: &Value) -> Result<Value> {
+        let job = Job::read(job)?;
+        match job.workload.dtype {
+            DType::F16 => self.run_as::<f16>(&job),
+            DType::BF16 => self.run_as::<bf16>(&job),
+            _ => self.run_as::<f32>(&job),
+        }
+    }
+
+    fn run_as<T: Element>(&mut self, job: &Job) -> Result<Value> {
+        let Workload { batch, n, k, d, .. } = job.workload;
+        let values: &[T] = &bytemuck::cast_slice::<u8, T>(&job.points)[..batch * n * d];
+        let points = ArrayView3::from_shape((batch, n, d), values)?;
+        let first = points.slice(s![.., ..k, ..]);
+        let backend = if job.suite == "cpu" { Backend::Cpu } else { Backend::Cuda { ordinal: 0 } };
+        let init = Init::Given(first.mapv(Element::to_f64).into_dyn());
+        let fit = |iterations| {
+            FlashKMeans::new(k).init(init.clone()).tol(0.0).max_iter(iterations).backend(backend).fit(points)
+        };
+        let leave_centroids = |model: &KMeans<T, _>| -> Result<()> {
+            let centroids: Array3<f32> = model.centroids().mapv(|c| c.to_f64() as f32);
+            job.leave("centroids", centroids.as_slice().ok_or("centroids are not in order")?)
+        };
+        match job.suite.as_str() {
+            "assign" => {
+                let model = KMeans::<T, _>::from_centroids(first.mapv(Element::to_centroid).view(), backend)?;
+                let labels = model.predict(points)?;
+                let labels = labels.as_slice().ok_or("labels are not in order")?;
+                let sample: Vec<u32> = job.rows.iter().map(|&row| labels[row as usize]).collect();
+                job.leave("labels", &sample)?;
+                let (times, samples) = self.stages(job, values)?;
+                Ok(json!({
+                    "ms": [times.assign], "samples": samples,
+                    "note": format!(
+                        "in float64 decided: {:.3} % of the points, {:.4} % among all centroids",
+                        100.0 * times.settled,
+                        100.0 * times.searched
+                    ),
+                }))
+            }
+            "update" | "iteration" => {
+                leave_centroids(&fit(job.iterations)?)?;
+                let (times, samples) = self.stages(job, values)?;
+                let time = match job.suite.as_str() {
+                    "update" => times.sort + times.sums + times.finalise,
+                    _ => times.iteration,
+                };
+                Ok(json!({ "ms": [time], "samples": samples }))
+            }
+            "latency" | "streaming" => {
+                let mut model = None;
+                let times = job.host_times(|| {
+                    model = Some(fit(job.iterations)?);
+                    Ok(())
+                })?;
+                leave_centroids(&model.ok_or("no call")?)?;
+                Ok(json!({ "ms": times, "note": "from pageable host memory, and back to it" }))
+            }
+            // A fit has a closing assignment and the like beside its iterations: the difference is iterations alone.
+            "cpu" => {
+                let start = Instant::now();
+                fit(1)?;
+                let few = start.elapsed().as_secs_f64();
+                let start = Instant::now();
+                let model = fit(job.iterations)?;
+                let many = start.elapsed().as_secs_f64();
+                leave_centroids(&model)?;
+                Ok(json!({ "ms": [1e3 * (many - few) / (job.iterations - 1) as f64] }))
+            }
+            _ => Ok(json!({ "skip": "no such suite" })),
+        }
+    }
+
+    fn stages<T: Element>(&mut self, job: &Job, values: &[T]) -> Result<(StageTimes, usize)> {
+        let samples = job.samples;
+        if let Some((workload, times)) = &self.stages
+            && *workload == job.workload
+        {
+            return Ok((times.clone(), samples));
+        }
+        let times = time_points(0, values, job.workload, samples)?;
+        self.stages = Some((job.workload, times.clone()));
+        Ok((times, samples))
+    }
+}
+
+#[cfg(not(feature = "linfa"))]
+fn linfa_hello() -> Result<Value> {
+    Ok(json!({ "absent": "this executable is built without it" }))
+}
+
+#[cfg(not(feature = "linfa"))]
+fn linfa_run(_: &Value) -> Result<Value> {
+    Err("this executable is built without it".into())
+}
+
+#[cfg(feature = "linfa")]
+fn linfa_hello() -> Result<Value> {
+    Ok(json!({ "versions": { "linfa-clustering": "0.8.1" } }))
+}
+
+#[cfg(feature = "linfa")]
+fn linfa_run(job: &Value) -> Result<Value> {
+    use linfa::prelude::Fit;
+    use ndarray_linfa::Array2;
+
+    let job = Job::read(job)?;
+    let Workload { batch, n, k, d, dtype } = job.workload;
+    if job.suite != "cpu" || batch != 1 || dtype != DType::F32 {
+        return Ok(json!({ "skip": "one problem of f32 points on the CPU" }));
+    }
+    let values: &[f32] = &bytemuck::cast_slice(&job.points)[..n * d];
+    let points = linfa::DatasetBase::from(Array2::from_shape_vec((n, d), values.to_vec())?);
+    let first = Array2::from_shape_vec((k, d), values[..k * d].to_vec())?;
+    let fit = |iterations: usize| {
+        linfa_clustering::KMeans::params(k)
+            .init_method(linfa_clustering::KMeansInit::Precomputed(first.clone()))
+            .n_runs(1)
+            .tolerance(f32::MIN_POSITIVE)
+            .max_n_iterations(iterations as u64)
+            .fit(&points)
+    };
+    let start = Instant::now();
+    fit(1)?;
+    let few = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let model = fit(job.iterations)?;
+    let many = start.elapsed().as_secs_f64();
+    job.leave("centroids", model.centroids().as_slice().ok_or("centroids are not in order")?)?;
+    let note = "a centroid counts as one of its cluster's points";
+    Ok(json!({ "ms": [1e3 * (many - few) / (job.iterations - 1) as f64], "note": note }))
+}

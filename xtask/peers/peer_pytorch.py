@@ -8,7 +8,7 @@ BLOCK = 1 << 28
 class Peer:
     def __init__(self):
         self.torch = cuda_torch()
-        self.points = DevicePoints()
+        self.points, self.wide = DevicePoints(), True
         self.versions = versions("torch")
 
     def ceilings(self):
@@ -48,6 +48,17 @@ class Peer:
         torch.cuda.empty_cache()
         return found
 
+    def product(self, a, b):
+        """Kept in f32 for 16-bit values, where this version can."""
+        torch = self.torch
+        if a.dtype != torch.float32 and self.wide:
+            try:
+                return torch.bmm(a, b, out_dtype=torch.float32)
+            except (TypeError, RuntimeError, NotImplementedError) as error:
+                print(f"no products of 16-bit values in f32: {error}")
+                self.wide = False
+        return torch.bmm(a, b).float()
+
     def assign(self, x, c):
         torch = self.torch
         batch, n, _ = x.shape
@@ -56,9 +67,7 @@ class Peer:
         rows = max(1, BLOCK // (batch * c.shape[1]))
         for at in range(0, n, rows):
             part = x[:, at : at + rows]
-            # Products of 16-bit values, kept in f32.
-            scores = torch.bmm(part, c_t) if x.dtype == torch.float32 else torch.bmm(part, c_t, out_dtype=torch.float32)
-            labels[:, at : at + rows] = torch.add(c_sq, scores, alpha=-2).argmin(-1)
+            labels[:, at : at + rows] = torch.add(c_sq, self.product(part, c_t), alpha=-2).argmin(-1)
         return labels
 
     def update(self, x, labels, c):

@@ -19,7 +19,7 @@ const RUN: &str = r#"#!/usr/bin/env bash
 #   run.sh test [ARGUMENTS]      the GPU tests; arguments go to each
 #   run.sh sanitize [ARGUMENTS]  the same under compute-sanitizer, on small problems
 #   run.sh bench SUITE [OPTIONS] measurements, beside peers with --peers; see `xtask bench --help`
-#   run.sh profile SHAPE         a kernel's use of the hardware; see `xtask profile --help`
+#   run.sh profile KERNEL SHAPE  a kernel's use of the hardware; see `xtask profile --help`
 #
 # Python packages in ./python (`pip install --target python ...`) are found.
 set -euo pipefail
@@ -107,8 +107,8 @@ pub(crate) fn run() -> Result<()> {
 fn copy_peers(dist: &Path) -> Result<()> {
     create_folder(&dist.join("peers"))?;
     for (path, _) in files(&root().join("xtask").join("peers"))? {
-        let name = path.file_name().unwrap_or_default();
-        if path.extension().is_some_and(|extension| extension == "py") {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name == "common.py" || name.starts_with("peer_") {
             fs::copy(&path, dist.join("peers").join(name)).map_err(|error| error.to_string())?;
         }
     }

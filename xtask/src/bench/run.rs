@@ -35,8 +35,8 @@ const JOB_LIMIT: Duration = Duration::from_secs(75);
 /// For imports.
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// Milliseconds that the samples of one measurement may take, unless five take longer.
-const SAMPLING_MS: f64 = 1500.0;
-const QUICK_SAMPLING_MS: f64 = 500.0;
+const SAMPLING_MS: f64 = 800.0;
+const QUICK_SAMPLING_MS: f64 = 250.0;
 /// Times a process that died is started again.
 const RESTARTS: usize = 2;
 
@@ -304,6 +304,9 @@ impl Bench {
             Ok(answer) => answer,
             Err(reason) => return Outcome::Failed { reason },
         };
+        if answer["restart"] == true {
+            self.participants[at].process = None;
+        }
         if let Some(reason) = answer["skip"].as_str() {
             return Outcome::Skipped { reason: reason.into() };
         }

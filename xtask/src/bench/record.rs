@@ -34,6 +34,11 @@ pub(crate) enum Record {
         unit: String,
     },
     Measurement(Measurement),
+    /// What the run's time did not suffice for.
+    Unmeasured {
+        suite: Suite,
+        case: Case,
+    },
 }
 
 /// The circumstances.

@@ -151,12 +151,13 @@ fn method(text: &mut String) -> std::fmt::Result {
     text.write_str(
         "\
 All implementations get the same bytes, normal values of a counter-based generator, and the same first centroids, the
-first k points. Times on the GPU are by device events after a warm-up, medians of up to 20 samples, of at least five where
-they take long; times of whole calls are by the host's clock. Inputs are the same in all samples, so that small ones stay
-in the L2 cache, for every implementation alike. Before a time counts, labels of a sample (`assign`) or the sample's inertia under the
-centroids found (others) are compared with float64's; where a whole fit in float64 would take too long, the inertia of
-other implementations is compared with this project's. `≈` marks a time whose result misses the bound by its precision (inertia
-1e-3 relative for 16-bit points, 1e-5 for f32; 99 % of the labels), `wrong` one that does not count.
+first k points. Times on the GPU are by device events after a warm-up, medians of up to 20 samples, of at least five
+where they take long; times of whole calls are by the host's clock. Inputs are the same in all samples, so that small
+ones stay in the L2 cache, for every implementation alike. Before a time counts, labels of a sample (`assign`) or the
+sample's inertia under the centroids found (others) are compared with float64's; where a whole fit in float64 would
+take too long, the inertia of other implementations is compared with this project's. `≈` marks a time whose result
+misses the bound by its precision (inertia 1e-3 relative for 16-bit points, 1e-5 for f32; 99 % of the labels), `wrong`
+one that does not count.
 
 ",
     )
@@ -317,6 +318,16 @@ fn misses(text: &mut String, records: &[Record]) -> std::fmt::Result {
             Outcome::Skipped { .. } => {}
         }
     }
+    let unmeasured: Vec<String> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Unmeasured { suite, case } => Some(format!("{}, {case}", suite.name())),
+            _ => None,
+        })
+        .collect();
+    if !unmeasured.is_empty() {
+        writeln!(text, "The run's time did not suffice for {}.\n", unmeasured.join("; "))?;
+    }
     if !lines.is_empty() {
         writeln!(text, "## What missed its bound, or failed\n")?;
         for line in lines {
@@ -347,6 +358,7 @@ mod tests {
 {"record":"measurement","suite":"assign","case":{"batch":1,"n":1048576,"k":8192,"d":128,"dtype":"f16"},"implementation":"FlashLib","outcome":"measured","time":{"median":5.0,"p10":5.0,"p90":5.0,"samples":20},"gate":{"grade":"imprecise","inertia":1e-4,"labels":0.98},"note":"CuTe"}
 {"record":"measurement","suite":"assign","case":{"batch":1,"n":1048576,"k":8192,"d":128,"dtype":"f16"},"implementation":"PyTorch","outcome":"measured","time":{"median":1.0,"p10":1.0,"p90":1.0,"samples":20},"gate":{"grade":"wrong","inertia":0.5,"labels":0.1}}
 {"record":"measurement","suite":"assign","case":{"batch":1,"n":1048576,"k":8192,"d":128,"dtype":"f16"},"implementation":"cuML","outcome":"failed","reason":"out of memory"}
+{"record":"unmeasured","suite":"cpu","case":{"batch":1,"n":100,"k":2,"d":3,"dtype":"f32"}}
 "#;
 
     #[test]
@@ -362,6 +374,7 @@ mod tests {
         ));
         assert!(text.contains("cuML, assign, 1Mi, k 8Ki, d 128, f16: failed: out of memory"));
         assert!(text.contains("| cuML | absent: no module \\| named cuml |"));
+        assert!(text.contains("did not suffice for cpu, 100, k 2, d 3, f32."));
         assert!(text.contains("(benchmarks/assign.svg)"));
         let svg = fs::read_to_string(folder.path().join("benchmarks").join("assign.svg")).unwrap();
         assert!(svg.contains("FlashLib") && svg.contains("1Mi, k 8Ki, d 128, f16"), "{svg}");
@@ -371,7 +384,7 @@ mod tests {
     #[test]
     fn records_survive_being_written_and_read() {
         let records = parse(SAMPLE).unwrap();
-        assert_eq!(records.len(), 8);
+        assert_eq!(records.len(), 9);
         let text: Vec<String> = records.iter().map(|record| serde_json::to_string(record).unwrap()).collect();
         assert_eq!(parse(&text.join("\n")).unwrap(), records);
         assert!(parse("{\"record\":\"nothing\"}").unwrap_err().starts_with("line 1"));

@@ -166,6 +166,10 @@ pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
         bench.ceilings()?;
     }
     for (at, &(suite, case)) in plan.iter().enumerate() {
+        if Instant::now() > deadline {
+            bench.add(Record::Unmeasured { suite, case })?;
+            continue;
+        }
         eprintln!(
             "{:>4.0} s  {}/{}  {}: {case}",
             start.elapsed().as_secs_f64(),

@@ -32,14 +32,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => DType::F16,
         };
         let times = time(0, Workload { batch, n, k, d, dtype }, number(5).unwrap_or(20))?;
-        let tflops = 2.0 * (batch * n) as f64 * (k * d) as f64 / times.assign / 1e9;
+        let tflops = 2.0 * (batch * n) as f64 * (k * d) as f64 / times.assign.median() / 1e9;
         println!(
             "{batch:>4} {n:>9} {k:>6} {d:>5} {dtype:>5} {:>9.4} {tflops:>7.0} {:>8.4} {:>8.4} {:>8.4} {:>9.4} {:>8.5} {:>8.6}",
-            times.assign,
-            times.sort,
-            times.sums,
-            times.finalise,
-            times.iteration,
+            times.assign.median(),
+            times.sort.median(),
+            times.sums.median(),
+            times.finalise.median(),
+            times.iteration.median(),
             times.settled,
             times.searched
         );

@@ -18,19 +18,43 @@ pub struct Workload {
     pub dtype: DType,
 }
 
-/// Medians over the iterations timed, in milliseconds by device events.
+/// What a stage took each time, in milliseconds by device events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    pub(crate) fn new(milliseconds: Vec<f64>) -> Self {
+        Samples(milliseconds)
+    }
+
+    /// In the order in which they were taken.
+    pub fn milliseconds(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// The middle one, the upper of two; NaN without samples.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// Where points would stay in the GPU's L2 cache from one sample to the next, the cache is overwritten in between.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StageTimes {
     /// Labels: packing centroids, products, settling.
-    pub assign: f64,
+    pub assign: Samples,
     /// Sorting the row indices by label.
-    pub sort: f64,
+    pub sort: Samples,
     /// Sums of the sorted points.
-    pub sums: f64,
+    pub sums: Samples,
     /// Means, moves and convergence.
-    pub finalise: f64,
-    /// A whole iteration, launched without waiting in between.
-    pub iteration: f64,
+    pub finalise: Samples,
+    /// From labels to centroids: the three before as one.
+    pub update: Samples,
+    /// A whole iteration: of two, launched without waiting in between, the mean.
+    pub iteration: Samples,
     /// Share of the points that the tensor-core pass left two candidates for, in the last iteration.
     pub settled: f64,
     /// Share of the points for which all centroids were compared again.

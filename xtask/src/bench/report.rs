@@ -151,13 +151,13 @@ fn method(text: &mut String) -> std::fmt::Result {
     text.write_str(
         "\
 All implementations get the same bytes, normal values of a counter-based generator, and the same first centroids, the
-first k points. Times on the GPU are by device events after a warm-up, medians of up to 20 samples, of at least five
-where they take long; times of whole calls are by the host's clock. Inputs are the same in all samples, so that small
-ones stay in the L2 cache, for every implementation alike. Before a time counts, labels of a sample (`assign`) or the
-sample's inertia under the centroids found (others) are compared with float64's; where a whole fit in float64 would
-take too long, the inertia of other implementations is compared with this project's. `≈` marks a time whose result
-misses the bound by its precision (inertia 1e-3 relative for 16-bit points, 1e-5 for f32; 99 % of the labels), `wrong`
-one that does not count.
+first k points. Times on the GPU are by device events after a warm-up, medians of 20 samples, of at least five where
+they take long; times of whole calls are by the host's clock. Where points would stay in the GPU's L2 cache from sample
+to sample, the cache is overwritten in between, for every implementation alike. Before a time counts, labels of a
+sample (`assign`) or the sample's inertia under the centroids found (others) are compared with float64's; where a whole
+fit in float64 would take too long, the inertia of other implementations is compared with this project's. `≈` marks a
+time whose result misses the bound by its precision (inertia 1e-3 relative for 16-bit points, 1e-5 for f32; 99 % of the
+labels), `wrong` one that does not count.
 
 ",
     )

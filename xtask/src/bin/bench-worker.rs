@@ -60,8 +60,8 @@ fn time_stages(words: &[String]) -> Result<Value> {
     let workload = Workload { batch: batch.parse()?, n: n.parse()?, k: k.parse()?, d: d.parse()?, dtype };
     let times = flash_kmeans::stages::time(0, workload, 10)?;
     Ok(json!({
-        "assign": times.assign, "sort": times.sort, "sums": times.sums, "finalise": times.finalise,
-        "iteration": times.iteration,
+        "assign": times.assign.median(), "sort": times.sort.median(), "sums": times.sums.median(),
+        "finalise": times.finalise.median(), "iteration": times.iteration.median(),
     }))
 }
 
@@ -165,9 +165,9 @@ impl Worker {
                 let labels = labels.as_slice().ok_or("labels are not in order")?;
                 let sample: Vec<u32> = job.rows.iter().map(|&row| labels[row as usize]).collect();
                 job.leave("labels", &sample)?;
-                let (times, samples) = self.stages(job, values)?;
+                let times = self.stages(job, values)?;
                 Ok(json!({
-                    "ms": [times.assign], "samples": samples,
+                    "ms": times.assign.milliseconds(),
                     "note": format!(
                         "in float64 decided: {:.3} % of the points, {:.4} % among all centroids",
                         100.0 * times.settled,
@@ -177,12 +177,9 @@ impl Worker {
             }
             "update" | "iteration" => {
                 leave_centroids(&fit(job.iterations)?)?;
-                let (times, samples) = self.stages(job, values)?;
-                let time = match job.suite.as_str() {
-                    "update" => times.sort + times.sums + times.finalise,
-                    _ => times.iteration,
-                };
-                Ok(json!({ "ms": [time], "samples": samples }))
+                let times = self.stages(job, values)?;
+                let samples = if job.suite == "update" { &times.update } else { &times.iteration };
+                Ok(json!({ "ms": samples.milliseconds() }))
             }
             "latency" | "streaming" => {
                 let mut model = None;
@@ -208,16 +205,11 @@ impl Worker {
         }
     }
 
-    fn stages<T: Element>(&mut self, job: &Job, values: &[T]) -> Result<(StageTimes, usize)> {
-        let samples = job.samples;
-        if let Some((workload, times)) = &self.stages
-            && *workload == job.workload
-        {
-            return Ok((times.clone(), samples));
+    fn stages<T: Element>(&mut self, job: &Job, values: &[T]) -> Result<&StageTimes> {
+        if self.stages.as_ref().is_none_or(|(workload, _)| *workload != job.workload) {
+            self.stages = Some((job.workload, time_points(0, values, job.workload, job.samples)?));
         }
-        let times = time_points(0, values, job.workload, samples)?;
-        self.stages = Some((job.workload, times.clone()));
-        Ok((times, samples))
+        self.stages.as_ref().map(|(_, times)| times).ok_or("no times".into())
     }
 }
 

@@ -25,6 +25,7 @@ struct Inner {
     /// `sm_90a` kernels run here.
     hopper: bool,
     multiprocessors: u32,
+    l2_bytes: usize,
     functions: Mutex<HashMap<&'static str, LoadedKernel>>,
     arenas: Mutex<Vec<Arena>>,
     // Dropped last: modules and buffers need their context.
@@ -123,6 +124,7 @@ impl Device {
             name: device.name().map_err(refused)?,
             hopper: (major, minor) == (9, 0) && !portable_kernels(),
             multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)? as u32,
+            l2_bytes: attribute(DeviceAttribute::L2CacheSize)? as usize,
             functions: Mutex::default(),
             arenas: Mutex::default(),
             context,
@@ -158,6 +160,10 @@ impl Device {
     /// Streaming multiprocessors: what a persistent grid is sized by.
     pub(super) fn multiprocessors(&self) -> u32 {
         self.0.multiprocessors
+    }
+
+    pub(super) fn l2_bytes(&self) -> usize {
+        self.0.l2_bytes
     }
 
     /// Whether kernels with Hopper's own instructions run here.

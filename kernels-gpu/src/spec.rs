@@ -745,6 +745,20 @@ impl Items for NormsParams {
     }
 }
 
+/// Parameters of `gather`: one warp a centroid.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct GatherParams {
+    /// The problems.
+    pub shape: Shape,
+}
+impl Items for GatherParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.shape.batch as u64 * self.shape.k as u64).div_ceil(UPDATE_WARPS as u64)
+    }
+}
+
 /// A point's second candidate: none.
 pub const NO_CANDIDATE: u32 = u32::MAX;
 /// A point's second candidate: more than can be named, so every centroid is one.

@@ -506,6 +506,26 @@ fn check_statistics<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
         }
     }
 
+    let k = k as usize;
+    let rows: Vec<u32> = (0..batch * k).map(|_| random.below(n) as u32).collect();
+    let (chosen, of_rows) = (Memory::poison(batch * k * d), Memory::of(&rows));
+    let in_type = Memory::<T>::poison(batch * k * d);
+    way.launch(Gather::<T> {
+        points: arrays.points.at(),
+        rows: of_rows.at(),
+        centroids: chosen.at(),
+        rounded: in_type.at(),
+        params: GatherParams { shape },
+    });
+    let (chosen, in_type) = (chosen.get(), in_type.get());
+    for (at, &row) in rows.iter().enumerate() {
+        let view = View::new(&points, &rounded, shape, at / k);
+        let range = at * d..(at + 1) * d;
+        let point: Vec<f32> = view.point(row as usize).iter().map(|v| v.to_f32()).collect();
+        assert_eq!(&chosen[range.clone()], &point, "centroid {at} of row {row}");
+        assert!(in_type[range].iter().map(|v| v.to_f32()).eq(point), "centroid {at} of row {row}");
+    }
+
     let norms = Memory::poison(batch * n);
     way.launch(Norms::<T> { points: arrays.points.at(), norms: norms.at(), params: NormsParams { shape } });
     for (at, norm) in norms.get().into_iter().enumerate() {

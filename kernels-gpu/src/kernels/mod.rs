@@ -17,6 +17,8 @@ mod finalise;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod floors;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod gather;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod inertia;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod moments;
@@ -282,6 +284,10 @@ kernels! {
              states: *const LoopState, centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
             = finalise::finalise, FINALISE,
             [fk_finalise_f32: f32, fk_finalise_f16: F16, fk_finalise_bf16: BF16];
+        /// First centroids: rows of the points.
+        Gather<T>: GatherInstance
+            (points: *const T, rows: *const u32, centroids: *mut f32, rounded: *mut T; params: GatherParams)
+            = gather::gather, UPDATE, [fk_gather_f32: f32, fk_gather_f16: F16, fk_gather_bf16: BF16];
         /// Sum of squared distances of points to their centroids.
         Inertia<T>: InertiaInstance
             (points: *const T, centroids: *const T, labels: *const u32, partial: *mut f64;

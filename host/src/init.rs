@@ -20,7 +20,7 @@ pub(crate) fn centroids<T: Element>(
     seed: u64,
 ) -> Result<Vec<T::Centroid>> {
     if let Init::Given(given) = init {
-        return given_centroids::<T>(given, problem, k);
+        return given_centroids(given, problem.batch, k, problem.d);
     }
     let d = problem.d;
     let mut all = Vec::with_capacity(problem.batch * k * d);
@@ -42,12 +42,12 @@ pub(crate) fn centroids<T: Element>(
 }
 
 /// Given centroids, checked, and repeated for each problem where one set is given.
-fn given_centroids<T: Element>(
+pub(crate) fn given_centroids<C: Float>(
     given: &ArrayD<f64>,
-    problem: &Problem<'_, T>,
+    batch: usize,
     k: usize,
-) -> Result<Vec<T::Centroid>> {
-    let (batch, d) = (problem.batch, problem.d);
+    d: usize,
+) -> Result<Vec<C>> {
     let repeats = match *given.shape() {
         [rows, columns] if (rows, columns) == (k, d) => batch,
         [problems, rows, columns] if (problems, rows, columns) == (batch, k, d) => 1,
@@ -57,7 +57,7 @@ fn given_centroids<T: Element>(
             return Err(Error::Shape { what: "init", expected, actual: format!("{:?}", given.shape()) });
         }
     };
-    let values: Vec<T::Centroid> = given.iter().map(|&v| Float::from_f64(v)).collect();
+    let values: Vec<C> = given.iter().map(|&v| Float::from_f64(v)).collect();
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(values.repeat(repeats)),
         Some(at) => Err(Error::NonFinite {

@@ -44,6 +44,8 @@ mod rng;
 mod safetensors;
 #[cfg(feature = "cuda")]
 pub mod stages;
+#[cfg(feature = "cuda")]
+mod workspace;
 
 pub use backend::{DeviceInfo, devices};
 pub use element::{DType, Element, Float};
@@ -54,3 +56,5 @@ pub use params::{Backend, FlashKMeans, Init};
 pub use points::PointsDim;
 #[cfg(feature = "safetensors")]
 pub use safetensors::ModelFile;
+#[cfg(feature = "cuda")]
+pub use workspace::Workspace;

@@ -3,7 +3,7 @@
 //! Without a GPU every test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead.
 //! `FLASH_KMEANS_SMALL=1` runs fewer and smaller cases, for use under a sanitizer, and `FLASH_KMEANS_LARGE=1`
 //! adds a case of a million points.
-use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans};
+use flash_kmeans::{Backend, BatchSummary, Element, Error, FlashKMeans, Init, KMeans, Workspace};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayView2, Axis, Ix2, Ix3, array, s};
 use proptest::prelude::*;
@@ -442,6 +442,119 @@ fn repeats_have_the_same_bits() {
             for_type!(t, check_repeats(Case { batch: 1, n, k, d, data, seed: 7 }));
         }
     }
+}
+
+/// Everything that a run in a workspace left.
+fn bits_of_run<T: Point>(workspace: &Workspace<T>, problems: &[BatchSummary]) -> Vec<u64> {
+    let mut all: Vec<u64> = workspace.centroids().unwrap().iter().map(|c| u64::from(c.to_bits())).collect();
+    all.extend(workspace.labels().unwrap().iter().map(|&label| u64::from(label)));
+    all.extend(bits_of_problems(problems));
+    all
+}
+
+fn bits_of_problems(problems: &[BatchSummary]) -> Vec<u64> {
+    let of_problem = |problem: &BatchSummary| {
+        let history =
+            problem.history.iter().flat_map(|i| [i.inertia.to_bits(), i.changed, i.shift.to_bits()]);
+        history.chain([problem.inertia.to_bits(), problem.n_iter as u64, problem.converged.into()]).collect()
+    };
+    problems.iter().flat_map::<Vec<u64>, _>(of_problem).collect()
+}
+
+fn bits_of_model<T: Point>(model: &KMeans<T, Ix3>) -> Vec<u64> {
+    let mut all: Vec<u64> = model.centroids().iter().map(|c| u64::from(c.to_bits())).collect();
+    all.extend(model.labels().iter().map(|&label| u64::from(label)));
+    all.extend(bits_of_problems(model.problems()));
+    all
+}
+
+/// Launches are launched, captured and replayed in turn: all with the bits of a fit.
+fn check_workspace<T: Point>(case: Case, iterations: usize, tol: f64) {
+    let case = case.limited();
+    let [points, others] = [case, Case { seed: case.seed + 1, ..case }].map(|case| case.points::<T>());
+    let options =
+        |init| FlashKMeans::new(case.k).max_iter(iterations).tol(tol).seed(3).init(init).backend(CUDA);
+    let given = Init::Given(points.slice(s![.., ..case.k, ..]).mapv(|v| v.to_f64()).into_dyn());
+    for init in [Init::Random, given] {
+        let of_points = bits_of_model(&options(init.clone()).fit(points.view()).unwrap());
+        let of_others = bits_of_model(&options(init.clone()).fit(others.view()).unwrap());
+        let mut workspace = options(init).workspace::<T>(case.batch, case.n, case.d).unwrap();
+        assert!(matches!(workspace.fit(), Err(Error::InvalidArgument { argument: "points", .. })));
+        for (points, expected) in
+            [(&points, &of_points), (&points, &of_points), (&others, &of_others), (&points, &of_points)]
+        {
+            workspace.load(points.view()).unwrap();
+            for repeat in 0..2 {
+                let problems = workspace.fit().unwrap();
+                assert!(&bits_of_run(&workspace, &problems) == expected, "{case:?}: repeat {repeat}");
+            }
+        }
+    }
+    // As many centroids as rows, each its own: points in device memory.
+    let mut source = FlashKMeans::new(case.n)
+        .init(Init::Given(points.mapv(|v| v.to_f64()).into_dyn()))
+        .max_iter(1)
+        .backend(CUDA)
+        .workspace::<T>(case.batch, case.n, case.d)
+        .unwrap();
+    source.load(points.view()).unwrap();
+    source.fit().unwrap();
+    assert!(
+        source.centroids().unwrap() == points.mapv(Element::to_centroid),
+        "{case:?}: centroids are not rows"
+    );
+    let mut workspace = options(Init::Random).workspace::<T>(case.batch, case.n, case.d).unwrap();
+    // SAFETY: the other workspace has them there until the end of this function.
+    unsafe { workspace.borrow_device(source.device_centroids()) }.unwrap();
+    let expected = bits_of_model(&options(Init::Random).fit(points.view()).unwrap());
+    for repeat in 0..3 {
+        let problems = workspace.fit().unwrap();
+        assert!(bits_of_run(&workspace, &problems) == expected, "{case:?}: borrowed, repeat {repeat}");
+    }
+}
+
+#[test]
+fn a_workspace_gives_the_bits_of_a_fit() {
+    if !has_gpu() {
+        return;
+    }
+    for (at, (batch, n, k, d)) in [(3, 500, 20, 64), (1, 900, 300, 128), (2, 300, 7, 100), (1, 400, 30, 200)]
+        .into_iter()
+        .enumerate()
+        .step_by(if small() { 2 } else { 1 })
+    {
+        let case = Case { batch, n, k, d, data: Data::Plain, seed: at as u64 };
+        for (t, (iterations, tol)) in [(10, 0.0), (11, 0.0), (300, 1e-4)].into_iter().enumerate() {
+            for_type!((at + t) % 3, check_workspace(case, iterations, tol));
+        }
+    }
+}
+
+#[test]
+fn a_workspace_refuses_what_it_was_not_made_for() {
+    let options = FlashKMeans::new(4).backend(CUDA);
+    let refused = |options: FlashKMeans, name| {
+        let error = options.workspace::<f32>(1, 10, 2).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { argument, .. } if argument == name), "{error}");
+    };
+    refused(options.clone(), "init");
+    let options = options.init(Init::Random);
+    refused(options.clone().n_init(2), "n_init");
+    refused(options.clone().max_points_per_centroid(2), "max_points_per_centroid");
+    assert!(matches!(options.workspace::<f32>(1, 3, 2), Err(Error::TooManyClusters { k: 4, n: 3 })));
+    assert!(matches!(
+        options.clone().backend(Backend::Cpu).workspace::<f32>(1, 10, 2),
+        Err(Error::BackendUnavailable { .. })
+    ));
+    if !has_gpu() {
+        return;
+    }
+    let mut workspace = options.workspace::<f32>(1, 10, 2).unwrap();
+    let wrong = workspace.load(Array2::<f32>::zeros((9, 2)).view());
+    assert!(matches!(wrong, Err(Error::Shape { what: "points", .. })));
+    let mut points = Array2::<f32>::zeros((10, 2));
+    points[(3, 1)] = f32::NAN;
+    assert!(matches!(workspace.load(points.view()), Err(Error::NonFinite { row: 3, column: 1, .. })));
 }
 
 #[test]

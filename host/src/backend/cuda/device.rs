@@ -13,7 +13,7 @@ use kernels_gpu::spec::KernelSpec;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::memory::Arena;
+use super::memory::{Arena, Pinned};
 
 /// An opened GPU. Cheap to clone; all clones share one context and one set of loaded kernels.
 #[derive(Clone)]
@@ -28,6 +28,7 @@ struct Inner {
     l2_bytes: usize,
     functions: Mutex<HashMap<&'static str, LoadedKernel>>,
     arenas: Mutex<Vec<Arena>>,
+    pinned: Mutex<Vec<Pinned>>,
     // Dropped last: modules and buffers need their context.
     context: Context,
 }
@@ -51,6 +52,26 @@ impl std::fmt::Debug for Device {
 /// A poisoned lock only says that another thread panicked; the maps behind it are valid at every step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The smallest of `kept` that has `bytes` and not far more.
+fn best_fit<B>(kept: &mut Vec<B>, bytes: usize, size: impl Fn(&B) -> usize) -> Option<B> {
+    /// So small a block is never too large.
+    const SMALL: usize = 1 << 20;
+    let fits = kept.iter().enumerate().filter(|(_, block)| {
+        let size = size(block);
+        size >= bytes && size <= (4 * bytes).max(SMALL)
+    });
+    let at = fits.min_by_key(|(_, block)| size(block))?.0;
+    Some(kept.swap_remove(at))
+}
+
+/// Adds `block` to `kept`, and lets go of what was kept longest until all have at most `most` bytes.
+fn keep_some<B>(kept: &mut Vec<B>, block: B, most: usize, size: impl Fn(&B) -> usize) {
+    kept.push(block);
+    while kept.iter().map(&size).sum::<usize>() > most {
+        kept.remove(0);
+    }
 }
 
 /// Names what was being done when the driver refused.
@@ -127,6 +148,7 @@ impl Device {
             l2_bytes: attribute(DeviceAttribute::L2CacheSize)? as usize,
             functions: Mutex::default(),
             arenas: Mutex::default(),
+            pinned: Mutex::default(),
             context,
         })))
     }
@@ -182,25 +204,41 @@ impl Device {
         Stream::new(StreamFlags::NON_BLOCKING, None).map_err(|code| failed("creating a stream", code))
     }
 
-    /// Device memory of at least `bytes`, from an earlier call when one left enough.
+    /// Device memory of at least `bytes`, from an earlier call when one left some of about that size.
     pub(super) fn arena(&self, bytes: usize) -> Result<Arena> {
-        let mut arenas = lock(&self.0.arenas);
-        if let Some(at) = arenas.iter().position(|arena| arena.bytes() >= bytes) {
-            return Ok(arenas.swap_remove(at));
+        if let Some(arena) = best_fit(&mut lock(&self.0.arenas), bytes, Arena::bytes) {
+            return Ok(arena);
         }
-        // What is too small now would only take the room of what is needed.
-        arenas.clear();
-        drop(arenas);
-        Arena::new(bytes)
+        match Arena::new(bytes) {
+            // What was kept only takes the room of what is needed.
+            Err(Error::OutOfDeviceMemory { .. }) if !lock(&self.0.arenas).is_empty() => {
+                lock(&self.0.arenas).clear();
+                Arena::new(bytes)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Gives memory back for a later call.
     pub(super) fn keep(&self, arena: Arena) {
         /// Keeping more would surprise whoever shares the GPU.
         const KEPT_BYTES: usize = 1 << 30;
-        if arena.bytes() <= KEPT_BYTES {
-            lock(&self.0.arenas).push(arena);
+        keep_some(&mut lock(&self.0.arenas), arena, KEPT_BYTES, Arena::bytes);
+    }
+
+    /// Page-locked memory of at least `bytes`: to lock some takes longer than to copy it.
+    pub(super) fn pinned(&self, bytes: usize) -> Result<Pinned> {
+        match best_fit(&mut lock(&self.0.pinned), bytes, Pinned::len) {
+            Some(pinned) => Ok(pinned),
+            None => Pinned::new(bytes),
         }
+    }
+
+    /// Gives it back for a later copy.
+    pub(super) fn keep_pinned(&self, pinned: Pinned) {
+        /// Of four threads that copy at once, two buffers each.
+        const KEPT_BYTES: usize = 128 << 20;
+        keep_some(&mut lock(&self.0.pinned), pinned, KEPT_BYTES, Pinned::len);
     }
 
     /// Loads the kernels that are not loaded yet, as one module: the driver compiles only these.
@@ -316,6 +354,9 @@ pub(super) struct Graph {
     exec: sys::CUgraphExec,
 }
 
+// SAFETY: a handle that the driver lets any thread use, one at a time.
+unsafe impl Send for Graph {}
+
 impl Graph {
     /// Runs them all, after the stream's earlier work.
     ///
@@ -331,5 +372,27 @@ impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: nothing uses it any more; the driver keeps what still runs until it has ended.
         let _ = unsafe { sys::cuGraphExecDestroy(self.exec) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_about_the_size_are_used_again() {
+        const MIB: usize = 1 << 20;
+        let size = |block: &usize| *block;
+        let mut kept = vec![64 * MIB, 8 * MIB, 16 * MIB, 100];
+        assert_eq!(best_fit(&mut kept, 7 * MIB, size), Some(8 * MIB));
+        assert_eq!(best_fit(&mut kept, 7 * MIB, size), Some(16 * MIB));
+        assert_eq!(best_fit(&mut kept, 7 * MIB, size), None);
+        assert_eq!(best_fit(&mut kept, 1, size), Some(100));
+        keep_some(&mut kept, 32 * MIB, 100 * MIB, size);
+        assert_eq!(kept, [64 * MIB, 32 * MIB]);
+        keep_some(&mut kept, 16 * MIB, 100 * MIB, size);
+        assert_eq!(kept, [32 * MIB, 16 * MIB]);
+        keep_some(&mut kept, 200 * MIB, 100 * MIB, size);
+        assert_eq!(kept, [0; 0]);
     }
 }

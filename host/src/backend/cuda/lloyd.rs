@@ -14,7 +14,7 @@ use cust::event::{Event, EventFlags};
 use cust::stream::Stream;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::marker::PhantomData;
 
 /// [`LoopState`] as bytes; the kernels' crate is free of dependencies.
@@ -41,14 +41,15 @@ const MOST_BLOCKS: u32 = 1 << 20;
 /// Iterations between two looks of the host.
 const WINDOW: usize = 8;
 
-/// The arrays of one call, in device memory.
+/// The arrays of one call, in device memory, but for the points.
 struct Places<T> {
-    points: Place<T>,
     labels: Place<u32>,
     /// Master centroids, f32.
     centroids: Place<f32>,
     /// The centroids in the points' type, which distances are taken to.
     rounded: Place<T>,
+    /// Rows of the points that are the first centroids.
+    rows: Place<u32>,
     /// State of each problem, and the same for a pass over all problems whatever their state.
     states: Place<State>,
     open: Place<State>,
@@ -77,10 +78,42 @@ struct UpdatePlaces {
     second: Place<f64>,
 }
 
-/// One call on one stream.
-struct Call<'a, T: GpuElement> {
-    device: &'a Device,
+/// Where the points are.
+enum Points<T> {
+    Own {
+        arena: Arena,
+        place: Place<T>,
+    },
+    /// In device memory of the caller's.
+    Elsewhere(*const T),
+}
+
+// SAFETY: an address in device memory, which any thread may use.
+unsafe impl<T> Send for Points<T> {}
+
+/// What a fit starts from.
+pub(crate) enum Start<'a> {
+    /// These centroids, `batch · k · d` values.
+    Centroids(&'a [f32]),
+    /// These rows of each problem's points, `batch · k` of them.
+    Rows(&'a [u32]),
+}
+
+/// Launches that a second run of a call replays.
+#[derive(Default)]
+struct Graphs {
+    reset: OnceCell<Graph>,
+    pair: OnceCell<Graph>,
+    /// One for each slot of the centroids' norms that the last iteration may have left.
+    close: [OnceCell<Graph>; 2],
+}
+
+/// Problems of one shape on one stream: memory, and all that is launched. A run begins with points ([`Self::load`] or
+/// [`Self::borrow`]) and [`Self::start`].
+pub(super) struct Call<T: GpuElement> {
+    device: Device,
     stream: Stream,
+    points: Option<Points<T>>,
     arena: Option<Arena>,
     places: Places<T>,
     shape: Shape,
@@ -91,13 +124,21 @@ struct Call<'a, T: GpuElement> {
     slot: Cell<u32>,
     /// Iterations of which records are kept between two looks.
     window: usize,
+    graphs: Graphs,
+    /// Runs that have begun.
+    runs: Cell<usize>,
 }
 
-impl<T: GpuElement> Drop for Call<'_, T> {
+impl<T: GpuElement> Drop for Call<T> {
     fn drop(&mut self) {
-        // The arena goes to another call: nothing of this one may still run.
-        let idle = self.stream.synchronize().is_ok();
-        if let Some(arena) = self.arena.take().filter(|_| idle) {
+        // Memory goes to another call: nothing of this one may still run.
+        if self.device.enter().is_err() || self.stream.synchronize().is_err() {
+            return;
+        }
+        if let Some(arena) = self.arena.take() {
+            self.device.keep(arena);
+        }
+        if let Some(Points::Own { arena, .. }) = self.points.take() {
             self.device.keep(arena);
         }
     }
@@ -109,25 +150,11 @@ pub(super) fn fit<T: GpuElement>(
     centroids: &[f32],
     options: &LloydOptions,
 ) -> Result<LloydOutcome<f32>> {
-    device.enter()?;
-    let call = Call::new(device, problem, centroids, options.k, Some(options))?;
-    let (states, histories) = call.iterate(options)?;
-    // A problem that ended at a fixed point has its labels already; any other gets those of its last centroids.
-    if states.iter().any(|state| state.fixed_point == 0) {
-        call.assign_all()?;
-    }
-    let inertia = call.inertia()?;
-    let arena = call.arena()?;
-    let rounded = arena.download(&call.stream, call.places.rounded, centroids.len())?;
-    let labels = arena.download(&call.stream, call.places.labels, problem.batch * problem.n)?;
-    let problems = states.iter().zip(histories).zip(inertia).map(|((state, history), inertia)| {
-        BatchSummary { inertia, n_iter: state.n_iter as usize, converged: state.done != 0, history }
-    });
-    Ok(LloydOutcome {
-        centroids: rounded.into_iter().map(T::to_centroid).collect(),
-        labels,
-        problems: problems.collect(),
-    })
+    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], options.k, Some(options))?;
+    call.load(problem)?;
+    call.start(Start::Centroids(centroids))?;
+    let problems = call.fit(options)?;
+    Ok(LloydOutcome { centroids: call.centroids()?, labels: call.labels()?, problems })
 }
 
 pub(super) fn assign<T: GpuElement>(
@@ -136,10 +163,11 @@ pub(super) fn assign<T: GpuElement>(
     centroids: &[f32],
     k: usize,
 ) -> Result<Vec<u32>> {
-    device.enter()?;
-    let call = Call::new(device, problem, centroids, k, None)?;
+    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, None)?;
+    call.load(problem)?;
+    call.start(Start::Centroids(centroids))?;
     call.assign_all()?;
-    call.arena()?.download(&call.stream, call.places.labels, problem.batch * problem.n)
+    call.labels()
 }
 
 /// See [`crate::stages::time`].
@@ -149,15 +177,16 @@ pub(super) fn time_stages<T: GpuElement>(
     k: usize,
     iterations: usize,
 ) -> Result<StageTimes> {
-    device.enter()?;
     let centroids: Vec<f32> = (0..problem.batch)
         .flat_map(|batch| problem.of_batch(batch)[..k * problem.d].iter().map(|&v| v.to_centroid()))
         .collect();
     // A threshold that is never met: no problem stops, unless its labels do.
     let options = LloydOptions { k, max_iter: iterations, tol: 0.0 };
-    let call = Call::new(device, problem, &centroids, k, Some(&options))?;
+    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, Some(&options))?;
+    call.load(problem)?;
+    call.start(Start::Centroids(&centroids))?;
     let update = call.update()?;
-    call.arena()?.upload(&call.stream, update.thresholds, &vec![-1.0; problem.batch])?;
+    call.upload(update.thresholds, &vec![-1.0; problem.batch])?;
     call.iteration()?;
     call.iteration()?;
     let pair = call.pair_of_iterations()?;
@@ -201,7 +230,7 @@ pub(super) fn time_stages<T: GpuElement>(
     }
     call.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
     let settled = match &call.places.hopper {
-        Some(places) => call.arena()?.download(&call.stream, places.list_counts, 2)?,
+        Some(places) => call.download(places.list_counts, 2)?,
         None => vec![0, 0],
     };
     let between = |a: &Event, b: &Event| b.elapsed_time_f32(a).map_or(f64::NAN, f64::from);
@@ -238,23 +267,23 @@ impl Spoiler {
     }
 }
 
-impl<'a, T: GpuElement> Call<'a, T> {
-    fn new(
-        device: &'a Device,
-        problem: &Problem<'_, T>,
-        centroids: &[f32],
+impl<T: GpuElement> Call<T> {
+    /// Room for problems of the shape `[batch, n, d]`, and everything loaded that they need.
+    pub(super) fn new(
+        device: &Device,
+        [batch, n, d]: [usize; 3],
         k: usize,
         fit: Option<&LloydOptions>,
     ) -> Result<Self> {
+        device.enter()?;
         let shape = Shape::new(
-            small("batch", problem.batch)?,
-            small("n", problem.n)?,
+            small("batch", batch)?,
+            small("n", n)?,
             small("k", k)?,
-            small("d", problem.d)?,
+            small("d", d)?,
             size_of::<T>() as u32,
         );
         let panels = Panels::of(shape.n, shape.k);
-        let (batch, n, d) = (problem.batch, problem.n, problem.d);
         // Records of a window stay under 64 MiB however many problems there are. An even number, for iterations are
         // replayed in pairs, or one.
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
@@ -269,10 +298,10 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let whole = WholeParams { shape, panels };
         let converge = ConvergeParams { shape, tiles: (tiles / batch) as u32, window: window as u32 };
         let places = Places {
-            points: plan.array(batch * n * shape.pitch as usize),
             labels: plan.array(batch * n),
             centroids: plan.array(batch * k * d),
             rounded: plan.array(batch * k * d),
+            rows: plan.array(batch * k),
             states: plan.array(batch),
             open: plan.array(batch),
             tile_cost: plan.array(tiles),
@@ -305,8 +334,9 @@ impl<'a, T: GpuElement> Call<'a, T> {
             }),
         };
         let call = Call {
-            device,
+            device: device.clone(),
             stream: device.stream()?,
+            points: None,
             arena: Some(device.arena(plan.bytes())?),
             places,
             shape,
@@ -314,10 +344,11 @@ impl<'a, T: GpuElement> Call<'a, T> {
             hopper,
             slot: Cell::new(0),
             window,
+            graphs: Graphs::default(),
+            runs: Cell::new(0),
         };
-        let arena = call.arena()?;
         // One module for all that this call launches, so that the driver compiles it once.
-        let mut kernels = vec![<Inertia<T::Device> as Kernel>::SPEC];
+        let mut kernels = vec![<Inertia<T::Device> as Kernel>::SPEC, <Gather<T::Device> as Kernel>::SPEC];
         kernels.extend(match hopper {
             Some(entry) => {
                 vec![
@@ -352,19 +383,174 @@ impl<'a, T: GpuElement> Call<'a, T> {
         }
         device.load(&kernels)?;
 
-        let rounded: Vec<T> = centroids.iter().map(|&c| T::from_centroid(c)).collect();
-        arena.upload_rows(&call.stream, call.places.points, &problem.points, d, shape.pitch as usize)?;
-        arena.upload(&call.stream, call.places.centroids, centroids)?;
-        arena.upload(&call.stream, call.places.rounded, &rounded)?;
-        arena.zero(&call.stream, call.places.states)?;
-        arena.zero(&call.stream, call.places.open)?;
-        if let Some(update) = &call.places.update {
-            arena.zero(&call.stream, update.converge_counters)?;
-            // A window is read whole, though its last iterations may not be done.
-            arena.zero(&call.stream, update.records)?;
-        }
-        call.prepare(centroids)?;
         Ok(call)
+    }
+
+    /// Takes copies of points from the host.
+    pub(super) fn load(&mut self, problem: &Problem<'_, T>) -> Result<()> {
+        self.device.enter()?;
+        let shape = self.shape;
+        let values = problem.batch * problem.n * shape.pitch as usize;
+        if !matches!(self.points, Some(Points::Own { .. })) {
+            let mut plan = Plan::default();
+            let place = plan.array(values);
+            self.set_points(Points::Own { arena: self.device.arena(plan.bytes())?, place });
+        }
+        let Some(Points::Own { arena, place }) = &self.points else { return Err(no_points()) };
+        let (d, pitch) = (shape.d as usize, shape.pitch as usize);
+        arena.upload_rows(&self.device, &self.stream, *place, &problem.points, d, pitch)
+    }
+
+    /// Takes points where they are in device memory, rows one after the other.
+    ///
+    /// # Safety
+    /// `batch · n · d` finite values must lie there in memory of this device for as long as runs use them.
+    pub(super) unsafe fn borrow(&mut self, points: *const T) -> Result<()> {
+        self.device.enter()?;
+        let (shape, rows) = (self.shape, self.shape.batch as usize * self.shape.n as usize);
+        if shape.pitch == shape.d && (points as usize).is_multiple_of(16) {
+            self.set_points(Points::Elsewhere(points));
+            return Ok(());
+        }
+        let (d, pitch) = (shape.d as usize, shape.pitch as usize);
+        let mut plan = Plan::default();
+        let place = plan.array(rows * pitch);
+        let arena = self.device.arena(plan.bytes())?;
+        // SAFETY: this function's contract.
+        unsafe { arena.copy_rows(&self.stream, place, points, rows, d, pitch)? };
+        self.set_points(Points::Own { arena, place });
+        Ok(())
+    }
+
+    fn set_points(&mut self, points: Points<T>) {
+        // What was captured has the address of the points before.
+        let before = self.points.replace(points);
+        let moved = match (&before, &self.points) {
+            (Some(Points::Elsewhere(before)), Some(Points::Elsewhere(now))) => before != now,
+            _ => true,
+        };
+        if moved {
+            self.graphs = Graphs::default();
+        }
+        if let (Some(Points::Own { arena, .. }), Ok(())) = (before, self.stream.synchronize()) {
+            self.device.keep(arena);
+        }
+    }
+
+    /// Where the points are.
+    fn points(&self) -> Result<*const T> {
+        match &self.points {
+            Some(Points::Own { arena, place }) => Ok(arena.at(*place)),
+            Some(Points::Elsewhere(points)) => Ok(*points),
+            None => Err(no_points()),
+        }
+    }
+
+    /// Begins a run: first centroids, and everything as if nothing had run before.
+    pub(super) fn start(&self, start: Start<'_>) -> Result<()> {
+        self.device.enter()?;
+        let shape = self.shape;
+        let rounds = self.places.hopper.as_ref().and_then(|places| places.rounded.as_ref());
+        let gathered;
+        let centroids = match start {
+            Start::Centroids(centroids) => {
+                let rounded: Vec<T> = centroids.iter().map(|&c| T::from_centroid(c)).collect();
+                self.upload(self.places.centroids, centroids)?;
+                self.upload(self.places.rounded, &rounded)?;
+                centroids
+            }
+            Start::Rows(rows) => {
+                self.upload(self.places.rows, rows)?;
+                let kernel = Gather::<T::Device> {
+                    points: self.points()?.cast(),
+                    rows: self.at(self.places.rows)?,
+                    centroids: self.at(self.places.centroids)?,
+                    rounded: self.at(self.places.rounded)?.cast(),
+                    params: GatherParams { shape },
+                };
+                // SAFETY: as in `iteration`; the rows are under `n`, as the caller drew them.
+                unsafe { self.device.launch(&self.stream, &kernel)? };
+                // Rounding needs a centre, which is found here.
+                gathered = match rounds {
+                    Some(_) => self.download(self.places.centroids, self.places.centroids.len())?,
+                    None => Vec::new(),
+                };
+                &gathered
+            }
+        };
+        if let Some(rounded) = rounds {
+            let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
+            self.upload(rounded.centre, &centres)?;
+        }
+        self.runs.set(self.runs.get() + 1);
+        self.slot.set(0);
+        self.replay(&self.graphs.reset, || self.reset())?;
+        // The same whether it was launched or replayed.
+        let ordered = self.places.hopper.as_ref().is_some_and(|places| places.order.is_some());
+        self.slot.set(ordered.into());
+        Ok(())
+    }
+
+    /// What a run finds before its first iteration.
+    fn reset(&self) -> Result<()> {
+        let arena = self.arena()?;
+        arena.zero(&self.stream, self.places.states)?;
+        arena.zero(&self.stream, self.places.open)?;
+        if let Some(update) = &self.places.update {
+            arena.zero(&self.stream, update.converge_counters)?;
+            arena.zero(&self.stream, update.thresholds)?;
+            // A window is read whole, though its last iterations may not be done.
+            arena.zero(&self.stream, update.records)?;
+            // No label is this one, so the first assignment changes all of them.
+            self.fill(self.places.labels, u32::MAX)?;
+        }
+        self.prepare()
+    }
+
+    /// Launches, replayed as one from the second run on: to capture them costs more than it saves once.
+    fn replay(&self, graph: &OnceCell<Graph>, launches: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.runs.get() < 2 {
+            return launches();
+        }
+        let graph = match graph.get() {
+            Some(graph) => graph,
+            None => {
+                let captured = self.device.capture(&self.stream, launches)?;
+                graph.get_or_init(|| captured)
+            }
+        };
+        // SAFETY: as in `iteration`.
+        unsafe { graph.launch(&self.stream) }
+    }
+
+    /// Centroids in the points' type, as f32.
+    pub(super) fn centroids(&self) -> Result<Vec<f32>> {
+        self.device.enter()?;
+        let rounded = self.download(self.places.rounded, self.places.rounded.len())?;
+        Ok(rounded.into_iter().map(T::to_centroid).collect())
+    }
+
+    pub(super) fn labels(&self) -> Result<Vec<u32>> {
+        self.device.enter()?;
+        self.download(self.places.labels, self.places.labels.len())
+    }
+
+    /// Where the labels are, `batch · n`; null after the memory was given back, which only dropping does.
+    pub(super) fn device_labels(&self) -> *const u32 {
+        self.at(self.places.labels).map_or(std::ptr::null(), <*mut u32>::cast_const)
+    }
+
+    /// Where the centroids in the points' type are, `batch · k · d`.
+    pub(super) fn device_centroids(&self) -> *const T {
+        self.at(self.places.rounded).map_or(std::ptr::null(), <*mut T>::cast_const)
+    }
+
+    fn upload<U: Pod>(&self, place: Place<U>, values: &[U]) -> Result<()> {
+        self.arena()?.upload(&self.device, &self.stream, place, values)
+    }
+
+    fn download<U: Pod>(&self, place: Place<U>, len: usize) -> Result<Vec<U>> {
+        self.arena()?.download(&self.device, &self.stream, place, len)
     }
 
     fn arena(&self) -> Result<&Arena> {
@@ -376,35 +562,37 @@ impl<'a, T: GpuElement> Call<'a, T> {
         Ok(self.arena()?.at(place))
     }
 
-    /// Iterations until every problem is done or `max_iter` is reached: each problem's last state and history.
-    fn iterate(&self, options: &LloydOptions) -> Result<(Vec<LoopState>, Vec<Vec<IterationStats>>)> {
+    /// Iterations until every problem is done or `max_iter` is reached, and labels and inertia under the last
+    /// centroids; after [`Self::start`].
+    pub(super) fn fit(&self, options: &LloydOptions) -> Result<Vec<BatchSummary>> {
         let update = self.update()?;
-        let arena = self.arena()?;
         let batch = self.shape.batch as usize;
-        arena.upload(&self.stream, update.thresholds, &self.thresholds(options.tol)?)?;
-        // No label is this one, so the first assignment changes all of them.
-        self.fill(self.places.labels, u32::MAX, batch * self.shape.n as usize)?;
-
+        if options.tol > 0.0 {
+            self.upload(update.thresholds, &self.thresholds(options.tol)?)?;
+        }
         let mut histories = vec![Vec::new(); batch];
         let mut done = 0;
-        let pair = if options.max_iter > 2 { Some(self.pair_of_iterations()?) } else { None };
         loop {
             let window = self.window.min(options.max_iter - done);
             let mut left = window;
-            while let (Some(pair), true) = (&pair, left >= 2) {
-                // SAFETY: as in `iteration`.
-                unsafe { pair.launch(&self.stream) }?;
+            while left >= 2 && options.max_iter > 2 {
+                self.replay_pair()?;
                 left -= 2;
             }
             for _ in 0..left {
                 self.iteration()?;
             }
-            let states = arena.download(&self.stream, self.places.states, batch)?;
-            // A window before the last is whole, so its iterations have the slots from 0 on.
-            let records = arena.download(&self.stream, update.records, window * batch)?;
+            done += window;
+            // The host need not look before the end where there are no more iterations anyhow.
+            let is_last = done == options.max_iter;
+            if is_last {
+                self.close()?;
+            }
+            let (states, records) = self.look(update, window)?;
             for (problem, (state, history)) in states.iter().zip(&mut histories).enumerate() {
-                for slot in 0..(state.0.n_iter as usize).saturating_sub(done) {
-                    let Record(record) = records[slot * batch + problem];
+                // A window before the last is whole, so its iterations have the slots from 0 on.
+                for slot in 0..(state.n_iter as usize).saturating_sub(done - window) {
+                    let record = records[slot * batch + problem];
                     history.push(IterationStats {
                         inertia: record.cost,
                         changed: record.changed.into(),
@@ -412,21 +600,66 @@ impl<'a, T: GpuElement> Call<'a, T> {
                     });
                 }
             }
-            done += window;
-            if done == options.max_iter || states.iter().all(|state| state.0.done != 0) {
-                return Ok((states.into_iter().map(|state| state.0).collect(), histories));
+            if !is_last && states.iter().any(|state| state.done == 0) {
+                continue;
             }
+            // A problem that ended at a fixed point has its labels already; any other gets those of its last centroids.
+            if !is_last && states.iter().any(|state| state.fixed_point == 0) {
+                self.close()?;
+            } else if !is_last {
+                self.inertia()?;
+            }
+            let problems = states.iter().zip(histories).zip(self.inertias()?);
+            return Ok(problems
+                .map(|((state, history), inertia)| BatchSummary {
+                    inertia,
+                    n_iter: state.n_iter as usize,
+                    converged: state.done != 0,
+                    history,
+                })
+                .collect());
         }
     }
 
-    /// Sets `count` 32-bit values from `place` on to `bits`.
-    fn fill<U>(&self, place: Place<U>, bits: u32, count: usize) -> Result<()> {
+    /// Labels under the centroids as they are, and the inertia.
+    fn close(&self) -> Result<()> {
+        let slot = self.slot.get();
+        self.replay(&self.graphs.close[slot as usize], || {
+            self.assign_all()?;
+            self.inertia()
+        })
+    }
+
+    /// States, and records of the last `window` iterations.
+    fn look(&self, update: &UpdatePlaces, window: usize) -> Result<(Vec<LoopState>, Vec<IterationRecord>)> {
+        let batch = self.shape.batch as usize;
+        let states: Vec<State> = self.download(self.places.states, batch)?;
+        let records: Vec<Record> = self.download(update.records, window * batch)?;
+        let states = states.into_iter().map(|State(state)| state).collect();
+        Ok((states, records.into_iter().map(|Record(record)| record).collect()))
+    }
+
+    /// Sets all 32-bit values of `place` to `bits`.
+    fn fill<U>(&self, place: Place<U>, bits: u32) -> Result<()> {
         const { assert!(size_of::<U>() == 4) };
-        // SAFETY: the caller's place has that many values.
+        // SAFETY: the place lies in the arena.
         let code = unsafe {
-            cust::sys::cuMemsetD32Async(self.at(place)? as u64, bits, count, self.stream.as_inner())
+            cust::sys::cuMemsetD32Async(self.at(place)? as u64, bits, place.len(), self.stream.as_inner())
         };
         check("cuMemsetD32Async", code)
+    }
+
+    /// Two iterations, replayed in the first run already.
+    fn replay_pair(&self) -> Result<()> {
+        let pair = match self.graphs.pair.get() {
+            Some(pair) => pair,
+            None => {
+                let captured = self.pair_of_iterations()?;
+                self.graphs.pair.get_or_init(|| captured)
+            }
+        };
+        // SAFETY: as in `iteration`.
+        unsafe { pair.launch(&self.stream) }
     }
 
     /// Two iterations to be replayed: two, because norms of centroids have two slots that take turns.
@@ -451,7 +684,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let (shape, panels) = (self.shape, self.panels);
         let states = self.at(self.places.states)?.cast::<LoopState>();
         let finalise = Finalise::<T::Device> {
-            points: self.at(self.places.points)?.cast(),
+            points: self.points()?.cast(),
             sums: self.at(update.sums)?,
             heads: self.at(update.heads)?,
             starts: self.at(update.starts)?,
@@ -489,17 +722,16 @@ impl<'a, T: GpuElement> Call<'a, T> {
 
     /// What the assignment needs to know before the first, once: the points' norms, their rounding to 16 bits, and the
     /// centroids' norms.
-    fn prepare(&self, centroids: &[f32]) -> Result<()> {
+    fn prepare(&self) -> Result<()> {
         let Some(places) = &self.places.hopper else { return Ok(()) };
         self.arena()?.zero(&self.stream, places.largest)?;
         self.arena()?.zero(&self.stream, places.settle_counters)?;
-        let points = self.shape.batch as usize * self.shape.n as usize;
-        self.fill(places.floors, f32::NEG_INFINITY.to_bits(), points)?;
+        self.fill(places.floors, f32::NEG_INFINITY.to_bits())?;
         match &places.rounded {
-            Some(rounded) => self.round_points(places, rounded, centroids)?,
+            Some(rounded) => self.round_points(places, rounded)?,
             None => {
                 let kernel = Norms::<T::Device> {
-                    points: self.at(self.places.points)?.cast(),
+                    points: self.points()?.cast(),
                     norms: self.at(places.norms)?,
                     params: NormsParams { shape: self.shape },
                 };
@@ -514,18 +746,10 @@ impl<'a, T: GpuElement> Call<'a, T> {
     }
 
     /// Points in 16 bits, about a centre.
-    fn round_points(
-        &self,
-        places: &hopper::Places,
-        rounded: &hopper::RoundedPlaces,
-        centroids: &[f32],
-    ) -> Result<()> {
-        let arena = self.arena()?;
+    fn round_points(&self, places: &hopper::Places, rounded: &hopper::RoundedPlaces) -> Result<()> {
         let shape = self.shape;
-        let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
-        arena.upload(&self.stream, rounded.centre, &centres)?;
-        arena.zero(&self.stream, rounded.extents)?;
-        let (points, centre) = (self.at(self.places.points)?.cast(), self.at(rounded.centre)?);
+        self.arena()?.zero(&self.stream, rounded.extents)?;
+        let (points, centre) = (self.points()?.cast(), self.at(rounded.centre)?);
         let extents = self.at(rounded.extents)?;
         let reach = Extents { points, centre, extents, params: MomentsParams::new(shape) };
         let packed_pitch = hopper::packed_shape(shape).pitch;
@@ -588,7 +812,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             return self.assign_hopper(entry, places, states);
         }
         let kernel = Assign::<T::Device> {
-            points: self.at(self.places.points)?.cast(),
+            points: self.points()?.cast(),
             centroids: self.at(self.places.rounded)?.cast(),
             states: self.at(states)?.cast(),
             labels: self.at(self.places.labels)?,
@@ -626,7 +850,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             [self.at(places.list_rows)?, self.at(places.list_first)?, self.at(places.list_second)?];
         let (labels, changed) = (self.at(self.places.labels)?, self.at(self.places.tile_changed)?);
         let (mut extents, mut residuals) = (std::ptr::null(), std::ptr::null());
-        let mut points = self.at(self.places.points)?.cast::<u16>().cast_const();
+        let mut points = self.points()?.cast::<u16>();
         if let Some(rounded) = &places.rounded {
             extents = self.at(rounded.extents)?.cast_const();
             residuals = self.at(rounded.residuals)?.cast_const();
@@ -673,7 +897,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
             operand: PhantomData,
         };
         let settle = Settle::<T::Device> {
-            points: self.at(self.places.points)?.cast(),
+            points: self.points()?.cast(),
             centroids: self.at(self.places.rounded)?.cast(),
             counts: list_counts,
             rows: list_rows,
@@ -683,17 +907,17 @@ impl<'a, T: GpuElement> Call<'a, T> {
             changed,
             scratch: self.at(places.settle_scratch)?,
             counters: self.at(places.settle_counters)?,
-            params: settle_params(self.device, shape),
+            params: settle_params(&self.device, shape),
         };
         // SAFETY: as in `iteration`.
         unsafe {
-            (entry.launch)(self.device, &self.stream, assign)?;
+            (entry.launch)(&self.device, &self.stream, assign)?;
             self.device.launch(&self.stream, &settle)
         }
     }
 
     /// Labels of every problem, whatever its state.
-    fn assign_all(&self) -> Result<()> {
+    pub(super) fn assign_all(&self) -> Result<()> {
         self.assign(self.places.open)
     }
 
@@ -751,7 +975,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
     /// Partial sums of every cluster.
     fn sums(&self, update: &UpdatePlaces, sorted: *const u32) -> Result<()> {
         let kernel = SegmentSums::<T::Device> {
-            points: self.at(self.places.points)?.cast(),
+            points: self.points()?.cast(),
             labels: self.at(self.places.labels)?,
             sorted,
             starts: self.at(update.starts)?,
@@ -764,19 +988,23 @@ impl<'a, T: GpuElement> Call<'a, T> {
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
-    /// `Σ (x − c)²` of each problem.
-    fn inertia(&self) -> Result<Vec<f64>> {
-        let params = InertiaParams { shape: self.shape };
+    /// `Σ (x − c)²` of parts of each problem.
+    fn inertia(&self) -> Result<()> {
         let kernel = Inertia::<T::Device> {
-            points: self.at(self.places.points)?.cast(),
+            points: self.points()?.cast(),
             centroids: self.at(self.places.rounded)?.cast(),
             labels: self.at(self.places.labels)?,
             partial: self.at(self.places.partial)?,
-            params,
+            params: InertiaParams { shape: self.shape },
         };
         // SAFETY: as in `iteration`; every label is under `k`, since an assignment wrote them all.
-        unsafe { self.device.launch(&self.stream, &kernel)? };
-        let partial = self.arena()?.download(&self.stream, self.places.partial, params.blocks() as usize)?;
+        unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
+    /// `Σ (x − c)²` of each problem, after [`Self::inertia`].
+    fn inertias(&self) -> Result<Vec<f64>> {
+        let params = InertiaParams { shape: self.shape };
+        let partial = self.download(self.places.partial, params.blocks() as usize)?;
         Ok(partial.chunks(params.tiles() as usize).map(|tiles| tiles.iter().sum()).collect())
     }
 
@@ -789,7 +1017,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let update = self.update()?;
         let params = MomentsParams::new(self.shape);
         let kernel = Moments::<T::Device> {
-            points: self.at(self.places.points)?.cast(),
+            points: self.points()?.cast(),
             first: self.at(update.first)?,
             second: self.at(update.second)?,
             params,
@@ -797,8 +1025,8 @@ impl<'a, T: GpuElement> Call<'a, T> {
         // SAFETY: as in `iteration`.
         unsafe { self.device.launch(&self.stream, &kernel)? };
         let len = params.blocks() as usize * d;
-        let first = self.arena()?.download(&self.stream, update.first, len)?;
-        let second = self.arena()?.download(&self.stream, update.second, len)?;
+        let first = self.download(update.first, len)?;
+        let second = self.download(update.second, len)?;
         let of_problem = params.tiles as usize * d;
         let variance = |first: &[f64], second: &[f64]| {
             let of_feature = |feature: usize| {
@@ -819,6 +1047,11 @@ impl<'a, T: GpuElement> Call<'a, T> {
             || Error::Cuda { call: "updating centroids".into(), code: "planned without an update".into() };
         self.places.update.as_ref().ok_or_else(missing)
     }
+}
+
+/// A run without points is a bug of this crate; it is reported.
+fn no_points() -> Error {
+    Error::Cuda { call: "starting a run".into(), code: "no points were given".into() }
 }
 
 /// Few points need to be settled; how many, the host does not know.

@@ -1,10 +1,12 @@
-//! Device memory: one allocation a call, laid out beforehand.
-use super::device::{check, failed};
+//! Device memory: one allocation a call, laid out beforehand; and copies to and from it.
+use super::device::{Device, check, failed};
 use crate::error::{Error, Result};
 use cust::error::CudaError;
-use cust::memory::DeviceBuffer;
+use cust::event::{Event, EventFlags};
+use cust::memory::{DeviceBuffer, LockedBuffer};
 use cust::stream::Stream;
 use cust::sys;
+use rayon::prelude::*;
 use std::marker::PhantomData;
 
 /// Places for arrays in an [`Arena`], given out before it exists.
@@ -27,6 +29,13 @@ impl<T> Clone for Place<T> {
     }
 }
 impl<T> Copy for Place<T> {}
+
+impl<T> Place<T> {
+    /// Values.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}
 
 impl Plan {
     /// A place for `len` values of `T`, aligned as `cuMemAlloc` aligns.
@@ -77,48 +86,109 @@ impl Arena {
     /// Copies `values` to `place`, after the stream's earlier work.
     pub(super) fn upload<T: bytemuck::Pod>(
         &self,
+        device: &Device,
         stream: &Stream,
         place: Place<T>,
         values: &[T],
     ) -> Result<()> {
-        let bytes = size_of_val(values);
-        assert_len(place.len, values.len())?;
-        // SAFETY: the place has room for the values, which are plain bytes; memory that is not page-locked
-        // is staged by the driver before the call returns.
-        let code = unsafe {
-            sys::cuMemcpyHtoDAsync_v2(self.at(place) as u64, values.as_ptr().cast(), bytes, stream.as_inner())
-        };
-        check("cuMemcpyHtoDAsync", code)?;
-        // A page-locked slice is read later: wait, since the borrow ends here.
-        stream.synchronize().map_err(|code| failed("copying to the device", code))
+        self.upload_rows(device, stream, place, values, 1, 1)
     }
 
-    /// Copies rows of `d` values to rows `pitch` values apart, with zeros between.
+    /// Copies rows of `d` values to rows `pitch` values apart, with zeros between. Returns when `values` were read.
     pub(super) fn upload_rows<T: bytemuck::Pod>(
         &self,
+        device: &Device,
         stream: &Stream,
         place: Place<T>,
         values: &[T],
         d: usize,
         pitch: usize,
     ) -> Result<()> {
-        if d == pitch {
-            return self.upload(stream, place, values);
-        }
         let rows = values.len() / d;
         assert_len(place.len, rows * pitch)?;
+        let values: &[u8] = bytemuck::cast_slice(values);
+        let (d, pitch) = (d * size_of::<T>(), pitch * size_of::<T>());
+        let rows_at_a_time = (STAGE_BYTES / pitch).max(1);
+        let mut stages = Stages::new(device, stream, rows * pitch, pitch)?;
+        for (turn, part) in values.chunks(rows_at_a_time * d).enumerate() {
+            let to = self.at(place) as u64 + (turn * rows_at_a_time * pitch) as u64;
+            let stage = stages.take()?;
+            let bytes = part.len() / d * pitch;
+            spread(part, &mut stage.bytes()[..bytes], d, pitch);
+            let from = stage.buffer.as_ptr();
+            // SAFETY: the place has room for the rows, which are plain bytes; the stage is not written again before
+            // its event has passed.
+            let code = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.cast(), bytes, stream.as_inner()) };
+            check("cuMemcpyHtoDAsync", code)?;
+            stages.pass()?;
+        }
+        stages.end()
+    }
+
+    /// The first `len` values at `place`, after all of the stream's work.
+    pub(super) fn download<T: bytemuck::Pod>(
+        &self,
+        device: &Device,
+        stream: &Stream,
+        place: Place<T>,
+        len: usize,
+    ) -> Result<Vec<T>> {
+        assert_len(len.max(place.len), place.len)?;
+        let mut values = vec![T::zeroed(); len];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+        let mut stages = Stages::new(device, stream, bytes.len(), 1)?;
+        let mut waiting: Option<&mut [u8]> = None;
+        for (turn, part) in bytes.chunks_mut(STAGE_BYTES).enumerate() {
+            let from = self.at(place) as u64 + (turn * STAGE_BYTES) as u64;
+            let stage = stages.take()?;
+            // SAFETY: the stage has room for the part, and is read only after its event has passed.
+            let code = unsafe {
+                let to = stage.buffer.as_mut_ptr().cast();
+                sys::cuMemcpyDtoHAsync_v2(to, from, part.len(), stream.as_inner())
+            };
+            check("cuMemcpyDtoHAsync", code)?;
+            stages.pass()?;
+            // The part before is copied on while this one is under way.
+            if let Some(before) = waiting.replace(part) {
+                let stage = stages.before()?;
+                spread(&stage.bytes()[..before.len()], before, 1, 1);
+            }
+        }
+        if let Some(last) = waiting {
+            let stage = stages.last()?;
+            spread(&stage.bytes()[..last.len()], last, 1, 1);
+        }
+        stages.end()?;
+        Ok(values)
+    }
+
+    /// Copies rows of `d` values from elsewhere in device memory to rows `pitch` values apart, with zeros between.
+    ///
+    /// # Safety
+    /// `rows · d` values lie at `from` until the stream has passed the copy.
+    pub(super) unsafe fn copy_rows<T>(
+        &self,
+        stream: &Stream,
+        place: Place<T>,
+        from: *const T,
+        rows: usize,
+        d: usize,
+        pitch: usize,
+    ) -> Result<()> {
+        assert_len(place.len, rows * pitch)?;
         self.zero(stream, place)?;
+        let on_device = sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE;
         let copy = sys::CUDA_MEMCPY2D {
             srcXInBytes: 0,
             srcY: 0,
-            srcMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST,
-            srcHost: values.as_ptr().cast(),
-            srcDevice: 0,
+            srcMemoryType: on_device,
+            srcHost: std::ptr::null(),
+            srcDevice: from as u64,
             srcArray: std::ptr::null_mut(),
             srcPitch: d * size_of::<T>(),
             dstXInBytes: 0,
             dstY: 0,
-            dstMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE,
+            dstMemoryType: on_device,
             dstHost: std::ptr::null_mut(),
             dstDevice: self.at(place) as u64,
             dstArray: std::ptr::null_mut(),
@@ -126,32 +196,8 @@ impl Arena {
             WidthInBytes: d * size_of::<T>(),
             Height: rows,
         };
-        // SAFETY: `rows` rows of `d` values lie at the source and have room at the place.
-        check("cuMemcpy2DAsync", unsafe { sys::cuMemcpy2DAsync_v2(&copy, stream.as_inner()) })?;
-        stream.synchronize().map_err(|code| failed("copying to the device", code))
-    }
-
-    /// The first `len` values at `place`, after all of the stream's work.
-    pub(super) fn download<T: bytemuck::Pod>(
-        &self,
-        stream: &Stream,
-        place: Place<T>,
-        len: usize,
-    ) -> Result<Vec<T>> {
-        assert_len(len.max(place.len), place.len)?;
-        let mut values = vec![T::zeroed(); len];
-        // SAFETY: the vector has room for `len` values, and any bytes are values of `T`.
-        let code = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(
-                values.as_mut_ptr().cast(),
-                self.at(place) as u64,
-                len * size_of::<T>(),
-                stream.as_inner(),
-            )
-        };
-        check("cuMemcpyDtoHAsync", code)?;
-        stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
-        Ok(values)
+        // SAFETY: the caller's contract for the source; the place has room for the rows.
+        check("cuMemcpy2DAsync", unsafe { sys::cuMemcpy2DAsync_v2(&copy, stream.as_inner()) })
     }
 
     /// Sets every byte of `place` to 0.
@@ -162,6 +208,117 @@ impl Arena {
             sys::cuMemsetD8Async(self.at(place) as u64, 0, bytes, stream.as_inner())
         })
     }
+}
+
+/// Bytes of a page-locked buffer that large copies go through: some tenths of a millisecond of the link's time.
+const STAGE_BYTES: usize = 16 << 20;
+
+/// Page-locked host memory.
+pub(super) struct Pinned {
+    buffer: LockedBuffer<u8>,
+}
+
+// SAFETY: it is an address in host memory and a size, which the driver has locked for all threads.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    pub(super) fn new(bytes: usize) -> Result<Self> {
+        LockedBuffer::new(&0, bytes.max(1))
+            .map(|buffer| Pinned { buffer })
+            .map_err(|code| failed(format!("locking {bytes} bytes of host memory"), code))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+}
+
+/// Two page-locked buffers that take turns: while one is under way, the other is filled or emptied. The driver's own
+/// way from pageable memory is one thread's.
+struct Stages<'a> {
+    device: &'a Device,
+    stream: &'a Stream,
+    stages: Vec<(Pinned, Event)>,
+    turn: usize,
+}
+
+impl<'a> Stages<'a> {
+    /// For copies of `total` bytes in units of `unit` bytes.
+    fn new(device: &'a Device, stream: &'a Stream, total: usize, unit: usize) -> Result<Self> {
+        let bytes = total.min(STAGE_BYTES.max(unit));
+        let stage = || {
+            let event = Event::new(EventFlags::DISABLE_TIMING);
+            Ok((device.pinned(bytes)?, event.map_err(|code| failed("creating an event", code))?))
+        };
+        let count = if total > bytes { 2 } else { 1 };
+        let stages = (0..count).map(|_| stage()).collect::<Result<_>>()?;
+        Ok(Stages { device, stream, stages, turn: 0 })
+    }
+
+    /// The next buffer, when its last copy has passed.
+    fn take(&mut self) -> Result<&mut Pinned> {
+        let at = self.turn % self.stages.len();
+        let (stage, event) = &mut self.stages[at];
+        if self.turn > 1 {
+            event.synchronize().map_err(|code| failed("waiting for a copy", code))?;
+        }
+        Ok(stage)
+    }
+
+    /// Its copy was asked for.
+    fn pass(&mut self) -> Result<()> {
+        let at = self.turn % self.stages.len();
+        self.turn += 1;
+        let event = &self.stages[at].1;
+        event.record(self.stream).map_err(|code| failed("recording an event", code))
+    }
+
+    /// The buffer of the last copy, when that has passed.
+    fn last(&mut self) -> Result<&mut Pinned> {
+        self.of_turn(self.turn - 1)
+    }
+
+    /// The buffer of the copy before the last one.
+    fn before(&mut self) -> Result<&mut Pinned> {
+        self.of_turn(self.turn - 2)
+    }
+
+    fn of_turn(&mut self, turn: usize) -> Result<&mut Pinned> {
+        let at = turn % self.stages.len();
+        let (stage, event) = &mut self.stages[at];
+        event.synchronize().map_err(|code| failed("waiting for a copy", code))?;
+        Ok(stage)
+    }
+
+    /// Waits for all copies and gives the buffers back; after an error they are freed instead.
+    fn end(self) -> Result<()> {
+        self.stream.synchronize().map_err(|code| failed("waiting for copies", code))?;
+        for (stage, _) in self.stages {
+            self.device.keep_pinned(stage);
+        }
+        Ok(())
+    }
+}
+
+/// Copies rows of `d` bytes to rows of `pitch`, with zeros between, on several threads where that pays.
+fn spread(from: &[u8], to: &mut [u8], d: usize, pitch: usize) {
+    /// Smaller pieces cost more to hand out than to copy.
+    const PIECE: usize = 512 << 10;
+    let rows = (PIECE / pitch).max(1);
+    to.par_chunks_mut(rows * pitch).zip(from.par_chunks(rows * d)).for_each(|(to, from)| {
+        if d == pitch {
+            return to.copy_from_slice(from);
+        }
+        for (to, from) in to.chunks_exact_mut(pitch).zip(from.chunks_exact(d)) {
+            let (row, rest) = to.split_at_mut(d);
+            row.copy_from_slice(from);
+            rest.fill(0);
+        }
+    });
 }
 
 /// A copy of the wrong length is a bug of this crate; it is reported, not made.
@@ -176,6 +333,18 @@ fn assert_len(expected: usize, actual: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_spread_with_zeros_between() {
+        let values: Vec<u8> = (1..=12).collect();
+        let mut rows = vec![99u8; 4 * 5];
+        spread(&values, &mut rows, 3, 5);
+        assert_eq!(rows, [1, 2, 3, 0, 0, 4, 5, 6, 0, 0, 7, 8, 9, 0, 0, 10, 11, 12, 0, 0]);
+        let many: Vec<u8> = (0..1_700_000).map(|i| (i % 251) as u8).collect();
+        let mut copy = vec![0u8; many.len()];
+        spread(&many, &mut copy, 1, 1);
+        assert_eq!(copy, many);
+    }
 
     #[test]
     fn places_do_not_overlap() {

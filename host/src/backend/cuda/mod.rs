@@ -7,8 +7,11 @@ mod device;
 mod hopper;
 mod lloyd;
 mod memory;
+mod run;
 
 pub(crate) use device::Device;
+pub(crate) use lloyd::Start;
+pub(crate) use run::Run;
 
 use super::{LloydOptions, LloydOutcome};
 use crate::element::{DType, Element, Float};

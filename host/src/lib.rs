@@ -44,6 +44,9 @@ mod rng;
 mod safetensors;
 #[cfg(feature = "cuda")]
 pub mod stages;
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub mod tuning;
 
 pub use backend::{DeviceInfo, devices};
 pub use element::{DType, Element, Float};

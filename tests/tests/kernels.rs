@@ -143,12 +143,12 @@ fn check_sort(size: [u32; 3], panel_len: u32, spread: Labels, seed: u64, way: Wa
     let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
     arrays.labels.set(&labels);
     check_sorted(&arrays, arrays.sort(way), &labels, &done);
-    if (WholeParams { shape, panels: arrays.panels }).is_for() {
+    if k <= WHOLE_CLUSTERS {
         let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
         arrays.labels.set(&labels);
         check_sorted(&arrays, arrays.sort_whole(way), &labels, &done);
     }
-    if arrays.panels.sort_in_a_block(k) {
+    if k <= PANEL_SORT_CLUSTERS {
         let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
         arrays.labels.set(&labels);
         check_sorted(&arrays, arrays.sort_panels(way), &labels, &done);

@@ -3,6 +3,7 @@ use super::GpuElement;
 use super::device::{Device, Graph, check, failed};
 use super::hopper;
 use super::memory::{Arena, Place, Plan};
+use super::plan::Sort;
 use crate::backend::{LloydOptions, LloydOutcome};
 use crate::element::DType;
 use crate::error::{Error, Result};
@@ -260,13 +261,13 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
 
         let fast = device.is_hopper() && u32::try_from(batch * n).is_ok();
-        let hopper = fast.then(|| T::hopper(shape.d));
+        let hopper = fast.then(|| T::hopper(device.plan(), shape.d));
         let mut plan = Plan::default();
         let tiles = match hopper {
             Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
             None => AssignParams { shape }.blocks() as usize,
         };
-        let whole = WholeParams { shape, panels };
+        let sort = device.plan().sort(panels, shape.k);
         let converge = ConvergeParams { shape, tiles: (tiles / batch) as u32, window: window as u32 };
         let places = Places {
             points: plan.array(batch * n * shape.pitch as usize),
@@ -278,17 +279,19 @@ impl<'a, T: GpuElement> Call<'a, T> {
             tile_cost: plan.array(tiles),
             tile_changed: plan.array(tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
-            hopper: hopper.map(|_| hopper::Places::new(&mut plan, settle_params(device, shape), T::ROUNDS)),
+            hopper: hopper.map(|_| {
+                hopper::Places::new(&mut plan, device.plan(), settle_params(device, shape), T::ROUNDS)
+            }),
             update: fit.map(|options| {
                 let groups = batch * panels.count as usize;
                 let moments =
                     if options.tol > 0.0 { MomentsParams::new(shape).blocks() as usize * d } else { 0 };
                 UpdatePlaces {
                     orders: [plan.array(batch * n), plan.array(batch * n)],
-                    histogram: plan.array(if whole.is_for() {
-                        whole.blocks() as usize * k
-                    } else {
-                        groups * SORT_DIGITS as usize * panels.tiles() as usize
+                    histogram: plan.array(match sort {
+                        Sort::Block => 0,
+                        Sort::Whole => WholeParams { shape, panels }.blocks() as usize * k,
+                        Sort::Digits => groups * SORT_DIGITS as usize * panels.tiles() as usize,
                     }),
                     totals: plan.array(groups * SORT_DIGITS as usize),
                     starts: plan.array(groups * (k + 1)),
@@ -336,12 +339,12 @@ impl<'a, T: GpuElement> Call<'a, T> {
             None => vec![],
         });
         if fit.is_some() {
-            kernels.extend(if panels.sort_in_a_block(shape.k) {
-                vec![SortPanel::SPEC]
-            } else if (WholeParams { shape, panels }).is_for() {
-                vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC]
-            } else {
-                vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC]
+            kernels.extend(match sort {
+                Sort::Block => vec![SortPanel::SPEC],
+                Sort::Whole => vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC],
+                Sort::Digits => {
+                    vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC]
+                }
             });
             kernels.extend([
                 <SegmentSums<T::Device> as Kernel>::SPEC,
@@ -647,7 +650,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
                 is_bf16: (T::DTYPE == DType::BF16).into(),
             },
         };
-        if floors.params.are_worth_it() {
+        if self.device.plan().has_floors(shape) {
             // SAFETY: as in `iteration`; labels that were never written are some bits, which any will do.
             unsafe { self.device.launch(&self.stream, &floors)? };
         }
@@ -706,15 +709,16 @@ impl<'a, T: GpuElement> Call<'a, T> {
         let totals = self.at(update.totals)?;
         let starts = self.at(update.starts)?;
         let [mut order, mut sorted] = [self.at(update.orders[0])?, self.at(update.orders[1])?];
-        if panels.sort_in_a_block(shape.k) {
+        let sort = self.device.plan().sort(panels, shape.k);
+        if sort == Sort::Block {
             let params = PanelSortParams { shape, panels };
             let kernel = SortPanel { labels, states, sorted: order, starts, params };
             // SAFETY: as in `iteration`.
             unsafe { self.device.launch(&self.stream, &kernel)? };
             return Ok(order);
         }
-        let params = WholeParams { shape, panels };
-        if params.is_for() {
+        if sort == Sort::Whole {
+            let params = WholeParams { shape, panels };
             let count = WholeCount { labels, states, histogram, params };
             let begin = WholeStarts { histogram, states, starts, params };
             let place = WholePlace { labels, histogram, starts, states, sorted: order, params };
@@ -823,7 +827,7 @@ impl<'a, T: GpuElement> Call<'a, T> {
 
 /// Few points need to be settled; how many, the host does not know.
 fn settle_params(device: &Device, shape: Shape) -> SettleParams {
-    SettleParams { shape, blocks: 4 * device.multiprocessors() }
+    SettleParams { shape, blocks: device.plan().settle_blocks * device.multiprocessors() }
 }
 
 /// Sizes are 32-bit on the device.

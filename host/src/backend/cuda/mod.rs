@@ -7,8 +7,10 @@ mod device;
 mod hopper;
 mod lloyd;
 mod memory;
+mod plan;
 
 pub(crate) use device::Device;
+pub use plan::{Hardware, LaunchPlan};
 
 use super::{LloydOptions, LloydOutcome};
 use crate::element::{DType, Element, Float};
@@ -28,7 +30,7 @@ trait GpuElement: Element<Centroid = f32> {
     /// Whether Hopper's tensor cores take the points rounded only.
     const ROUNDS: bool;
     /// Hopper's assignment of points of `d` dimensions.
-    fn hopper(d: u32) -> hopper::Launch;
+    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch;
 }
 impl GpuElement for f32 {
     type Device = f32;
@@ -36,8 +38,8 @@ impl GpuElement for f32 {
         value
     }
     const ROUNDS: bool = true;
-    fn hopper(d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::F16>(d)
+    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::F16>(launches, d)
     }
 }
 impl GpuElement for f16 {
@@ -46,8 +48,8 @@ impl GpuElement for f16 {
         f16::from_f32(value)
     }
     const ROUNDS: bool = false;
-    fn hopper(d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::F16>(d)
+    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::F16>(launches, d)
     }
 }
 impl GpuElement for bf16 {
@@ -56,8 +58,8 @@ impl GpuElement for bf16 {
         bf16::from_f32(value)
     }
     const ROUNDS: bool = false;
-    fn hopper(d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::BF16>(d)
+    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::BF16>(launches, d)
     }
 }
 

@@ -1,5 +1,4 @@
 //! How long each stage of an iteration takes on a GPU: what `bench` reports.
-use crate::backend::cuda::{Device, time_stages};
 use crate::error::{Error, Result};
 use crate::{DType, Element};
 use half::{bf16, f16};
@@ -109,15 +108,6 @@ pub fn time_points<T: Element>(
     workload: Workload,
     iterations: usize,
 ) -> Result<StageTimes> {
-    time_on(&Device::open(ordinal)?, points, workload, iterations)
-}
-
-pub(crate) fn time_on<T: Element>(
-    device: &Device,
-    points: &[T],
-    workload: Workload,
-    iterations: usize,
-) -> Result<StageTimes> {
     let Workload { batch, n, k, d, .. } = workload;
     if points.is_empty() || points.len() != batch * n * d {
         let (argument, value) = ("points", format!("{} values", points.len()));
@@ -127,6 +117,7 @@ pub(crate) fn time_on<T: Element>(
         let value = k.to_string();
         return Err(Error::InvalidArgument { argument: "k", value, rule: "k must be between 1 and n" });
     }
+    let device = crate::backend::cuda::Device::open(ordinal)?;
     let problem = crate::points::Problem { points: points.into(), batch, n, d };
-    time_stages(device, &problem, k, iterations)
+    crate::backend::cuda::time_stages(&device, &problem, k, iterations)
 }

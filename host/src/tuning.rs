@@ -1,7 +1,5 @@
-//! Launch plans by measurement: what `cargo xtask tune` is made of, and no part of the stable interface.
-use crate::stages::{StageTimes, Workload, time_on};
-use crate::{Element, Result};
-
+//! Launch plans: what `cargo xtask tune` and tests need of them, and no part of the stable interface.
+use crate::Result;
 use crate::backend::cuda::Device;
 pub use crate::backend::cuda::{Hardware, LaunchPlan};
 
@@ -12,7 +10,7 @@ pub struct Gpu {
     pub name: String,
     /// What a plan depends on.
     pub hardware: Hardware,
-    /// The plan that fits here have.
+    /// The plan that its fits have.
     pub plan: LaunchPlan,
     /// Whether its tensor cores assign: else only the choice of sorts matters.
     pub has_tensor_cores: bool,
@@ -32,16 +30,10 @@ pub fn gpu(ordinal: u32) -> Result<Gpu> {
     })
 }
 
-/// As [`crate::stages::time_points`], by `plan`.
+/// Has what this process does from now on on CUDA device `ordinal` go by `plan`.
 ///
 /// # Errors
-/// As there; [`crate::Error::InvalidArgument`] when the plan does not suit the GPU.
-pub fn time_points<T: Element>(
-    ordinal: u32,
-    points: &[T],
-    workload: Workload,
-    iterations: usize,
-    plan: LaunchPlan,
-) -> Result<StageTimes> {
-    time_on(&Device::open(ordinal)?.with_plan(plan)?, points, workload, iterations)
+/// Those of [`gpu`]; [`crate::Error::InvalidArgument`] when the plan does not suit the GPU.
+pub fn use_plan(ordinal: u32, plan: LaunchPlan) -> Result<()> {
+    Device::open(ordinal)?.use_plan(plan)
 }

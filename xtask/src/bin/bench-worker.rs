@@ -182,7 +182,8 @@ impl Worker {
             self.points = Some((workload, Box::new(points)));
         }
         let points = self.points.as_ref().and_then(|(_, points)| points.downcast_ref::<Vec<T>>());
-        Ok(tuning::time_points(0, points.ok_or("no points")?, workload, iterations, plan)?)
+        tuning::use_plan(0, plan)?;
+        Ok(time_points(0, points.ok_or("no points")?, workload, iterations)?)
     }
 
     fn run(&mut self, job: &Value) -> Result<Value> {

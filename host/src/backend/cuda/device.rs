@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::memory::Arena;
 use super::plan::{Hardware, LaunchPlan};
 
-/// An opened GPU. Cheap to clone; all clones share one context and one set of loaded kernels.
+/// An opened GPU and its launch plan. Cheap to clone; all clones share one context and one set of loaded kernels.
 #[derive(Clone)]
 pub(crate) struct Device(Arc<Inner>, LaunchPlan);
 
@@ -91,12 +91,17 @@ fn shared_bytes(device: &cust::device::Device) -> std::result::Result<u32, CudaE
     if code == CUresult::CUDA_SUCCESS { Ok(bytes as u32) } else { Err(CudaError::InvalidValue) }
 }
 
+/// The GPUs opened so far, by ordinal.
+fn opened() -> &'static Mutex<HashMap<u32, Device>> {
+    static OPENED: OnceLock<Mutex<HashMap<u32, Device>>> = OnceLock::new();
+    OPENED.get_or_init(Mutex::default)
+}
+
 impl Device {
     /// The GPU `ordinal`, opened once for the process, as the driver's own primary context is: opening
     /// costs a large part of a second, and a second fit should not pay it again.
     pub(crate) fn open(ordinal: u32) -> Result<Self> {
-        static OPENED: OnceLock<Mutex<HashMap<u32, Device>>> = OnceLock::new();
-        let mut opened = lock(OPENED.get_or_init(Mutex::default));
+        let mut opened = lock(opened());
         if let Some(device) = opened.get(&ordinal) {
             return Ok(device.clone());
         }
@@ -191,10 +196,11 @@ impl Device {
         &self.1
     }
 
-    /// The same device by another plan.
-    pub(crate) fn with_plan(&self, plan: LaunchPlan) -> Result<Self> {
+    /// Has those who open the device from now on get it with `plan`.
+    pub(crate) fn use_plan(&self, plan: LaunchPlan) -> Result<()> {
         plan.check(&self.0.hardware)?;
-        Ok(Device(self.0.clone(), plan))
+        lock(opened()).insert(self.0.ordinal, Device(self.0.clone(), plan));
+        Ok(())
     }
 
     /// Whether kernels with Hopper's own instructions run here.

@@ -207,8 +207,11 @@ impl LaunchPlan {
     /// # Errors
     /// [`Error::Io`] when that table cannot be read, [`Error::Format`] when one of its lines is wrong.
     pub fn of(hardware: &Hardware) -> Result<Self> {
-        let named = std::env::var_os(VARIABLE);
-        if let Some(path) = named.as_deref().map(Path::new) {
+        Self::chosen(hardware, std::env::var_os(VARIABLE).as_deref().map(Path::new))
+    }
+
+    fn chosen(hardware: &Hardware, table: Option<&Path>) -> Result<Self> {
+        if let Some(path) = table {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| Error::Io { path: path.to_owned(), source })?;
             if let Some(plan) = entry(hardware, &text, path)? {
@@ -357,7 +360,27 @@ mod tests {
     fn the_shipped_table_is_right_and_other_gpus_get_the_rule() {
         assert!(read(&H200, SHIPPED).unwrap().is_some());
         assert_eq!(read(&SMALL, SHIPPED).unwrap(), None);
-        assert_eq!(LaunchPlan::of(&SMALL).unwrap(), LaunchPlan::by_rule(&SMALL));
+        assert_eq!(LaunchPlan::chosen(&SMALL, None).unwrap(), LaunchPlan::by_rule(&SMALL));
+    }
+
+    #[test]
+    fn a_named_table_comes_first() {
+        let folder = std::env::temp_dir().join(format!("flash-kmeans-plans-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("table");
+        let missing = LaunchPlan::chosen(&H200, Some(&path));
+        let plan = LaunchPlan { settle_blocks: 7, ..LaunchPlan::by_rule(&H200) };
+        std::fs::write(&path, format!("{H200}: {plan}\n")).unwrap();
+        let (found, other) =
+            (LaunchPlan::chosen(&H200, Some(&path)), LaunchPlan::chosen(&SMALL, Some(&path)));
+        std::fs::write(&path, "settle_blocks=7\n").unwrap();
+        let wrong = LaunchPlan::chosen(&H200, Some(&path));
+        std::fs::remove_dir_all(&folder).unwrap();
+
+        assert!(matches!(missing, Err(Error::Io { path: named, .. }) if named == path));
+        assert_eq!(found.unwrap(), plan);
+        assert_eq!(other.unwrap(), LaunchPlan::by_rule(&SMALL));
+        assert!(matches!(wrong, Err(Error::Format { path: named, .. }) if named == path));
     }
 
     #[test]

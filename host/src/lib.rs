@@ -45,6 +45,9 @@ mod safetensors;
 #[cfg(feature = "cuda")]
 pub mod stages;
 #[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub mod tuning;
+#[cfg(feature = "cuda")]
 mod workspace;
 
 pub use backend::{DeviceInfo, devices};

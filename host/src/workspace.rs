@@ -40,6 +40,8 @@ pub struct Workspace<T: Element> {
     /// `[batch, n, d]`.
     shape: [usize; 3],
     has_points: bool,
+    /// The given centroids are on the device.
+    has_centroids: bool,
     _points: PhantomData<T>,
 }
 
@@ -64,6 +66,7 @@ impl<T: Element> Workspace<T> {
                 options,
                 shape,
                 has_points: false,
+                has_centroids: false,
                 _points: PhantomData,
             }),
             Engine::Cpu => {
@@ -122,8 +125,13 @@ impl<T: Element> Workspace<T> {
         let (_, init, seed) = self.params.asked();
         match init {
             Init::Given(given) => {
+                if self.has_centroids {
+                    return self.run.fit(Start::SameCentroids, &self.options);
+                }
                 let centroids: Vec<f32> = crate::init::given_centroids(given, batch, k, d)?;
-                self.run.fit(Start::Centroids(&centroids), &self.options)
+                let problems = self.run.fit(Start::Centroids(&centroids), &self.options)?;
+                self.has_centroids = true;
+                Ok(problems)
             }
             // The rows that `fit` draws.
             _ => {

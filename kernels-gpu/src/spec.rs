@@ -43,8 +43,6 @@ const SHORT_PANEL: u32 = 1 << 17;
 pub const PANEL_SORT_THREADS: u32 = 1024;
 /// Most clusters of it: their counts fit the 99 KiB of shared memory that every GPU has.
 pub const PANEL_SORT_CLUSTERS: u32 = 512;
-/// Longest panel of it.
-pub const PANEL_SORT_LEN: u32 = 1 << 14;
 
 /// Most clusters of a sort in one pass over whole labels.
 pub const WHOLE_CLUSTERS: u32 = 4096;
@@ -201,11 +199,6 @@ impl Panels {
     pub const fn stretches(&self) -> u32 {
         self.len.div_ceil(self.stretch())
     }
-    /// Whether one block sorts a panel by itself.
-    #[inline]
-    pub const fn sort_in_a_block(&self, k: u32) -> bool {
-        self.len <= PANEL_SORT_LEN && k <= PANEL_SORT_CLUSTERS
-    }
 }
 
 /// Shared memory of the portable assignment.
@@ -287,7 +280,7 @@ pub const HOPPER_WARPS: u32 = 8;
 pub const HOPPER_FIRST_WARP: u32 = 4;
 /// Stages of the ring of centroid tiles.
 pub const HOPPER_STAGES: u32 = 4;
-/// [`HopperOperand::STEPS`] of the entries for points of more than [`HOPPER_MAX_STEPS`] steps.
+/// [`HopperOperand::STEPS`] of the entries for points of any number of steps from 5 on.
 pub const HOPPER_WIDE: u32 = 0;
 /// Blocks of a cluster of the wide entries, which share centroids.
 pub const WIDE_CLUSTER: u32 = 2;
@@ -548,8 +541,6 @@ impl Items for HopperParams {
 
 /// Threads of a block that packs a tile.
 pub const PACK_THREADS: u32 = 1024;
-/// Centroid tiles of a problem from which on they are ordered by norm: with few, most matter to some point of a warp.
-const ORDERED_TILES: u32 = 4;
 
 /// Shared memory of `pack_centroids`.
 #[derive(Clone, Copy, Debug)]
@@ -604,11 +595,6 @@ impl PackParams {
     #[inline]
     pub const fn all_tiles(&self) -> u64 {
         self.shape.batch as u64 * self.tiles() as u64
-    }
-    /// Whether tiles are made of centroids in the order of their norms.
-    #[inline]
-    pub const fn is_ordered(&self) -> bool {
-        self.tiles() >= ORDERED_TILES
     }
     /// Lanes that share a centroid, a chunk of 8 features each: a power of two.
     #[inline]
@@ -690,10 +676,6 @@ impl Items for PackPointsParams {
     }
 }
 
-/// Centroid tiles of a problem from which on a pass over the points, for their floors, saves more than it takes; of wide
-/// points it does not.
-const FLOORED_TILES: u32 = 16;
-
 /// Parameters of `floors`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -704,12 +686,6 @@ pub struct FloorsParams {
     pub is_bf16: u32,
 }
 impl FloorsParams {
-    /// Whether the assignment asks for floors.
-    #[inline]
-    pub const fn are_worth_it(&self) -> bool {
-        let is_narrow = hopper_steps(self.shape.d) <= HOPPER_MAX_STEPS;
-        is_narrow && self.shape.k.div_ceil(HOPPER_CENTROIDS) >= FLOORED_TILES
-    }
     /// Lanes that share a point, a chunk of 8 features each: a power of two.
     #[inline]
     pub const fn lanes(&self) -> u32 {
@@ -1039,11 +1015,6 @@ pub struct WholeParams {
     pub panels: Panels,
 }
 impl WholeParams {
-    /// Whether the shape is sorted so.
-    #[inline]
-    pub const fn is_for(&self) -> bool {
-        self.shape.k <= WHOLE_CLUSTERS
-    }
     /// Tiles of a panel.
     #[inline]
     pub const fn tiles(&self) -> u32 {

@@ -143,12 +143,12 @@ fn check_sort(size: [u32; 3], panel_len: u32, spread: Labels, seed: u64, way: Wa
     let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
     arrays.labels.set(&labels);
     check_sorted(&arrays, arrays.sort(way), &labels, &done);
-    if (WholeParams { shape, panels: arrays.panels }).is_for() {
+    if k <= WHOLE_CLUSTERS {
         let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
         arrays.labels.set(&labels);
         check_sorted(&arrays, arrays.sort_whole(way), &labels, &done);
     }
-    if arrays.panels.sort_in_a_block(k) {
+    if k <= PANEL_SORT_CLUSTERS {
         let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
         arrays.labels.set(&labels);
         check_sorted(&arrays, arrays.sort_panels(way), &labels, &done);
@@ -510,21 +510,27 @@ fn check_statistics<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let rows: Vec<u32> = (0..batch * k).map(|_| random.below(n) as u32).collect();
     let (chosen, of_rows) = (Memory::poison(batch * k * d), Memory::of(&rows));
     let in_type = Memory::<T>::poison(batch * k * d);
-    way.launch(Gather::<T> {
+    let gather = Gather::<T> {
         points: arrays.points.at(),
         rows: of_rows.at(),
+        given: std::ptr::null(),
         centroids: chosen.at(),
         rounded: in_type.at(),
         params: GatherParams { shape },
-    });
-    let (chosen, in_type) = (chosen.get(), in_type.get());
+    };
+    way.launch(gather);
     for (at, &row) in rows.iter().enumerate() {
         let view = View::new(&points, &rounded, shape, at / k);
         let range = at * d..(at + 1) * d;
         let point: Vec<f32> = view.point(row as usize).iter().map(|v| v.to_f32()).collect();
-        assert_eq!(&chosen[range.clone()], &point, "centroid {at} of row {row}");
-        assert!(in_type[range].iter().map(|v| v.to_f32()).eq(point), "centroid {at} of row {row}");
+        assert_eq!(chosen.get()[range.clone()], point, "centroid {at} of row {row}");
+        assert!(in_type.get()[range].iter().map(|v| v.to_f32()).eq(point), "centroid {at} of row {row}");
     }
+    let given: Vec<f32> = (0..batch * k * d).map(|_| random.unit()).collect();
+    let of_given = Memory::of(&given);
+    way.launch(Gather::<T> { rows: std::ptr::null(), given: of_given.at(), ..gather });
+    assert_eq!(chosen.get(), given);
+    assert!(in_type.get().iter().map(|v| v.to_f32()).eq(given.iter().map(|&v| T::from_f32(v).to_f32())));
 
     let norms = Memory::poison(batch * n);
     way.launch(Norms::<T> { points: arrays.points.at(), norms: norms.at(), params: NormsParams { shape } });

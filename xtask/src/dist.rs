@@ -20,6 +20,7 @@ const RUN: &str = r#"#!/usr/bin/env bash
 #   run.sh sanitize [ARGUMENTS]  the same under compute-sanitizer, on small problems
 #   run.sh bench SUITE [OPTIONS] measurements, beside peers with --peers; see `xtask bench --help`
 #   run.sh profile KERNEL SHAPE  a kernel's use of the hardware; see `xtask profile --help`
+#   run.sh tune [OPTIONS]        the launch plan of this GPU; see `xtask tune --help`
 #
 # Python packages in ./python (`pip install --target python ...`) are found.
 set -euo pipefail
@@ -55,7 +56,7 @@ sanitize)
     done
     echo "all passed"
     ;;
-bench | profile)
+bench | profile | tune)
     # A part of nvidia-cutlass-dsl that only a .pth file would find.
     export PYTHONPATH="$PWD/python:$PWD/python/nvidia_cutlass_dsl/dsl_packages${PYTHONPATH:+:$PYTHONPATH}"
     exec ./xtask "$verb" "${arguments[@]}"

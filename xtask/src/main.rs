@@ -6,6 +6,7 @@ mod profile;
 mod ptx;
 mod resources;
 mod setup;
+mod tune;
 mod workspace;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     Bench(Box<bench::Arguments>),
     /// Shows what a kernel makes of the hardware.
     Profile(profile::Arguments),
+    /// Finds the launch plan of the present GPU by measuring, and writes it to a table of plans.
+    Tune(tune::Arguments),
     /// Gathers release executables and the GPU tests in dist, for a machine without this workspace.
     Dist,
 }
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Resources { check: false } => resources::update(),
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Profile(arguments) => profile::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Dist => dist::run(),
     };
     match done {

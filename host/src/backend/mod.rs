@@ -43,16 +43,18 @@ impl Engine {
         match backend {
             Backend::Cpu => Ok(Engine::Cpu),
             Backend::Cuda { ordinal } => Self::cuda(ordinal, dtype),
-            Backend::Auto => Ok(match Self::cuda(0, dtype) {
+            Backend::Auto => match Self::cuda(0, dtype) {
                 Ok(engine) => {
                     tracing::info!(device = engine.device(), "backend cuda: a usable GPU was found");
-                    engine
+                    Ok(engine)
                 }
-                Err(why) => {
+                Err(why @ Error::BackendUnavailable { .. }) => {
                     tracing::info!("backend cpu: {why}");
-                    Engine::Cpu
+                    Ok(Engine::Cpu)
                 }
-            }),
+                // A launch plan that was asked for, and is wrong.
+                Err(why) => Err(why),
+            },
         }
     }
 

@@ -284,9 +284,10 @@ kernels! {
              states: *const LoopState, centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
             = finalise::finalise, FINALISE,
             [fk_finalise_f32: f32, fk_finalise_f16: F16, fk_finalise_bf16: BF16];
-        /// First centroids: rows of the points.
+        /// First centroids: rows of the points, or given ones.
         Gather<T>: GatherInstance
-            (points: *const T, rows: *const u32, centroids: *mut f32, rounded: *mut T; params: GatherParams)
+            (points: *const T, rows: *const u32, given: *const f32, centroids: *mut f32, rounded: *mut T;
+             params: GatherParams)
             = gather::gather, UPDATE, [fk_gather_f32: f32, fk_gather_f16: F16, fk_gather_bf16: BF16];
         /// Sum of squared distances of points to their centroids.
         Inertia<T>: InertiaInstance

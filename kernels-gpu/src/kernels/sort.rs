@@ -296,7 +296,7 @@ pub(super) unsafe fn segment_starts(
 }
 
 /// The sorted rows of a panel and its clusters' first places, a block a panel: what the passes and `segment_starts` do,
-/// for panels of [`Panels::sort_in_a_block`].
+/// for at most [`PANEL_SORT_CLUSTERS`] clusters.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`PANEL_SORT_THREADS`] threads.

@@ -40,7 +40,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    const fn new(batch: usize, n: usize, k: usize, d: usize, dtype: DType) -> Self {
+    pub(crate) const fn new(batch: usize, n: usize, k: usize, d: usize, dtype: DType) -> Self {
         Case { batch, n, k, d, dtype }
     }
 

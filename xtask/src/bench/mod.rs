@@ -13,8 +13,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-pub(crate) use case::Case;
-pub(crate) use run::{ceilings, worker};
+pub(crate) use case::{Case, DType};
+pub(crate) use process::Program;
+pub(crate) use run::{ceilings, in_workspace, worker};
 
 use crate::Result;
 use case::Suite;

@@ -479,7 +479,7 @@ fn take(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 /// Whether this runs from the sources; a folder made by `dist` has none.
-fn in_workspace() -> bool {
+pub(crate) fn in_workspace() -> bool {
     !beside("bench-worker").is_file() && root().join("xtask").join("peers").is_dir()
 }
 

@@ -1,12 +1,15 @@
 //! flash-kmeans as one of the implementations that `cargo xtask bench` measures: a job in, an answer out, a line of
 //! JSON each. With the argument `linfa` it is linfa-clustering instead, so that both are built alike. With
-//! `time BATCH N K D TYPE` it times the stages of an iteration, for `cargo xtask profile`.
+//! `time BATCH N K D TYPE` it times the stages of an iteration, for `cargo xtask profile`; the jobs `gpu` and `time` are
+//! those of `cargo xtask tune`.
+use std::any::Any;
 use std::fs::{self, File};
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use bytemuck::Pod;
-use flash_kmeans::stages::{StageTimes, Workload, time_points};
+use flash_kmeans::stages::{StageTimes, Workload, normal_points, time_points};
+use flash_kmeans::tuning::{self, LaunchPlan};
 use flash_kmeans::{Backend, DType, Element, FlashKMeans, Init, KMeans, devices};
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -32,6 +35,8 @@ fn main() -> Result<()> {
             Some("hello") => hello(),
             Some("run") if linfa => linfa_run(&job),
             Some("run") => worker.run(&job),
+            Some("gpu") => gpu(),
+            Some("time") => worker.time(&job),
             _ => Err("an unknown job".into()),
         };
         let answer = answer.unwrap_or_else(|error| json!({ "error": error.to_string() }));
@@ -65,10 +70,37 @@ fn time_stages(words: &[String]) -> Result<Value> {
     }))
 }
 
-/// The last case that its stages were timed of: three suites ask for the same.
+/// What is kept from job to job.
 #[derive(Default)]
 struct Worker {
+    /// The last case that its stages were timed of: three suites ask for the same.
     stages: Option<(Workload, StageTimes)>,
+    /// The last points that a plan was timed on.
+    points: Option<(Workload, Box<dyn Any>)>,
+}
+
+/// The GPU and its plan.
+fn gpu() -> Result<Value> {
+    let gpu = tuning::gpu(0)?;
+    Ok(json!({
+        "name": gpu.name, "hardware": gpu.hardware.to_string(), "plan": gpu.plan.to_string(),
+        "has_tensor_cores": gpu.has_tensor_cores,
+    }))
+}
+
+fn number(value: &Value) -> Result<usize> {
+    Ok(value.as_u64().map(|value| value as usize).ok_or("a number is missing")?)
+}
+
+fn workload(case: &Value) -> Result<Workload> {
+    let dtype = match case["dtype"].as_str() {
+        Some("f16") => DType::F16,
+        Some("bf16") => DType::BF16,
+        Some("f32") => DType::F32,
+        _ => return Err("an unknown type".into()),
+    };
+    let batch = number(&case["batch"])?;
+    Ok(Workload { batch, n: number(&case["n"])?, k: number(&case["k"])?, d: number(&case["d"])?, dtype })
 }
 
 /// A job, read.
@@ -85,21 +117,11 @@ struct Job {
 
 impl Job {
     fn read(job: &Value) -> Result<Self> {
-        let case = &job["case"];
-        let number = |value: &Value| value.as_u64().map(|value| value as usize).ok_or("a number is missing");
         let text = |key: &str| job[key].as_str().ok_or("a text is missing");
-        let dtype = match case["dtype"].as_str() {
-            Some("f16") => DType::F16,
-            Some("bf16") => DType::BF16,
-            Some("f32") => DType::F32,
-            _ => return Err("an unknown type".into()),
-        };
         let file = File::open(text("points")?)?;
-        let batch = number(&case["batch"])?;
-        let (n, k, d) = (number(&case["n"])?, number(&case["k"])?, number(&case["d"])?);
         Ok(Job {
             suite: text("suite")?.to_owned(),
-            workload: Workload { batch, n, k, d, dtype },
+            workload: workload(&job["case"])?,
             iterations: number(&job["iterations"])?,
             // SAFETY: nothing writes to the points while a run lasts.
             points: unsafe { Mmap::map(&file) }?,
@@ -135,6 +157,35 @@ impl Job {
 }
 
 impl Worker {
+    /// Milliseconds of an iteration by a plan, on normal points.
+    fn time(&mut self, job: &Value) -> Result<Value> {
+        let workload = workload(&job["case"])?;
+        let plan = job["plan"].as_str().ok_or("a plan is missing")?.parse()?;
+        let iterations = number(&job["iterations"])?;
+        let times = match workload.dtype {
+            DType::F16 => self.time_as(workload, iterations, plan, f16::from_f32),
+            DType::BF16 => self.time_as(workload, iterations, plan, bf16::from_f32),
+            _ => self.time_as(workload, iterations, plan, |value| value),
+        }?;
+        Ok(json!({ "iteration": times.iteration.median() }))
+    }
+
+    fn time_as<T: Element>(
+        &mut self,
+        workload: Workload,
+        iterations: usize,
+        plan: LaunchPlan,
+        convert: impl Fn(f32) -> T + Sync,
+    ) -> Result<StageTimes> {
+        if self.points.as_ref().is_none_or(|(known, _)| *known != workload) {
+            let points = normal_points(workload.batch * workload.n * workload.d, 1, convert);
+            self.points = Some((workload, Box::new(points)));
+        }
+        let points = self.points.as_ref().and_then(|(_, points)| points.downcast_ref::<Vec<T>>());
+        tuning::use_plan(0, plan)?;
+        Ok(time_points(0, points.ok_or("no points")?, workload, iterations)?)
+    }
+
     fn run(&mut self, job: &Value) -> Result<Value> {
         let job = Job::read(job)?;
         match job.workload.dtype {

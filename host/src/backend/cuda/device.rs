@@ -14,18 +14,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::memory::{Arena, Pinned};
+use super::plan::{Hardware, LaunchPlan};
 
-/// An opened GPU. Cheap to clone; all clones share one context and one set of loaded kernels.
+/// An opened GPU and its launch plan. Cheap to clone; all clones share one context and one set of loaded kernels.
 #[derive(Clone)]
-pub(crate) struct Device(Arc<Inner>);
+pub(crate) struct Device(Arc<Inner>, LaunchPlan);
 
 struct Inner {
     ordinal: u32,
     name: String,
     /// `sm_90a` kernels run here.
     hopper: bool,
-    multiprocessors: u32,
-    l2_bytes: usize,
+    hardware: Hardware,
     functions: Mutex<HashMap<&'static str, LoadedKernel>>,
     arenas: Mutex<Vec<Arena>>,
     pinned: Mutex<Vec<Pinned>>,
@@ -103,12 +103,26 @@ fn portable_kernels() -> bool {
     std::env::var_os("FLASH_KMEANS_KERNELS").is_some_and(|value| value == "portable")
 }
 
+/// Shared memory that a block can ask for; `cust` does not name the attribute.
+fn shared_bytes(device: &cust::device::Device) -> std::result::Result<u32, CudaError> {
+    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+    let mut bytes = 0;
+    // SAFETY: `bytes` is a valid place for an int, and `device` one of the driver's.
+    let code = unsafe { sys::cuDeviceGetAttribute(&mut bytes, attribute, device.as_raw()) };
+    if code == CUresult::CUDA_SUCCESS { Ok(bytes as u32) } else { Err(CudaError::InvalidValue) }
+}
+
+/// The GPUs opened so far, by ordinal.
+fn opened() -> &'static Mutex<HashMap<u32, Device>> {
+    static OPENED: OnceLock<Mutex<HashMap<u32, Device>>> = OnceLock::new();
+    OPENED.get_or_init(Mutex::default)
+}
+
 impl Device {
     /// The GPU `ordinal`, opened once for the process, as the driver's own primary context is: opening
     /// costs a large part of a second, and a second fit should not pay it again.
     pub(crate) fn open(ordinal: u32) -> Result<Self> {
-        static OPENED: OnceLock<Mutex<HashMap<u32, Device>>> = OnceLock::new();
-        let mut opened = lock(OPENED.get_or_init(Mutex::default));
+        let mut opened = lock(opened());
         if let Some(device) = opened.get(&ordinal) {
             return Ok(device.clone());
         }
@@ -139,18 +153,25 @@ impl Device {
                 "{name} has compute capability {major}.{minor}; the kernels need 8.0 or later"
             )));
         }
+        let hardware = Hardware {
+            compute_capability: (major as u32, minor as u32),
+            multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)? as u32,
+            shared_bytes: shared_bytes(&device).map_err(refused)?,
+            l2_bytes: attribute(DeviceAttribute::L2CacheSize)? as u32,
+        };
+        let plan = LaunchPlan::of(&hardware)?;
         let context = Context::new(device).map_err(refused)?;
-        Ok(Device(Arc::new(Inner {
+        let inner = Inner {
             ordinal,
             name: device.name().map_err(refused)?,
             hopper: (major, minor) == (9, 0) && !portable_kernels(),
-            multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)? as u32,
-            l2_bytes: attribute(DeviceAttribute::L2CacheSize)? as usize,
+            hardware,
             functions: Mutex::default(),
             arenas: Mutex::default(),
             pinned: Mutex::default(),
             context,
-        })))
+        };
+        Ok(Device(Arc::new(inner), plan))
     }
 
     /// Every GPU that the driver shows.
@@ -181,15 +202,31 @@ impl Device {
 
     /// Streaming multiprocessors: what a persistent grid is sized by.
     pub(super) fn multiprocessors(&self) -> u32 {
-        self.0.multiprocessors
+        self.0.hardware.multiprocessors
     }
 
     pub(super) fn l2_bytes(&self) -> usize {
-        self.0.l2_bytes
+        self.0.hardware.l2_bytes as usize
+    }
+
+    pub(crate) fn hardware(&self) -> &Hardware {
+        &self.0.hardware
+    }
+
+    /// Which kernels run for which shape.
+    pub(crate) fn plan(&self) -> &LaunchPlan {
+        &self.1
+    }
+
+    /// Has those who open the device from now on get it with `plan`.
+    pub(crate) fn use_plan(&self, plan: LaunchPlan) -> Result<()> {
+        plan.check(&self.0.hardware)?;
+        lock(opened()).insert(self.0.ordinal, Device(self.0.clone(), plan));
+        Ok(())
     }
 
     /// Whether kernels with Hopper's own instructions run here.
-    pub(super) fn is_hopper(&self) -> bool {
+    pub(crate) fn is_hopper(&self) -> bool {
         self.0.hopper
     }
 

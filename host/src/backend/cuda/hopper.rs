@@ -1,6 +1,7 @@
 //! Hopper's assignment: its arrays, and which of its entries a shape takes.
 use super::device::Device;
 use super::memory::{Place, Plan};
+use super::plan::LaunchPlan;
 use crate::error::Result;
 use cust::stream::Stream;
 use kernels_gpu::kernels::{AssignHopper, Kernel};
@@ -54,7 +55,7 @@ pub(super) struct RoundedPlaces {
 
 impl Places {
     /// `rounds`: the points need to be rounded to 16 bits.
-    pub(super) fn new(plan: &mut Plan, settle: SettleParams, rounds: bool) -> Self {
+    pub(super) fn new(plan: &mut Plan, launches: &LaunchPlan, settle: SettleParams, rounds: bool) -> Self {
         let shape = settle.shape;
         let pack = PackParams { shape, slot: 0 };
         let (tiles, centroids) = (pack.all_tiles() as usize, shape.batch as usize * shape.k as usize);
@@ -66,7 +67,7 @@ impl Places {
             plain: plan.array(centroids * hopper_row(shape.d) as usize),
             centroid_norms: plan.array(centroids),
             centroid_residuals: plan.array(centroids),
-            order: pack.is_ordered().then(|| plan.array(centroids)),
+            order: launches.is_ordered(shape.k).then(|| plan.array(centroids)),
             norms: plan.array(points),
             largest: plan.array(4 * shape.batch as usize),
             floors: plan.array(points),
@@ -92,7 +93,7 @@ pub(super) fn packed_shape(shape: Shape) -> Shape {
 }
 
 /// The entry for points of `T` in the tensor cores and `d` dimensions.
-pub(super) fn of_type<T: Copy + 'static>(d: u32) -> Launch
+pub(super) fn of_type<T: Copy + 'static>(launches: &LaunchPlan, d: u32) -> Launch
 where
     AssignHopper<Tensor<T, 4>>: Kernel,
     AssignHopper<Tensor<T, 5>>: Kernel,
@@ -101,6 +102,9 @@ where
     AssignHopper<Tensor<T, 8>>: Kernel,
     AssignHopper<Tensor<T, HOPPER_WIDE>>: Kernel,
 {
+    if !launches.is_narrow(d) {
+        return entry::<Tensor<T, HOPPER_WIDE>>();
+    }
     match hopper_steps(d) {
         4 => entry::<Tensor<T, 4>>(),
         5 => entry::<Tensor<T, 5>>(),

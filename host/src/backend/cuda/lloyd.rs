@@ -3,6 +3,7 @@ use super::GpuElement;
 use super::device::{Device, Graph, check, failed};
 use super::hopper;
 use super::memory::{Arena, Place, Plan};
+use super::plan::Sort;
 use crate::backend::{LloydOptions, LloydOutcome};
 use crate::element::DType;
 use crate::error::{Error, Result};
@@ -48,7 +49,8 @@ struct Places<T> {
     centroids: Place<f32>,
     /// The centroids in the points' type, which distances are taken to.
     rounded: Place<T>,
-    /// Rows of the points that are the first centroids.
+    /// First centroids, or rows of the points that are to be the first centroids.
+    given: Place<f32>,
     rows: Place<u32>,
     /// State of each problem, and the same for a pass over all problems whatever their state.
     states: Place<State>,
@@ -97,6 +99,8 @@ pub(crate) enum Start<'a> {
     Centroids(&'a [f32]),
     /// These rows of each problem's points, `batch · k` of them.
     Rows(&'a [u32]),
+    /// The centroids of the run before.
+    SameCentroids,
 }
 
 /// Launches that a second run of a call replays.
@@ -289,35 +293,38 @@ impl<T: GpuElement> Call<T> {
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
 
         let fast = device.is_hopper() && u32::try_from(batch * n).is_ok();
-        let hopper = fast.then(|| T::hopper(shape.d));
+        let hopper = fast.then(|| T::hopper(device.plan(), shape.d));
         let mut plan = Plan::default();
         let tiles = match hopper {
             Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
             None => AssignParams { shape }.blocks() as usize,
         };
-        let whole = WholeParams { shape, panels };
+        let sort = device.plan().sort(panels, shape.k);
         let converge = ConvergeParams { shape, tiles: (tiles / batch) as u32, window: window as u32 };
         let places = Places {
             labels: plan.array(batch * n),
             centroids: plan.array(batch * k * d),
             rounded: plan.array(batch * k * d),
+            given: plan.array(batch * k * d),
             rows: plan.array(batch * k),
             states: plan.array(batch),
             open: plan.array(batch),
             tile_cost: plan.array(tiles),
             tile_changed: plan.array(tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
-            hopper: hopper.map(|_| hopper::Places::new(&mut plan, settle_params(device, shape), T::ROUNDS)),
+            hopper: hopper.map(|_| {
+                hopper::Places::new(&mut plan, device.plan(), settle_params(device, shape), T::ROUNDS)
+            }),
             update: fit.map(|options| {
                 let groups = batch * panels.count as usize;
                 let moments =
                     if options.tol > 0.0 { MomentsParams::new(shape).blocks() as usize * d } else { 0 };
                 UpdatePlaces {
                     orders: [plan.array(batch * n), plan.array(batch * n)],
-                    histogram: plan.array(if whole.is_for() {
-                        whole.blocks() as usize * k
-                    } else {
-                        groups * SORT_DIGITS as usize * panels.tiles() as usize
+                    histogram: plan.array(match sort {
+                        Sort::Block => 0,
+                        Sort::Whole => WholeParams { shape, panels }.blocks() as usize * k,
+                        Sort::Digits => groups * SORT_DIGITS as usize * panels.tiles() as usize,
                     }),
                     totals: plan.array(groups * SORT_DIGITS as usize),
                     starts: plan.array(groups * (k + 1)),
@@ -367,12 +374,12 @@ impl<T: GpuElement> Call<T> {
             None => vec![],
         });
         if fit.is_some() {
-            kernels.extend(if panels.sort_in_a_block(shape.k) {
-                vec![SortPanel::SPEC]
-            } else if (WholeParams { shape, panels }).is_for() {
-                vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC]
-            } else {
-                vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC]
+            kernels.extend(match sort {
+                Sort::Block => vec![SortPanel::SPEC],
+                Sort::Whole => vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC],
+                Sort::Digits => {
+                    vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC]
+                }
             });
             kernels.extend([
                 <SegmentSums<T::Device> as Kernel>::SPEC,
@@ -451,36 +458,37 @@ impl<T: GpuElement> Call<T> {
         self.device.enter()?;
         let shape = self.shape;
         let rounds = self.places.hopper.as_ref().and_then(|places| places.rounded.as_ref());
-        let gathered;
-        let centroids = match start {
+        let set_centre = |centroids: &[f32]| match rounds {
+            Some(rounded) => {
+                let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
+                self.upload(rounded.centre, &centres)
+            }
+            None => Ok(()),
+        };
+        let mut kernel = Gather::<T::Device> {
+            points: self.points()?.cast(),
+            rows: std::ptr::null(),
+            given: self.at(self.places.given)?,
+            centroids: self.at(self.places.centroids)?,
+            rounded: self.at(self.places.rounded)?.cast(),
+            params: GatherParams { shape },
+        };
+        match start {
             Start::Centroids(centroids) => {
-                let rounded: Vec<T> = centroids.iter().map(|&c| T::from_centroid(c)).collect();
-                self.upload(self.places.centroids, centroids)?;
-                self.upload(self.places.rounded, &rounded)?;
-                centroids
+                self.upload(self.places.given, centroids)?;
+                set_centre(centroids)?;
             }
             Start::Rows(rows) => {
                 self.upload(self.places.rows, rows)?;
-                let kernel = Gather::<T::Device> {
-                    points: self.points()?.cast(),
-                    rows: self.at(self.places.rows)?,
-                    centroids: self.at(self.places.centroids)?,
-                    rounded: self.at(self.places.rounded)?.cast(),
-                    params: GatherParams { shape },
-                };
-                // SAFETY: as in `iteration`; the rows are under `n`, as the caller drew them.
-                unsafe { self.device.launch(&self.stream, &kernel)? };
-                // Rounding needs a centre, which is found here.
-                gathered = match rounds {
-                    Some(_) => self.download(self.places.centroids, self.places.centroids.len())?,
-                    None => Vec::new(),
-                };
-                &gathered
+                kernel.rows = self.at(self.places.rows)?;
             }
-        };
-        if let Some(rounded) = rounds {
-            let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
-            self.upload(rounded.centre, &centres)?;
+            Start::SameCentroids => {}
+        }
+        // SAFETY: as in `iteration`; the rows are under `n`, as the caller drew them.
+        unsafe { self.device.launch(&self.stream, &kernel)? };
+        if let (Start::Rows(_), Some(_)) = (&start, rounds) {
+            // Rounding needs a centre, which is found here.
+            set_centre(&self.download(self.places.centroids, self.places.centroids.len())?)?;
         }
         self.runs.set(self.runs.get() + 1);
         self.slot.set(0);
@@ -871,7 +879,7 @@ impl<T: GpuElement> Call<T> {
                 is_bf16: (T::DTYPE == DType::BF16).into(),
             },
         };
-        if floors.params.are_worth_it() {
+        if self.device.plan().has_floors(shape) {
             // SAFETY: as in `iteration`; labels that were never written are some bits, which any will do.
             unsafe { self.device.launch(&self.stream, &floors)? };
         }
@@ -930,15 +938,16 @@ impl<T: GpuElement> Call<T> {
         let totals = self.at(update.totals)?;
         let starts = self.at(update.starts)?;
         let [mut order, mut sorted] = [self.at(update.orders[0])?, self.at(update.orders[1])?];
-        if panels.sort_in_a_block(shape.k) {
+        let sort = self.device.plan().sort(panels, shape.k);
+        if sort == Sort::Block {
             let params = PanelSortParams { shape, panels };
             let kernel = SortPanel { labels, states, sorted: order, starts, params };
             // SAFETY: as in `iteration`.
             unsafe { self.device.launch(&self.stream, &kernel)? };
             return Ok(order);
         }
-        let params = WholeParams { shape, panels };
-        if params.is_for() {
+        if sort == Sort::Whole {
+            let params = WholeParams { shape, panels };
             let count = WholeCount { labels, states, histogram, params };
             let begin = WholeStarts { histogram, states, starts, params };
             let place = WholePlace { labels, histogram, starts, states, sorted: order, params };
@@ -1056,7 +1065,7 @@ fn no_points() -> Error {
 
 /// Few points need to be settled; how many, the host does not know.
 fn settle_params(device: &Device, shape: Shape) -> SettleParams {
-    SettleParams { shape, blocks: 4 * device.multiprocessors() }
+    SettleParams { shape, blocks: device.plan().settle_blocks * device.multiprocessors() }
 }
 
 /// Sizes are 32-bit on the device.

@@ -7,10 +7,12 @@ mod device;
 mod hopper;
 mod lloyd;
 mod memory;
+mod plan;
 mod run;
 
 pub(crate) use device::Device;
 pub(crate) use lloyd::Start;
+pub use plan::{Hardware, LaunchPlan};
 pub(crate) use run::Run;
 
 use super::{LloydOptions, LloydOutcome};
@@ -26,41 +28,30 @@ use std::borrow::Cow;
 trait GpuElement: Element<Centroid = f32> {
     /// The same type in kernels.
     type Device: PointType;
-    /// A centroid coordinate in the points' type.
-    fn from_centroid(value: f32) -> Self;
     /// Whether Hopper's tensor cores take the points rounded only.
     const ROUNDS: bool;
     /// Hopper's assignment of points of `d` dimensions.
-    fn hopper(d: u32) -> hopper::Launch;
+    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch;
 }
 impl GpuElement for f32 {
     type Device = f32;
-    fn from_centroid(value: f32) -> Self {
-        value
-    }
     const ROUNDS: bool = true;
-    fn hopper(d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::F16>(d)
+    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::F16>(launches, d)
     }
 }
 impl GpuElement for f16 {
     type Device = cuda_std::float::F16;
-    fn from_centroid(value: f32) -> Self {
-        f16::from_f32(value)
-    }
     const ROUNDS: bool = false;
-    fn hopper(d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::F16>(d)
+    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::F16>(launches, d)
     }
 }
 impl GpuElement for bf16 {
     type Device = cuda_std::float::BF16;
-    fn from_centroid(value: f32) -> Self {
-        bf16::from_f32(value)
-    }
     const ROUNDS: bool = false;
-    fn hopper(d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::BF16>(d)
+    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::BF16>(launches, d)
     }
 }
 

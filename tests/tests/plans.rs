@@ -1,0 +1,115 @@
+//! Launch plans choose among kernels, not among results. A process of its own, for a plan goes for all of one.
+//!
+//! Without a GPU the test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead. `FLASH_KMEANS_SMALL=1` makes
+//! problems small, for sanitizers.
+use flash_kmeans::tuning::{LaunchPlan, gpu, use_plan};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init};
+use half::{bf16, f16};
+use ndarray::{Array3, s};
+use std::io::Write;
+
+fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| value == "1")
+}
+
+/// Plans that between them take every way, for a GPU whose plan by rule is `rule`.
+fn plans(rule: LaunchPlan) -> Vec<LaunchPlan> {
+    const NEVER: u32 = u32::MAX;
+    vec![
+        rule,
+        LaunchPlan {
+            narrow_steps: 4,
+            ordered_tiles: 1,
+            floored_tiles: 1,
+            floored_steps: NEVER,
+            settle_blocks: 1,
+            block_sort_points: 0,
+            block_sort_clusters: 0,
+            whole_sort_clusters: 0,
+        },
+        LaunchPlan {
+            ordered_tiles: NEVER,
+            floored_tiles: NEVER,
+            floored_steps: 0,
+            settle_blocks: 16,
+            block_sort_points: NEVER,
+            ..rule
+        },
+        LaunchPlan {
+            narrow_steps: 5,
+            ordered_tiles: NEVER,
+            floored_tiles: 2,
+            floored_steps: NEVER,
+            block_sort_points: 0,
+            ..rule
+        },
+    ]
+}
+
+/// Groups that overlap, on a grid: with ties.
+fn points<T: Element>([batch, n, d]: [usize; 3], convert: impl Fn(f32) -> T) -> Array3<T> {
+    let mut state = 1u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    Array3::from_shape_fn((batch, n, d), |(_, row, feature)| {
+        let group = (row as u64 % 101) * (feature as u64 + 3) % 17;
+        convert((4 * group + random(16)) as f32 / 8.0 - 5.0)
+    })
+}
+
+fn check<T: Element<Centroid = f32>>(
+    plans: &[LaunchPlan],
+    [batch, n, k, d]: [usize; 4],
+    convert: impl Fn(f32) -> T,
+) {
+    let (n, k) = if is_set("FLASH_KMEANS_SMALL") { (n.min(500), k.min(150)) } else { (n, k) };
+    let points = points([batch, n, d], convert);
+    let first = Init::Given(points.slice(s![.., ..k, ..]).mapv(Element::to_f64).into_dyn());
+    let options = FlashKMeans::new(k).init(first).tol(0.0).max_iter(6).backend(Backend::Cuda { ordinal: 0 });
+    let found: Vec<_> = plans
+        .iter()
+        .map(|plan| {
+            use_plan(0, *plan).unwrap();
+            let model = options.fit(points.view()).unwrap();
+            let centroids: Vec<u32> = model.centroids().iter().map(|c| c.to_bits()).collect();
+            let problems: Vec<_> = model
+                .problems()
+                .iter()
+                .map(|problem| {
+                    let history: Vec<_> =
+                        problem.history.iter().map(|i| (i.changed, i.shift.to_bits())).collect();
+                    (problem.inertia.to_bits(), problem.n_iter, problem.converged, history)
+                })
+                .collect();
+            (centroids, model.labels().to_owned(), problems)
+        })
+        .collect();
+    for (plan, other) in plans.iter().zip(&found) {
+        assert!(*other == found[0], "{batch} × {n}, k {k}, d {d}, {}: {plan}", T::DTYPE);
+    }
+}
+
+#[test]
+fn results_have_the_same_bits_by_any_plan() {
+    let gpu = match gpu(0) {
+        Ok(gpu) => gpu,
+        Err(Error::BackendUnavailable { reason, .. }) => {
+            assert!(!is_set("FLASH_KMEANS_REQUIRE_GPU"), "no GPU ({reason})");
+            let _ = std::io::stderr().write_all(format!("skipped: no GPU ({reason})\n").as_bytes());
+            return;
+        }
+        Err(error) => panic!("there is a GPU, but {error}"),
+    };
+    let plans = plans(LaunchPlan::by_rule(&gpu.hardware));
+    for d in [3, 64, 65, 80, 100, 128, 200, 768] {
+        check(&plans, [1, 20_000, 600, d], |v| v);
+        check(&plans, [1, 20_000, 600, d], f16::from_f32);
+        check(&plans, [1, 20_000, 600, d], bf16::from_f32);
+    }
+    for shape in [[1, 10_000, 300, 32], [5, 3000, 100, 72], [2, 30_000, 5000, 96], [1, 70_000, 257, 16]] {
+        check(&plans, shape, |v| v);
+        check(&plans, shape, f16::from_f32);
+    }
+}

@@ -1341,11 +1341,13 @@ pub struct MomentsParams {
     pub tiles: u32,
 }
 impl MomentsParams {
-    /// At most [`MOMENTS_ITEMS`] items a problem.
+    /// At most [`MOMENTS_ITEMS`] items a problem, of as many rows as divide a panel.
     #[inline]
     pub const fn new(shape: Shape) -> Self {
-        let rows = shape.n.div_ceil(MOMENTS_ITEMS);
+        let rows = shape.n.div_ceil(MOMENTS_ITEMS).next_power_of_two();
         let rows = if rows < 256 { 256 } else { rows };
+        // The shortest panel of a problem that has several.
+        let rows = if rows > 1 << 20 { 1 << 20 } else { rows };
         MomentsParams { shape, rows, tiles: shape.n.div_ceil(rows) }
     }
 }

@@ -484,7 +484,8 @@ fn check_statistics<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let params = MomentsParams::new(shape);
     let len = params.blocks() as usize * d;
     let (first, second) = (Memory::poison(len), Memory::poison(len));
-    way.launch(Moments::<T> { points: arrays.points.at(), first: first.at(), second: second.at(), params });
+    let at = arrays.points.at();
+    way.launch(Moments::<T> { points: at, origin: at, first: first.at(), second: second.at(), params });
     let (first, second) = (first.get(), second.get());
     for problem in 0..batch {
         let view = View::new(&points, &rounded, shape, problem);

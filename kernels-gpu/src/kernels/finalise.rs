@@ -20,7 +20,7 @@ const VALUES: usize = FINALISE_VALUES as usize;
 /// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads.
 #[inline(always)]
 pub(super) unsafe fn finalise<T: Scalar>(
-    points: *const T,
+    origin: *const T,
     sums: *const f32,
     heads: *const f32,
     starts: *const u32,
@@ -42,8 +42,8 @@ pub(super) unsafe fn finalise<T: Scalar>(
         // All warps of a block meet at its barriers.
         let is_open = is_one && (*states.add(batch as usize)).done == 0;
         let cluster = cluster_of_all - batch * shape.k as u64;
-        // Sums may be of points less this one.
-        let origin = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
+        // Sums may be of points less their problem's first.
+        let origin = origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
         let mut moved = 0.0;
         let mut first = 0;
         while first < shape.d {

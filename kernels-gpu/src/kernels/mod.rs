@@ -274,13 +274,13 @@ kernels! {
             = assign::assign, ASSIGN, [fk_assign_f32: f32, fk_assign_f16: F16, fk_assign_bf16: BF16];
         /// Sums of sorted points.
         SegmentSums<T>: SegmentSumsInstance
-            (points: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
+            (points: *const T, origin: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
              states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
             = segment_sums::segment_sums, SUMS,
             [fk_segment_sums_f32: f32, fk_segment_sums_f16: F16, fk_segment_sums_bf16: BF16];
         /// Means and moves of the centroids.
         Finalise<T>: FinaliseInstance
-            (points: *const T, sums: *const f32, heads: *const f32, starts: *const u32,
+            (origin: *const T, sums: *const f32, heads: *const f32, starts: *const u32,
              states: *const LoopState, centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
             = finalise::finalise, FINALISE,
             [fk_finalise_f32: f32, fk_finalise_f16: F16, fk_finalise_bf16: BF16];
@@ -296,7 +296,7 @@ kernels! {
             = inertia::inertia, INERTIA, [fk_inertia_f32: f32, fk_inertia_f16: F16, fk_inertia_bf16: BF16];
         /// Sums of features and of their squares, about the first row.
         Moments<T>: MomentsInstance
-            (points: *const T, first: *mut f64, second: *mut f64; params: MomentsParams)
+            (points: *const T, origin: *const T, first: *mut f64, second: *mut f64; params: MomentsParams)
             = moments::moments, MOMENTS, [fk_moments_f32: f32, fk_moments_f16: F16, fk_moments_bf16: BF16];
         /// Squared norms of points.
         Norms<T>: NormsInstance

@@ -4,13 +4,14 @@ use cuda_std::float::Scalar;
 use cuda_std::thread::*;
 
 /// `[item][feature]` of `Σ (x − x₀)` and `Σ (x − x₀)²`, `x₀` the problem's first row: about a point of the
-/// data, so that a common offset does not cancel. A thread a feature.
+/// data, so that a common offset does not cancel. A thread a feature. `origin` as of `segment_sums`.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`REDUCE_THREADS`] threads.
 #[inline(always)]
 pub(super) unsafe fn moments<T: Scalar>(
     points: *const T,
+    origin: *const T,
     first: *mut f64,
     second: *mut f64,
     params: MomentsParams,
@@ -24,9 +25,10 @@ pub(super) unsafe fn moments<T: Scalar>(
         let begin = (item - batch * params.tiles as u64) as u32 * params.rows;
         let end = if shape.n - begin < params.rows { shape.n } else { begin + params.rows };
         let points = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
+        let origin = origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
         let mut feature = thread_idx_x() as usize;
         while feature < d {
-            let origin = (*points.add(feature)).to_f32() as f64;
+            let origin = (*origin.add(feature)).to_f32() as f64;
             let mut x = points.add((begin as u64 * shape.pitch as u64) as usize + feature);
             let (mut sum, mut squares) = (0.0, 0.0);
             let mut row = begin;

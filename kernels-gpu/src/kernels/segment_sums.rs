@@ -29,8 +29,9 @@ const IN_FLIGHT: u32 = 4;
 /// Most values of a lane: a 16-byte vector of 16-bit ones.
 const MAX_VALUES: usize = 8;
 
-/// Partial sums of points, less their problem's first where [`sums_about_first`], `[panel][cluster][feature]`, of clusters that begin in a stretch, and `[panel][stretch][feature]`,
-/// of the one that began earlier. A lane loads a 16-byte vector.
+/// Partial sums of points, less their problem's first where [`sums_about_first`]: `[panel][cluster][feature]` of clusters
+/// that begin in a stretch, and `[panel][stretch][feature]` of the one that began earlier. A lane loads a 16-byte vector.
+/// `origin` is where the first points are, `n` rows from problem to problem; `points` itself, but for a part of a problem.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`, `points` aligned to 16 bytes; a block has
@@ -38,6 +39,7 @@ const MAX_VALUES: usize = 8;
 #[inline(always)]
 pub(super) unsafe fn segment_sums<T: Scalar>(
     points: *const T,
+    origin: *const T,
     labels: *const u32,
     sorted: *const u32,
     starts: *const u32,
@@ -66,6 +68,7 @@ pub(super) unsafe fn segment_sums<T: Scalar>(
         if (*states.add(batch as usize)).done == 0 && place < len {
             let end = if len - place < panels.stretch() { len } else { place + panels.stretch() };
             let points = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
+            let origin = origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
             let labels = labels.add((batch * shape.n as u64) as usize);
             let sorted = sorted.add((batch * shape.n as u64 + panel_first as u64) as usize);
             let starts = starts.add((group * (shape.k as u64 + 1)) as usize);
@@ -79,7 +82,7 @@ pub(super) unsafe fn segment_sums<T: Scalar>(
                 } else {
                     heads.add((stretch_of_all * shape.d as u64) as usize)
                 };
-                sum_run(points, sorted, place, stop, chunk, target, params);
+                sum_run(points, origin, sorted, place, stop, chunk, target, params);
                 place = stop;
             }
         }
@@ -91,6 +94,7 @@ pub(super) unsafe fn segment_sums<T: Scalar>(
 #[inline(always)]
 unsafe fn sum_run<T: Scalar>(
     points: *const T,
+    origin: *const T,
     sorted: *const u32,
     place: u32,
     stop: u32,
@@ -107,7 +111,7 @@ unsafe fn sum_run<T: Scalar>(
     // About the problem's first row, so that an offset common to all points does not cost the sums their bits:
     // f32 points only, since 16-bit ones have few enough for a stretch of them to add up in f32.
     let origin = if sums_about_first::<T>() && inside {
-        ptr::load_v4(points.add(feature as usize).cast())
+        ptr::load_v4(origin.add(feature as usize).cast())
     } else {
         [0; 4]
     };

@@ -284,6 +284,7 @@ impl<T: Point> Arrays<T> {
     pub(crate) fn sum(&self, sorted: &Memory<u32>, way: Way) {
         way.launch(SegmentSums::<T> {
             points: self.points.at(),
+            origin: self.points.at(),
             labels: self.labels.at(),
             sorted: sorted.at(),
             starts: self.starts.at(),
@@ -296,7 +297,7 @@ impl<T: Point> Arrays<T> {
 
     pub(crate) fn finalise(&self, way: Way) {
         way.launch(Finalise::<T> {
-            points: self.points.at(),
+            origin: self.points.at(),
             sums: self.sums.at(),
             heads: self.heads.at(),
             starts: self.starts.at(),

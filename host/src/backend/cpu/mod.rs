@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::model::{BatchSummary, IterationStats};
 use crate::points::Problem;
 use rayon::prelude::*;
+use update::{Moments, Sums};
 
 /// The processor, for people.
 pub(crate) fn describe() -> String {
@@ -83,17 +84,34 @@ fn lloyd<T: Element>(
     mut centroids: Vec<T::Centroid>,
     options: &LloydOptions,
 ) -> End<T::Centroid> {
-    let threshold = if options.tol == 0.0 { 0.0 } else { options.tol * update::mean_variance(points, n, d) };
+    let of_panel = update::panel_rows(n, d, options.k);
     // No label is this one, so the first assignment changes all of them.
     let mut labels = vec![u32::MAX; n];
-    let mut order = Vec::new();
+    let mut sums = Sums::new(options.k, d);
+    let mut moments = Moments::about(&points[..d]);
+    let mut threshold = 0.0;
     let mut history = Vec::new();
     let (mut converged, mut fixed_point) = (false, false);
     let rounded =
         |centroids: &[T::Centroid]| -> Vec<_> { centroids.iter().map(|&c| T::round_centroid(c)).collect() };
     while !converged && history.len() < options.max_iter {
-        let found = assign::assign(points, d, &rounded(&centroids), &mut labels);
-        let shift = update::update(points, d, &labels, &mut centroids, &mut order);
+        let under = rounded(&centroids);
+        let packed = assign::Packed::new(&under, d);
+        let mut found = assign::Found::default();
+        sums.clear();
+        for (points, labels) in points.chunks(of_panel * d).zip(labels.chunks_mut(of_panel)) {
+            let of_panel = assign::assign_packed(points, &under, &packed, labels);
+            found.inertia += of_panel.inertia;
+            found.changed += of_panel.changed;
+            sums.add_panel(points, labels);
+            if history.is_empty() && options.tol > 0.0 {
+                moments.add_panel(points);
+            }
+        }
+        if history.is_empty() {
+            threshold = options.tol * moments.mean_variance(n);
+        }
+        let shift = sums.finish(&mut centroids);
         history.push(IterationStats { inertia: found.inertia, changed: found.changed, shift });
         fixed_point = found.changed == 0;
         converged = fixed_point || shift <= threshold;

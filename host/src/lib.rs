@@ -33,8 +33,11 @@ mod element;
 mod error;
 mod init;
 pub mod io;
+mod lloyd;
+mod memory;
 mod model;
 mod neighbours;
+mod observer;
 mod params;
 mod points;
 pub mod report;
@@ -44,6 +47,7 @@ mod rng;
 mod safetensors;
 #[cfg(feature = "cuda")]
 pub mod stages;
+mod stream;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod tuning;
@@ -55,9 +59,11 @@ pub use element::{DType, Element, Float};
 pub use error::{Error, Result};
 pub use model::{BatchSummary, IterationStats, KMeans};
 pub use neighbours::Nearest;
+pub use observer::{IterationEnd, Observer, Progress};
 pub use params::{Backend, FlashKMeans, Init};
 pub use points::PointsDim;
 #[cfg(feature = "safetensors")]
 pub use safetensors::ModelFile;
+pub use stream::{Chunks, Source, Streaming};
 #[cfg(feature = "cuda")]
 pub use workspace::Workspace;

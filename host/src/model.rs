@@ -46,9 +46,8 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     pub(crate) fn new(
         outcome: LloydOutcome<T::Centroid>,
         engine: Engine,
-        problem: &Problem<'_, T>,
+        (batch, n, d): (usize, usize, usize),
     ) -> Result<Self> {
-        let (batch, n, d) = (problem.batch, problem.n, problem.d);
         let k = outcome.centroids.len() / (batch * d);
         let mut sizes = vec![0u64; batch * k];
         for (row, &label) in outcome.labels.iter().enumerate() {

@@ -14,6 +14,7 @@ mod predict;
 mod shell;
 mod stdout;
 mod transform;
+mod watch;
 
 use args::{Args, Command};
 use clap::Parser;

@@ -40,6 +40,8 @@ mod neighbours;
 mod observer;
 mod params;
 mod points;
+#[cfg(feature = "mpi")]
+mod ranks;
 pub mod report;
 mod restarts;
 mod rng;
@@ -62,6 +64,8 @@ pub use neighbours::Nearest;
 pub use observer::{IterationEnd, Observer, Progress};
 pub use params::{Backend, FlashKMeans, Init};
 pub use points::PointsDim;
+#[cfg(feature = "mpi")]
+pub use ranks::part_of;
 #[cfg(feature = "safetensors")]
 pub use safetensors::ModelFile;
 pub use stream::{Chunks, Source, Streaming};

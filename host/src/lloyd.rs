@@ -82,7 +82,7 @@ pub(crate) trait Worker<T: Element> {
 }
 
 /// Processes that fit one problem together, each with some of the points.
-pub(crate) trait Together: Sync {
+pub(crate) trait Together {
     /// Puts the sum over all processes, in a fixed order, in place of `values`: the same bits in each process.
     fn add_up(&self, values: &mut [f64]) -> Result<()>;
 }

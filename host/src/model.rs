@@ -106,6 +106,11 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         self.labels
     }
 
+    #[cfg(feature = "mpi")]
+    pub(crate) fn set_sizes(&mut self, sizes: impl IntoIterator<Item = u64>) {
+        self.sizes.iter_mut().zip(sizes).for_each(|(size, of_all)| *size = of_all);
+    }
+
     /// Points in each cluster, `(k)` or `(batch, k)`.
     pub fn sizes(&self) -> &Array<u64, D::Smaller> {
         &self.sizes

@@ -6,7 +6,11 @@ use flash_kmeans::{
 };
 use half::f16;
 use ndarray::{Array2, ArrayView2, Ix2};
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -224,4 +228,201 @@ fn what_is_wrong_is_told() {
     assert_eq!(refused(fit().max_points_per_centroid(2), &Streaming::new()), "max_points_per_centroid");
     let many = FlashKMeans::new(N + 1).fit_stream(&points(), &Streaming::new(), &mut ());
     assert!(matches!(many, Err(Error::TooManyClusters { .. })));
+}
+
+/// The built command.
+///
+/// Cargo sets `CARGO_BIN_EXE_*` only for tests of the package that has the command, and these live in
+/// another one, so that `cargo test -p flash-kmeans` stays light. Cargo therefore does not even build the
+/// command for them: this does, once, into the folder and with the profile of the test that runs.
+fn command() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // <target>/[<triple>/]<profile>/deps/stream-<hash>
+        let test = std::env::current_exe().unwrap();
+        let profile_folder = test.parent().and_then(Path::parent).unwrap();
+        let profile = match profile_folder.file_name().and_then(OsStr::to_str) {
+            Some("debug") | None => "dev",
+            Some(other) => other,
+        };
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--package",
+            "flash-kmeans",
+            "--bin",
+            "flash-kmeans",
+            "--profile",
+            profile,
+        ]);
+        cargo
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("CARGO_TARGET_DIR", profile_folder.parent().unwrap());
+        assert!(cargo.status().unwrap().success(), "the command did not build");
+        profile_folder.join(format!("flash-kmeans{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+fn run(folder: &Path, args: &str) -> Output {
+    Command::new(command())
+        .args(args.split_whitespace())
+        .current_dir(folder)
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+fn good(folder: &Path, args: &str) -> String {
+    let output = run(folder, args);
+    assert_eq!(output.status.code(), Some(0), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn bytes_of(folder: &Path, name: &str) -> Vec<u8> {
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+#[test]
+fn the_command_streams_and_resumes_to_the_same_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write_npy(at.join("p.npy"), points()).unwrap();
+    let fit = "fit p.npy -k 6 --backend cpu --init random --seed 3 --tol 0";
+    good(at, &format!("{fit} --max-iter 7 --centroids c.npy --labels l.npy --model m.safetensors"));
+    let memory = good(
+        at,
+        &format!(
+            "{fit} --max-iter 7 --memory 48MiB --centroids c2.npy --labels l2.npy --model m2.safetensors --picture p.svg --json"
+        ),
+    );
+    assert!(memory.contains("\"n_iter\":7"), "{memory}");
+    for (one, other) in [("c.npy", "c2.npy"), ("l.npy", "l2.npy"), ("m.safetensors", "m2.safetensors")] {
+        assert_eq!(bytes_of(at, one), bytes_of(at, other), "{other}");
+    }
+    assert!(bytes_of(at, "p.svg").starts_with(b"<svg"));
+
+    good(at, &format!("{fit} --max-iter 4 --memory 48MiB --checkpoint fit.state --every 3"));
+    good(
+        at,
+        &format!("{fit} --max-iter 7 --checkpoint fit.state --resume --centroids c3.npy --labels l3.npy"),
+    );
+    assert_eq!(bytes_of(at, "c.npy"), bytes_of(at, "c3.npy"));
+    assert_eq!(bytes_of(at, "l.npy"), bytes_of(at, "l3.npy"));
+
+    let before = std::fs::read_dir(at).unwrap().count();
+    write_npy(at.join("batch.npy"), points().slice(ndarray::s![..8, ..2]).insert_axis(ndarray::Axis(0)))
+        .unwrap();
+    for (args, needle) in [
+        ("fit p.npy -k 6 --memory 1MiB --backend cpu --labels x.npy", "memory"),
+        ("fit p.npy -k 6 --memory lots --labels x.npy", "--memory"),
+        ("fit p.npy -k 6 --resume --labels x.npy", "--checkpoint"),
+        ("fit p.npy -k 6 --checkpoint absent.state --resume --backend cpu --labels x.npy", "absent.state"),
+        ("fit p.npy -k 5 --checkpoint fit.state --resume --backend cpu --labels x.npy", "fit.state"),
+        ("fit p.npy -k 6 --checkpoint p.npy --backend cpu --labels x.npy", "p.npy"),
+        ("fit p.npy -k 6 --memory 48MiB --n-init 2 --backend cpu --labels x.npy", "n_init"),
+        ("fit batch.npy -k 2 --memory 1 --backend cpu --labels x.npy", "batch.npy"),
+    ] {
+        let output = run(at, args);
+        assert_eq!(output.status.code(), Some(2), "{args}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(needle), "{args}: {}", text(&output.stderr));
+    }
+    assert_eq!(std::fs::read_dir(at).unwrap().count(), before + 1);
+}
+
+/// Ctrl-C while a fit runs: exit code 130, the centroids of the last complete iteration, and a checkpoint to go on from.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_the_last_complete_iteration() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write_npy(at.join("p.npy"), points()).unwrap();
+    let fit = "fit p.npy -k 40 --backend cpu --init random --tol 0";
+    for how in ["", "--memory 48MiB --checkpoint fit.state --every 1000"] {
+        let mut child = Command::new(command())
+            .args(
+                format!("{fit} --max-iter 100000 --progress --centroids c.npy --labels l.npy {how}")
+                    .split_whitespace(),
+            )
+            .current_dir(at)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut seen = Vec::new();
+        for line in lines {
+            if line.starts_with("iteration 2:") {
+                assert!(
+                    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+                );
+            }
+            seen.push(line);
+        }
+        let seen = seen.join("\n");
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{seen}");
+        let after = seen.split("stopped after ").nth(1).unwrap_or_else(|| panic!("{seen}"));
+        let after: usize = after.split(' ').next().unwrap().parse().unwrap();
+        assert!(seen.contains(&format!("the centroids of iteration {after} are in c.npy")), "{seen}");
+        assert!(!at.join("l.npy").exists());
+        good(at, &format!("{fit} --max-iter {after} --centroids expected.npy"));
+        assert_eq!(bytes_of(at, "c.npy"), bytes_of(at, "expected.npy"));
+        if !how.is_empty() {
+            let more = after + 2;
+            good(at, &format!("{fit} --max-iter {more} --checkpoint fit.state --resume --centroids c.npy"));
+            good(at, &format!("{fit} --max-iter {more} --centroids expected.npy"));
+            assert_eq!(bytes_of(at, "c.npy"), bytes_of(at, "expected.npy"));
+        }
+    }
+}
+
+/// A file of 800 MB, with no more than 400 MB of address space; all but some of its points are zero.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_larger_than_memory_is_clustered() {
+    use std::io::{Seek, SeekFrom, Write};
+    const ROWS: u64 = 400_000;
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut file = std::fs::File::create(at.join("large.fbin")).unwrap();
+    file.write_all(&(ROWS as u32).to_le_bytes()).unwrap();
+    file.write_all(&(D as u32).to_le_bytes()).unwrap();
+    file.set_len(8 + ROWS * D as u64 * 4).unwrap();
+    for row in [0, 100_000, ROWS - 1] {
+        file.seek(SeekFrom::Start(8 + row * D as u64 * 4)).unwrap();
+        (0..D).for_each(|_| file.write_all(&2.0f32.to_le_bytes()).unwrap());
+    }
+    drop(file);
+    write_npy(at.join("start.npy"), Array2::from_shape_fn((2, D), |(i, _)| i as f32).view()).unwrap();
+    let fit = "fit large.fbin -k 2 --backend cpu --init start.npy --json --labels l.npy";
+    let limited = |args: &str| {
+        let script = format!("ulimit -v 400000; exec {} {args}", command().display());
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &script])
+            .current_dir(at)
+            .env("RAYON_NUM_THREADS", "2")
+            .env("MALLOC_ARENA_MAX", "1");
+        shell.output().unwrap()
+    };
+    let output = limited(&format!("{fit} --memory 100MiB"));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("\"inertia\":0.0"), "{}", text(&output.stdout));
+    let labels = bytes_of(at, "l.npy");
+    let ones: Vec<usize> = labels[labels.len() - 4 * ROWS as usize..]
+        .chunks_exact(4)
+        .enumerate()
+        .filter(|(_, label)| *label == 1u32.to_le_bytes())
+        .map(|(row, _)| row)
+        .collect();
+    assert_eq!(ones, [0, 100_000, ROWS as usize - 1]);
+    // Without the limit on the points it does not fit, and says so.
+    std::fs::remove_file(at.join("l.npy")).unwrap();
+    let output = limited(&format!("{fit} --memory 3GiB"));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("error: "), "{}", text(&output.stderr));
+    assert!(!at.join("l.npy").exists());
 }

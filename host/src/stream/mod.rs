@@ -66,6 +66,11 @@ impl Streaming {
         self
     }
 
+    #[cfg(feature = "mpi")]
+    pub(crate) fn no_checkpoint(self) -> Self {
+        Streaming { checkpoint: None, ..self }
+    }
+
     /// Rows of a chunk: whole panels, as many as `memory` has room for.
     fn chunk_rows(&self, n: usize, d: usize, panel: usize, value_bytes: usize) -> Result<usize> {
         let panel_bytes = panel as u64 * d as u64 * value_bytes as u64;
@@ -79,7 +84,7 @@ impl Streaming {
                        many more as there are many clusters",
             });
         }
-        Ok(panel.saturating_mul(panels.max(1)).min(n))
+        Ok(panel.saturating_mul(panels.max(1)).min(n).max(1))
     }
 }
 

@@ -36,12 +36,16 @@ impl Failure {
         self
     }
 
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    pub(crate) fn code(&self) -> u8 {
         match self.kind {
-            Kind::RunTime => ExitCode::from(1),
-            Kind::BadInput => ExitCode::from(2),
-            Kind::Stopped => ExitCode::from(130),
+            Kind::RunTime => 1,
+            Kind::BadInput => 2,
+            Kind::Stopped => 130,
         }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
     }
 }
 

@@ -3,6 +3,9 @@ use crate::args::{DTypeArg, FitArgs, InitArg, Metric};
 use crate::check::{self, Outputs, with_dtype};
 use crate::failure::{Failure, bad_file};
 use crate::given::Given;
+use crate::job;
+#[cfg(feature = "mpi")]
+use crate::job::Job;
 use crate::stdout::{print, print_json, row};
 use crate::watch::Watcher;
 use flash_kmeans::io::{PointFile, Value, write_atomically, write_npy};
@@ -37,6 +40,13 @@ struct Plan {
 
 /// Runs the command.
 pub(crate) fn run(args: FitArgs, quiet: bool) -> Result<(), Failure> {
+    #[cfg(feature = "mpi")]
+    if let Some(job) = Job::join()? {
+        let done = Plan::new(args, quiet || !job.is_first())
+            .and_then(|plan| with_dtype!(plan.dtype, T => plan.run_in::<T>(&job)));
+        return done.map_err(|failure| job.fail(&failure));
+    }
+    job::refuse("this build does not have the feature `mpi`")?;
     let plan = Plan::new(args, quiet)?;
     with_dtype!(plan.dtype, T => match (plan.file.batch(), &plan.streaming) {
         (None, None) => plan.run::<T, Ix2>(),
@@ -147,7 +157,7 @@ impl Plan {
         let model = self.options.fit_observed(points.view(), &mut watcher);
         let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
         drop(watcher);
-        self.write(&model, Some(points), start.elapsed())
+        self.write(&model, model.labels().view(), Some(points), start.elapsed())
     }
 
     /// [`run`](Self::run) with points that are read a chunk at a time.
@@ -173,7 +183,36 @@ impl Plan {
         let model = self.options.fit_stream::<T, _>(file, streaming, &mut watcher);
         let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
         drop(watcher);
-        self.write(&model, points, start.elapsed())
+        self.write(&model, model.labels().view(), points, start.elapsed())
+    }
+
+    /// [`stream`](Self::stream) by the processes of a job together: the first of them writes and prints.
+    #[cfg(feature = "mpi")]
+    fn run_in<T: Element<Centroid: Value>>(&self, job: &Job) -> Result<(), Failure> {
+        let file = &self.file;
+        if file.batch().is_some() || self.picture.is_some() || self.report.is_some() {
+            return Err(Failure::bad_input(format!(
+                "{}: the processes of a job fit points of shape (n, d), and draw no pictures of them",
+                file.path().display()
+            )));
+        }
+        let start = Instant::now();
+        let streaming = self.streaming.clone().unwrap_or_default();
+        let mut watcher = if job.is_first() { Some(self.watcher()) } else { None };
+        let model = match &mut watcher {
+            Some(watcher) => self.options.fit_mpi::<T, _>(file, &streaming, watcher, job.world()),
+            None => self.options.fit_mpi::<T, _>(file, &streaming, &mut (), job.world()),
+        };
+        let last = watcher.and_then(|mut watcher| watcher.last.take());
+        let model = model.map_err(|e| self.ended::<T>(e, last))?;
+        let labels = match &self.labels {
+            Some(_) => job.gather(model.labels().as_slice().unwrap_or(&[]), file.n_points()),
+            None => Vec::new(),
+        };
+        if !job.is_first() {
+            return Ok(());
+        }
+        self.write(&model, ArrayView::from(&labels), None, start.elapsed())
     }
 
     fn log(&self) {
@@ -233,6 +272,7 @@ impl Plan {
     fn write<T, D>(
         &self,
         model: &KMeans<T, D>,
+        labels: ArrayView<'_, u32, D::Smaller>,
         points: Option<ArrayView<'_, T, D>>,
         time: Duration,
     ) -> Result<(), Failure>
@@ -244,7 +284,7 @@ impl Plan {
             write_npy(path, model.centroids().view())?;
         }
         if let Some(path) = &self.labels {
-            write_npy(path, model.labels().view())?;
+            write_npy(path, labels)?;
         }
         if let Some(path) = &self.model {
             model.save(path)?;
@@ -376,6 +416,11 @@ fn streaming(args: &FitArgs, file: &PointFile, dtype: DType) -> Result<Option<St
         streaming = streaming.memory(limit);
     }
     if let Some(path) = &args.checkpoint {
+        if args.resume
+            && let Err(source) = std::fs::metadata(path)
+        {
+            return Err(bad_file(Error::Io { path: path.clone(), source }));
+        }
         streaming = streaming.checkpoint(path, args.every.get());
         if args.resume {
             streaming = streaming.resume(path);

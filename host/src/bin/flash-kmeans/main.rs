@@ -10,6 +10,7 @@ mod failure;
 mod fit;
 mod generate;
 mod given;
+mod job;
 mod predict;
 mod shell;
 mod stdout;

@@ -67,6 +67,30 @@ pub enum Error {
         /// Bytes free when they were asked for.
         free: u64,
     },
+    /// This machine has no memory for what the call needs.
+    #[error("no memory for {what}: {requested} bytes needed, {free} bytes free")]
+    OutOfMemory {
+        /// What the memory was for.
+        what: &'static str,
+        /// Bytes needed.
+        requested: u64,
+        /// Bytes free when they were asked for, as far as the system tells; 0 where it does not.
+        free: u64,
+    },
+    /// A source of points failed, other than by the file system.
+    #[error("the source of points failed at row {row}: {source}")]
+    Source {
+        /// The first row that it did not give.
+        row: usize,
+        /// Its error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An observer broke the fit off within a pass.
+    #[error("stopped after {iterations} iterations")]
+    Stopped {
+        /// Iterations completed.
+        iterations: usize,
+    },
     /// A call of the CUDA driver failed.
     #[error("CUDA driver: {call} failed with {code}")]
     Cuda {

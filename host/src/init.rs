@@ -83,6 +83,15 @@ pub(crate) fn distinct_rows(n: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
         .collect()
 }
 
+/// `rows` of the `n` rows of problem `problem` as a sample: drawn without replacement, in ascending order.
+pub(crate) fn sampled_rows(n: usize, rows: usize, seed: u64, problem: usize) -> Vec<usize> {
+    /// Streams of the seed from this one on are those of samples; problems of a batch have those from 0 on.
+    const SAMPLES: u64 = 1 << 62;
+    let mut drawn = distinct_rows(n, rows, &mut Rng::new(seed, SAMPLES + problem as u64));
+    drawn.sort_unstable();
+    drawn
+}
+
 /// Greedy k-means++, as [`Init::KMeansPlusPlus`] says.
 fn plus_plus<T: Element>(points: &[T], n: usize, d: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
     let trials = 2 + (k as f64).ln() as usize;

@@ -33,10 +33,15 @@ mod element;
 mod error;
 mod init;
 pub mod io;
+mod lloyd;
+mod memory;
 mod model;
 mod neighbours;
+mod observer;
 mod params;
 mod points;
+#[cfg(feature = "mpi")]
+mod ranks;
 pub mod report;
 mod restarts;
 mod rng;
@@ -44,6 +49,7 @@ mod rng;
 mod safetensors;
 #[cfg(feature = "cuda")]
 pub mod stages;
+mod stream;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod tuning;
@@ -55,9 +61,13 @@ pub use element::{DType, Element, Float};
 pub use error::{Error, Result};
 pub use model::{BatchSummary, IterationStats, KMeans};
 pub use neighbours::Nearest;
+pub use observer::{IterationEnd, Observer, Progress};
 pub use params::{Backend, FlashKMeans, Init};
 pub use points::PointsDim;
+#[cfg(feature = "mpi")]
+pub use ranks::part_of;
 #[cfg(feature = "safetensors")]
 pub use safetensors::ModelFile;
+pub use stream::{Chunks, Source, Streaming};
 #[cfg(feature = "cuda")]
 pub use workspace::Workspace;

@@ -46,9 +46,8 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     pub(crate) fn new(
         outcome: LloydOutcome<T::Centroid>,
         engine: Engine,
-        problem: &Problem<'_, T>,
+        (batch, n, d): (usize, usize, usize),
     ) -> Result<Self> {
-        let (batch, n, d) = (problem.batch, problem.n, problem.d);
         let k = outcome.centroids.len() / (batch * d);
         let mut sizes = vec![0u64; batch * k];
         for (row, &label) in outcome.labels.iter().enumerate() {
@@ -105,6 +104,11 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// The labels, given away.
     pub fn into_labels(self) -> Array<u32, D::Smaller> {
         self.labels
+    }
+
+    #[cfg(feature = "mpi")]
+    pub(crate) fn set_sizes(&mut self, sizes: impl IntoIterator<Item = u64>) {
+        self.sizes.iter_mut().zip(sizes).for_each(|(size, of_all)| *size = of_all);
     }
 
     /// Points in each cluster, `(k)` or `(batch, k)`.

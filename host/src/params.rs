@@ -2,6 +2,7 @@
 use crate::backend::{Engine, LloydOptions};
 use crate::error::{Error, Result};
 use crate::model::KMeans;
+use crate::observer::{Observer, Watch};
 use crate::points::{PointsDim, Problem};
 use crate::{Element, restarts};
 use ndarray::{Array, ArrayView};
@@ -153,6 +154,18 @@ impl FlashKMeans {
     /// [`Error::NonFinite`]; [`Error::BackendUnavailable`] when the backend was named and cannot be had;
     /// [`Error::OutOfDeviceMemory`] and [`Error::Cuda`] from the device.
     pub fn fit<T: Element, D: PointsDim>(&self, points: ArrayView<'_, T, D>) -> Result<KMeans<T, D>> {
+        self.fit_observed(points, &mut ())
+    }
+
+    /// [`fit`](Self::fit), with an observer that may end it early. Fits on a GPU do not call it yet.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit), and [`Error::Stopped`] when the observer broke a pass off.
+    pub fn fit_observed<T: Element, D: PointsDim>(
+        &self,
+        points: ArrayView<'_, T, D>,
+        observer: &mut dyn Observer<T::Centroid>,
+    ) -> Result<KMeans<T, D>> {
         self.check()?;
         let problem = Problem::new(points)?;
         if self.n_clusters > problem.n {
@@ -160,15 +173,17 @@ impl FlashKMeans {
         }
         problem.check_finite()?;
         let engine = Engine::select(self.backend, T::DTYPE)?;
-        let options = LloydOptions { k: self.n_clusters, max_iter: self.max_iter, tol: self.tol };
+        let options = self.lloyd_options();
         let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
         let sample = restarts::sample(&problem, rows, self.seed);
         let fitted = sample.as_ref().unwrap_or(&problem);
-        let mut outcome = restarts::best(&engine, fitted, &self.init, &options, self.seed, self.n_init)?;
+        let watch = Watch::new(observer);
+        let starts = (self.seed, self.n_init);
+        let mut outcome = restarts::best(&engine, fitted, &self.init, &options, starts, &watch)?;
         if sample.is_some() {
             restarts::extend(&engine, &problem, &mut outcome, self.n_clusters)?;
         }
-        KMeans::new(outcome, engine, &problem)
+        KMeans::new(outcome, engine, (problem.batch, problem.n, problem.d))
     }
 
     /// [`fit`](Self::fit), keeping only the labels: `(n)` or `(batch, n)`.
@@ -202,16 +217,33 @@ impl FlashKMeans {
         if let Some(m) = self.max_points_per_centroid {
             return invalid("max_points_per_centroid", m.to_string(), "a workspace fits all points");
         }
-        let options = LloydOptions { k: self.n_clusters, max_iter: self.max_iter, tol: self.tol };
-        crate::Workspace::new(self, options, [batch, n, d])
+        crate::Workspace::new(self, self.lloyd_options(), [batch, n, d])
     }
 
-    #[cfg(feature = "cuda")]
     pub(crate) fn asked(&self) -> (Backend, &Init, u64) {
         (self.backend, &self.init, self.seed)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn lloyd_options(&self) -> LloydOptions {
+        LloydOptions { k: self.n_clusters, max_iter: self.max_iter, tol: self.tol }
+    }
+
+    pub(crate) fn n_clusters(&self) -> usize {
+        self.n_clusters
+    }
+
+    /// Refuses what is not done with points that are streamed.
+    pub(crate) fn check_streams(&self) -> Result<()> {
+        let one = "points that are streamed are fitted once, all of them";
+        let (argument, value) = match (self.n_init, self.max_points_per_centroid) {
+            (1, None) => return Ok(()),
+            (1, Some(m)) => ("max_points_per_centroid", m),
+            (starts, _) => ("n_init", starts),
+        };
+        Err(Error::InvalidArgument { argument, value: value.to_string(), rule: one })
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
         let invalid = |argument, value: String, rule| Err(Error::InvalidArgument { argument, value, rule });
         if self.n_clusters == 0 {
             return invalid("n_clusters", "0".into(), "there must be at least one cluster");

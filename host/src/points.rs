@@ -79,27 +79,31 @@ impl<'a, T: Element> Problem<'a, T> {
 
     /// Refuses NaN and infinity, naming the first place.
     pub(crate) fn check_finite(&self) -> Result<()> {
-        const CHUNK: usize = 1 << 16;
-        let found = self
-            .points
-            .par_chunks(CHUNK)
-            .enumerate()
-            .filter_map(|(chunk, values)| {
-                if values.iter().fold(true, |finite, v| finite & v.is_finite()) {
-                    return None;
-                }
-                values.iter().position(|v| !v.is_finite()).map(|at| chunk * CHUNK + at)
-            })
-            .min();
-        match found {
-            None => Ok(()),
-            Some(at) => Err(Error::NonFinite {
-                what: "points",
-                row: at / self.d,
-                column: at % self.d,
-                value: self.points[at].to_f64().to_string(),
-            }),
-        }
+        check_finite(&self.points, 0, self.d)
+    }
+}
+
+/// Refuses NaN and infinity among points of which the first is row `row`, naming the first place.
+pub(crate) fn check_finite<T: Element>(points: &[T], row: usize, d: usize) -> Result<()> {
+    const CHUNK: usize = 1 << 16;
+    let found = points
+        .par_chunks(CHUNK)
+        .enumerate()
+        .filter_map(|(chunk, values)| {
+            if values.iter().fold(true, |finite, v| finite & v.is_finite()) {
+                return None;
+            }
+            values.iter().position(|v| !v.is_finite()).map(|at| chunk * CHUNK + at)
+        })
+        .min();
+    match found {
+        None => Ok(()),
+        Some(at) => Err(Error::NonFinite {
+            what: "points",
+            row: row + at / d,
+            column: at % d,
+            value: points[at].to_f64().to_string(),
+        }),
     }
 }
 

@@ -3,14 +3,13 @@ use crate::Element;
 use crate::backend::{Engine, LloydOptions, LloydOutcome, cpu};
 use crate::error::Result;
 use crate::init;
+use crate::observer::Watch;
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// Streams of the seed from this one on are those of samples; problems of a batch have those from 0 on.
-const SAMPLES: u64 = 1 << 62;
 /// Streams from this one on give the seeds of further starts.
 const STARTS: u64 = 1 << 63;
 
@@ -21,10 +20,10 @@ pub(crate) fn best<T: Element>(
     problem: &Problem<'_, T>,
     init: &Init,
     options: &LloydOptions,
-    seed: u64,
-    n_init: usize,
+    (seed, n_init): (u64, usize),
+    watch: &Watch<'_, T::Centroid>,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    let start = |seed| engine.fit(problem, init::centroids(init, problem, options.k, seed)?, options);
+    let start = |seed| engine.fit(problem, init::centroids(init, problem, options.k, seed)?, options, watch);
     let mut best = start(seed)?;
     for further in 1..n_init {
         let other = start(Rng::new(seed, STARTS + further as u64).next_u64())?;
@@ -55,9 +54,7 @@ pub(crate) fn sample<T: Element>(
     }
     let mut points = Vec::with_capacity(batch * rows * d);
     for at in 0..batch {
-        let mut drawn = init::distinct_rows(n, rows, &mut Rng::new(seed, SAMPLES + at as u64));
-        drawn.sort_unstable();
-        for row in drawn {
+        for row in init::sampled_rows(n, rows, seed, at) {
             points.extend_from_slice(&problem.of_batch(at)[row * d..][..d]);
         }
     }

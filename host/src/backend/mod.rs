@@ -2,6 +2,7 @@
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::model::BatchSummary;
+use crate::observer::Watch;
 use crate::params::Backend;
 use crate::points::Problem;
 
@@ -94,9 +95,10 @@ impl Engine {
         problem: &Problem<'_, T>,
         centroids: Vec<T::Centroid>,
         options: &LloydOptions,
+        watch: &Watch<'_, T::Centroid>,
     ) -> Result<LloydOutcome<T::Centroid>> {
         match self {
-            Engine::Cpu => cpu::fit(problem, centroids, options),
+            Engine::Cpu => cpu::fit(problem, centroids, options, watch),
             #[cfg(feature = "cuda")]
             Engine::Cuda(device) => cuda::fit(device, problem, centroids, options),
         }

@@ -2,6 +2,9 @@
 use super::{StoredType, npy};
 use std::path::Path;
 
+/// Bytes of a file that its layout is found from: more than any `.npy` header that has a shape of points.
+pub(super) const HEAD: usize = 1 << 17;
+
 /// The formats, by the ending of the file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -48,12 +51,13 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The layout of `file`, which is not empty. The error is the reason alone.
-    pub(super) fn of(format: Format, file: &[u8]) -> Result<Self, String> {
+    /// The layout of a file of `len` bytes, more than none, that begins with `head`: [`HEAD`] bytes, or all there are.
+    /// The error is the reason alone.
+    pub(super) fn of(format: Format, head: &[u8], len: usize) -> Result<Self, String> {
         match format {
-            Format::Npy => npy_layout(file),
-            Format::Vecs(stored) => vecs_layout(file, stored),
-            Format::Bin(stored) => bin_layout(file, stored),
+            Format::Npy => npy_layout(head, len),
+            Format::Vecs(stored) => vecs_layout(head, len, stored),
+            Format::Bin(stored) => bin_layout(head, len, stored),
         }
     }
 
@@ -61,6 +65,11 @@ impl Layout {
     pub(super) fn row_start(&self, row: usize) -> usize {
         let n = self.shape[1];
         self.start + row / n * self.problem_stride + row % n * self.row_stride
+    }
+
+    /// The byte after the last value of a file whose values lie one after another.
+    pub(super) fn end(&self) -> usize {
+        self.start + self.shape.iter().product::<usize>() * self.stored.size_bytes()
     }
 
     /// Whether the values lie one after another in row-major order.
@@ -117,9 +126,9 @@ fn dense(stored: StoredType, shape: &[usize], start: usize, len: usize) -> Resul
     })
 }
 
-fn npy_layout(file: &[u8]) -> Result<Layout, String> {
-    let header = npy::parse(file)?;
-    let mut layout = dense(header.stored, &header.shape, header.len_bytes, file.len())?;
+fn npy_layout(head: &[u8], len: usize) -> Result<Layout, String> {
+    let header = npy::parse(head)?;
+    let mut layout = dense(header.stored, &header.shape, header.len_bytes, len)?;
     if header.fortran_order {
         let [batch, n, _] = layout.shape;
         layout.problem_stride = layout.stored.size_bytes();
@@ -129,15 +138,15 @@ fn npy_layout(file: &[u8]) -> Result<Layout, String> {
     Ok(layout)
 }
 
-fn bin_layout(file: &[u8], stored: StoredType) -> Result<Layout, String> {
-    let (Some(n), Some(d)) = (u32_at(file, 0), u32_at(file, 4)) else {
+fn bin_layout(head: &[u8], len: usize, stored: StoredType) -> Result<Layout, String> {
+    let (Some(n), Some(d)) = (u32_at(head, 0), u32_at(head, 4)) else {
         return Err("is truncated: n and d, 8 bytes, are not there".into());
     };
-    dense(stored, &[n as usize, d as usize], 8, file.len())
+    dense(stored, &[n as usize, d as usize], 8, len)
 }
 
-fn vecs_layout(file: &[u8], stored: StoredType) -> Result<Layout, String> {
-    let Some(d) = u32_at(file, 0) else {
+fn vecs_layout(head: &[u8], len: usize, stored: StoredType) -> Result<Layout, String> {
+    let Some(d) = u32_at(head, 0) else {
         return Err("is truncated: the first row's dimension, 4 bytes, is not there".into());
     };
     let d = match i32::try_from(d) {
@@ -146,16 +155,13 @@ fn vecs_layout(file: &[u8], stored: StoredType) -> Result<Layout, String> {
     };
     // d is below 2^31, so this fits even 32 bits' usize by way of the check that the file is as long.
     let row = d.checked_mul(stored.size_bytes()).and_then(|row| row.checked_add(4));
-    let row = row.filter(|row| *row <= file.len()).ok_or_else(|| {
-        format!(
-            "is truncated: its first row has {d} columns of {stored}, and {} bytes follow",
-            file.len() - 4
-        )
+    let row = row.filter(|row| *row <= len).ok_or_else(|| {
+        format!("is truncated: its first row has {d} columns of {stored}, and {} bytes follow", len - 4)
     })?;
-    let n = file.len() / row;
-    let left = file.len() % row;
+    let n = len / row;
+    let left = len % row;
     if left != 0 {
-        if let Some((at, found)) = odd_row(file, row, 0..n, d) {
+        if let Some((at, found)) = odd_row(head, row, 0..n.min(head.len() / row), d) {
             return Err(odd_row_reason(at, found, d));
         }
         return Err(format!("is truncated: {left} bytes follow row {}, and a row has {row}", n - 1));
@@ -165,7 +171,7 @@ fn vecs_layout(file: &[u8], stored: StoredType) -> Result<Layout, String> {
         shape: [1, n, d],
         is_batch: false,
         start: 4,
-        problem_stride: file.len(),
+        problem_stride: len,
         row_stride: row,
         column_stride: stored.size_bytes(),
         prefixed: true,

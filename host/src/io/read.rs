@@ -1,24 +1,31 @@
 //! The reader.
 use super::convert::{StoredType, convert};
-use super::format::{Format, Layout, odd_row, odd_row_reason};
+use super::format::{Format, HEAD, Layout, odd_row, odd_row_reason};
 use super::{io_error, malformed};
 use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::memory::filled;
 use memmap2::Mmap;
 use ndarray::{ArrayD, ArrayViewD, CowArray, IxDyn};
 use rayon::prelude::*;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// A file of points, mapped into memory: nothing of it is read before it is asked for.
+/// Bytes of a file that are in memory beside the points that are made of them, by each thread that reads.
+const READ_BYTES: usize = 1 << 20;
+
+/// A file of points: nothing of it but its header is read before it is asked for.
 ///
-/// The file must not be changed while it is open. A file that another process truncates meanwhile ends
-/// this one with a bus error, as memory-mapped files do.
+/// The file must not be changed while it is open. [`read`](PointFile::read) maps it into memory: a file that another
+/// process truncates then ends this one with a bus error, as memory-mapped files do.
 #[derive(Debug)]
 pub struct PointFile {
     path: PathBuf,
-    map: Mmap,
+    file: File,
+    /// Made when all points are first read.
+    map: OnceLock<Mmap>,
     layout: Layout,
 }
 
@@ -40,12 +47,28 @@ impl PointFile {
         if metadata.len() == 0 {
             return Err(malformed(path, "is empty"));
         }
+        let len = usize::try_from(metadata.len())
+            .map_err(|_| malformed(path, "is larger than this machine can address"))?;
+        let mut head = vec![0; len.min(HEAD)];
+        read_at(&file, 0, &mut head).map_err(|e| io_error(path, e))?;
+        let layout = Layout::of(format, &head, len).map_err(|reason| malformed(path, reason))?;
+        Ok(PointFile { path: path.into(), file, map: OnceLock::new(), layout })
+    }
+
+    /// The whole file, as memory.
+    fn map(&self) -> Result<&[u8]> {
+        if let Some(map) = self.map.get() {
+            return Ok(map);
+        }
         // SAFETY: the map is read-only and lives as long as this value, which hands out shared borrows alone;
         // the values are plain numbers, for which every bit pattern is valid. That nothing else changes the
         // file meanwhile cannot be checked and is the documented contract of this type.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| io_error(path, e))?;
-        let layout = Layout::of(format, &map).map_err(|reason| malformed(path, reason))?;
-        Ok(PointFile { path: path.into(), map, layout })
+        let map = unsafe { Mmap::map(&self.file) }.map_err(|e| io_error(&self.path, e))?;
+        let map = self.map.get_or_init(|| map);
+        if map.len() < self.layout.end() {
+            return Err(malformed(&self.path, "was truncated while it was open"));
+        }
+        Ok(map)
     }
 
     /// The file's path, as it was given.
@@ -90,11 +113,10 @@ impl PointFile {
     /// [`Error::Format`] when the rows of a `.fvecs` or `.bvecs` file disagree about their length,
     /// [`Error::Io`] when there is no memory for the copy.
     pub fn read<T: Element>(&self) -> Result<CowArray<'_, T, IxDyn>> {
-        let shape = IxDyn(self.shape());
-        let invalid = |_| malformed(&self.path, "has a shape that an array cannot have");
-        if let Some(values) = self.as_slice::<T>() {
-            return Ok(ArrayViewD::from_shape(shape, values).map_err(invalid)?.into());
+        if let Some(view) = self.view()? {
+            return Ok(view.into());
         }
+        let invalid = |_| malformed(&self.path, "has a shape that an array cannot have");
         let (rows, d) = (self.n_rows(), self.n_features());
         let mut values: Vec<T> = Vec::new();
         // Conversion can take up to eight times the file's size: refuse rather than abort.
@@ -112,7 +134,7 @@ impl PointFile {
             })
             .find_map_first(Result::err)
             .map_or(Ok(()), Err)?;
-        Ok(ArrayD::from_shape_vec(shape, values).map_err(invalid)?.into())
+        Ok(ArrayD::from_shape_vec(IxDyn(self.shape()), values).map_err(invalid)?.into())
     }
 
     /// The rows of `range`, of [`n_rows`](Self::n_rows), converted into `into`, which holds
@@ -140,29 +162,76 @@ impl PointFile {
             return Ok(());
         }
         let Layout { stored, column_stride, row_stride, prefixed, .. } = self.layout;
-        if prefixed && let Some((row, found)) = odd_row(&self.map, row_stride, range.clone(), d) {
-            return Err(malformed(&self.path, odd_row_reason(row, found, d)));
-        }
-        if self.layout.is_contiguous() {
-            convert(stored, self.bytes_from(range.start), column_stride, into);
-        } else {
+        let follows =
+            self.layout.problem_stride >= self.layout.shape[1] * row_stride || self.layout.shape[0] == 1;
+        if column_stride != stored.size_bytes() || row_stride < d * column_stride || !follows {
+            // Rows that are spread over the whole file.
+            let map = self.map()?;
             for (row, into) in range.zip(into.chunks_exact_mut(d)) {
-                convert(stored, self.bytes_from(row), column_stride, into);
+                convert(stored, &map[self.layout.row_start(row)..], column_stride, into);
             }
+            return Ok(());
+        }
+        // Rows that follow one another, each with what stands before it.
+        let before = row_stride - d * column_stride;
+        let at_once = (READ_BYTES / row_stride).clamp(1, range.len());
+        let mut bytes = filled(0u8, at_once * row_stride, "a part of the file")?;
+        let mut first = range.start;
+        for into in into.chunks_mut(at_once * d) {
+            let rows = into.len() / d;
+            let bytes = &mut bytes[..rows * row_stride];
+            let at = (self.layout.row_start(first) - before) as u64;
+            read_at(&self.file, at, bytes).map_err(|e| io_error(&self.path, e))?;
+            if prefixed && let Some((row, found)) = odd_row(bytes, row_stride, 0..rows, d) {
+                return Err(malformed(&self.path, odd_row_reason(first + row, found, d)));
+            }
+            if before == 0 {
+                convert(stored, bytes, column_stride, into);
+            } else {
+                for (bytes, into) in bytes.chunks_exact(row_stride).zip(into.chunks_exact_mut(d)) {
+                    convert(stored, &bytes[before..], column_stride, into);
+                }
+            }
+            first += rows;
         }
         Ok(())
     }
 
-    fn as_slice<T: Element>(&self) -> Option<&[T]> {
-        let layout = &self.layout;
-        if !layout.stored.is(T::DTYPE) || !layout.is_contiguous() || cfg!(target_endian = "big") {
-            return None;
-        }
-        bytemuck::try_cast_slice(self.bytes_from(0)).ok()
+    /// All points as the file's own memory, where it holds values of type `T` in row-major order: nothing is read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be mapped.
+    pub fn view<T: Element>(&self) -> Result<Option<ArrayViewD<'_, T>>> {
+        let invalid = |_| malformed(&self.path, "has a shape that an array cannot have");
+        let view = |values| ArrayViewD::from_shape(IxDyn(self.shape()), values).map_err(invalid);
+        self.as_slice::<T>()?.map(view).transpose()
     }
 
-    /// The file from the first byte of `row` on.
-    fn bytes_from(&self, row: usize) -> &[u8] {
-        &self.map[self.layout.row_start(row)..]
+    fn as_slice<T: Element>(&self) -> Result<Option<&[T]>> {
+        let layout = &self.layout;
+        if !layout.stored.is(T::DTYPE) || !layout.is_contiguous() || cfg!(target_endian = "big") {
+            return Ok(None);
+        }
+        Ok(bytemuck::try_cast_slice(&self.map()?[layout.start..layout.end()]).ok())
+    }
+}
+
+/// Fills `into` with the bytes of `file` from `at` on.
+fn read_at(file: &File, at: u64, into: &mut [u8]) -> std::io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, into, at);
+    #[cfg(windows)]
+    {
+        let (mut at, mut rest) = (at, into);
+        while !rest.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(file, rest, at)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                count => {
+                    at += count as u64;
+                    rest = &mut rest[count..];
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -171,13 +171,22 @@ pub(super) fn assign<T: Element>(
     centroids: &[T::Centroid],
     labels: &mut [u32],
 ) -> Found {
-    let packed = Packed::new(centroids, d);
+    assign_packed(points, centroids, &Packed::new(centroids, d), labels)
+}
+
+/// [`assign`] of some of the points: `packed` are the `centroids`, made once for all points.
+pub(super) fn assign_packed<T: Element>(
+    points: &[T],
+    centroids: &[T::Centroid],
+    packed: &Packed<T::Centroid>,
+    labels: &mut [u32],
+) -> Found {
     // Blocks are those of the shape alone and are added in order: the sum's bits do not depend on the threads.
     let found: Vec<Found> = labels
         .par_chunks_mut(BLOCK)
-        .zip(points.par_chunks(BLOCK * d))
+        .zip(points.par_chunks(BLOCK * packed.d))
         .map_init(Scratch::default, |scratch, (labels, points)| {
-            assign_block(points, centroids, &packed, labels, scratch)
+            assign_block(points, centroids, packed, labels, scratch)
         })
         .collect();
     found.iter().fold(Found::default(), |sum, block| Found {

@@ -3,13 +3,16 @@ mod assign;
 mod screen;
 pub(crate) mod tile;
 mod update;
+mod worker;
 
 pub(crate) use assign::distance;
+pub(crate) use worker::CpuWorker;
 
 use super::{LloydOptions, LloydOutcome};
 use crate::element::Element;
 use crate::error::Result;
-use crate::model::{BatchSummary, IterationStats};
+use crate::lloyd::{Alone, Around, Feed, State, Worker, lloyd};
+use crate::observer::Watch;
 use crate::points::Problem;
 use rayon::prelude::*;
 
@@ -32,17 +35,25 @@ pub(crate) fn fit<T: Element>(
     problem: &Problem<'_, T>,
     centroids: Vec<T::Centroid>,
     options: &LloydOptions,
+    watch: &Watch<'_, T::Centroid>,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    let of_problem = options.k * problem.d;
-    let ends: Vec<End<T::Centroid>> = over_problems(problem.batch, |batch| {
-        let centroids = centroids[batch * of_problem..][..of_problem].to_vec();
-        lloyd(problem.of_batch(batch), problem.n, problem.d, centroids, options)
+    let (n, d) = (problem.n, problem.d);
+    let ends = over_problems(problem.batch, |batch| {
+        let state = State::new(centroids[batch * options.k * d..][..options.k * d].to_vec());
+        let points = problem.of_batch(batch);
+        let mut worker = CpuWorker::new(n, n, options.k, &points[..d])?;
+        let mut panels = Panels { points, d };
+        let keep = &mut |_: &State<_>, _| Ok(());
+        let around = Around { problem: batch, watch, together: &Alone, keep };
+        let (centroids, summary) = lloyd(&mut worker, &mut panels, state, (n, d, options), around)?;
+        Ok((centroids, summary, worker.into_labels()?))
     });
     let mut outcome = LloydOutcome { centroids: Vec::new(), labels: Vec::new(), problems: Vec::new() };
     for end in ends {
-        outcome.centroids.extend(end.centroids);
-        outcome.labels.extend(end.labels);
-        outcome.problems.push(end.summary);
+        let (centroids, summary, labels) = end?;
+        outcome.centroids.extend(centroids);
+        outcome.labels.extend(labels);
+        outcome.problems.push(summary);
     }
     Ok(outcome)
 }
@@ -68,59 +79,28 @@ fn over_problems<R: Send>(batch: usize, of_problem: impl Fn(usize) -> R + Sync) 
     if batch == 1 { vec![of_problem(0)] } else { (0..batch).into_par_iter().map(&of_problem).collect() }
 }
 
-/// How a problem ended.
-struct End<C> {
-    centroids: Vec<C>,
-    labels: Vec<u32>,
-    summary: BatchSummary,
-}
-
-/// Lloyd's iterations of one problem.
-fn lloyd<T: Element>(
-    points: &[T],
-    n: usize,
+/// The panels of a problem that is in memory.
+struct Panels<'a, T> {
+    points: &'a [T],
     d: usize,
-    mut centroids: Vec<T::Centroid>,
-    options: &LloydOptions,
-) -> End<T::Centroid> {
-    let threshold = if options.tol == 0.0 { 0.0 } else { options.tol * update::mean_variance(points, n, d) };
-    // No label is this one, so the first assignment changes all of them.
-    let mut labels = vec![u32::MAX; n];
-    let mut order = Vec::new();
-    let mut history = Vec::new();
-    let (mut converged, mut fixed_point) = (false, false);
-    let rounded =
-        |centroids: &[T::Centroid]| -> Vec<_> { centroids.iter().map(|&c| T::round_centroid(c)).collect() };
-    while !converged && history.len() < options.max_iter {
-        let found = assign::assign(points, d, &rounded(&centroids), &mut labels);
-        let shift = update::update(points, d, &labels, &mut centroids, &mut order);
-        history.push(IterationStats { inertia: found.inertia, changed: found.changed, shift });
-        fixed_point = found.changed == 0;
-        converged = fixed_point || shift <= threshold;
-    }
-    let centroids = rounded(&centroids);
-    // At a fixed point the labels are those of the centroids already.
-    if !fixed_point {
-        assign::assign(points, d, &centroids, &mut labels);
-    }
-    let inertia = inertia(points, d, &labels, &centroids);
-    let summary = BatchSummary { inertia, n_iter: history.len(), converged, history };
-    End { centroids, labels, summary }
 }
 
-/// `Σ (x − c)²` in f64, by its definition: the expanded form would cancel.
-fn inertia<T: Element>(points: &[T], d: usize, labels: &[u32], centroids: &[T::Centroid]) -> f64 {
-    /// Rows added up by one task; fixed, so that the sum's bits do not depend on the threads.
-    const ROWS: usize = 1024;
-    let parts: Vec<f64> = labels
-        .par_chunks(ROWS)
-        .zip(points.par_chunks(ROWS * d))
-        .map(|(labels, points)| {
-            let rows = labels.iter().zip(points.chunks_exact(d));
-            rows.map(|(&label, x)| assign::distance(x, &centroids[label as usize * d..][..d])).sum()
-        })
-        .collect();
-    parts.iter().sum()
+impl<T: Element> Feed<T, CpuWorker<T>> for Panels<'_, T> {
+    fn pass(
+        &mut self,
+        worker: &mut CpuWorker<T>,
+        seen: &dyn Fn(usize) -> Result<()>,
+        _free: &mut Vec<Vec<T>>,
+    ) -> Result<()> {
+        let mut row = 0;
+        for points in self.points.chunks(worker.panel_rows() * self.d) {
+            let rows = row..row + points.len() / self.d;
+            worker.add_points(rows.clone(), points);
+            row = rows.end;
+            seen(row)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -243,7 +223,9 @@ mod tests {
         let options = LloydOptions { k: 30, max_iter: 12, tol: 1e-4 };
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
-            pool.install(|| fit(&problem, centroids.clone(), &options)).expect("fits")
+            let mut nobody = ();
+            let watch = Watch::new(&mut nobody);
+            pool.install(|| fit(&problem, centroids.clone(), &options, &watch)).expect("fits")
         };
         let (one, five) = (run(1), run(5));
         assert_eq!(one.centroids, five.centroids);

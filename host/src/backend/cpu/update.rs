@@ -1,25 +1,40 @@
 //! The sort-inverse update on the CPU: a counting sort of the labels, then each cluster's points summed in order.
+//!
+//! Points come in panels, a number of rows that the problem's shape alone decides. Sums are over panels in order, so
+//! their bits depend neither on the threads nor on how many panels are in memory at a time.
 use crate::element::{Element, Float};
 use rayon::prelude::*;
 
 /// Points that one task sums: fixed, so that the order of additions does not depend on the threads.
-const STRETCH: usize = 4096;
+const STRETCH: usize = 1024;
+/// Values of a panel, where there are few clusters: it stays in the third-level cache between its assignment and
+/// its sums.
+const PANEL_VALUES: usize = 1 << 22;
+/// Rows of a panel for each cluster, so that adding to the `k` sums is cheap beside reading the points.
+const PANEL_ROWS_A_CLUSTER: usize = 4;
 
-/// New centroids in place of `centroids` (`k · d`), in f64 sums; an empty cluster keeps its centroid. Returns
-/// `Σ_k ‖c_new − c_old‖²`.
-pub(super) fn update<T: Element>(
+/// Rows of a panel of `n` points in `d` dimensions with `k` clusters: all but the last panel have as many.
+pub(super) fn panel_rows(n: usize, d: usize, k: usize) -> usize {
+    let rows = (PANEL_VALUES / d).max(k.saturating_mul(PANEL_ROWS_A_CLUSTER)).max(STRETCH);
+    rows.checked_next_power_of_two().map_or(n, |rows| rows.min(n))
+}
+
+/// Adds the points of a panel, `labels.len()` of them, to the `k · d` sums and `k` counts of their clusters. `order`
+/// is memory that panels share.
+pub(super) fn add_panel<T: Element>(
     points: &[T],
-    d: usize,
     labels: &[u32],
-    centroids: &mut [T::Centroid],
+    (sums, counts): (&mut [f64], &mut [f64]),
     order: &mut Vec<u32>,
-) -> f64 {
-    let k = centroids.len() / d;
+) {
+    let k = counts.len();
+    let d = sums.len() / k;
     let mut starts = vec![0usize; k + 1];
     for &label in labels {
         starts[label as usize + 1] += 1;
     }
     for cluster in 0..k {
+        counts[cluster] += starts[cluster + 1] as f64;
         starts[cluster + 1] += starts[cluster];
     }
     let mut next = starts.clone();
@@ -30,20 +45,38 @@ pub(super) fn update<T: Element>(
         *place += 1;
     }
 
-    let order = &*order;
-    let starts = &starts;
+    let (order, starts) = (&*order, &starts);
+    sums.par_chunks_mut(d).enumerate().for_each(|(cluster, sum)| {
+        let rows = &order[starts[cluster]..starts[cluster + 1]];
+        if rows.len() <= STRETCH {
+            return add_rows(points, rows, sum);
+        }
+        let of_stretch = |rows: &[u32]| {
+            let mut sum = vec![0.0; d];
+            add_rows(points, rows, &mut sum);
+            sum
+        };
+        let parts: Vec<Vec<f64>> = rows.par_chunks(STRETCH).map(of_stretch).collect();
+        for part in parts {
+            sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        }
+    });
+}
+
+/// Puts the means in place of `centroids`, `k · d` values; an empty cluster keeps its centroid. Returns
+/// `Σ_k ‖c_new − c_old‖²`.
+pub(super) fn means<C: Float>(sums: &[f64], counts: &[f64], centroids: &mut [C]) -> f64 {
+    let d = sums.len() / counts.len();
     centroids
         .par_chunks_mut(d)
-        .enumerate()
-        .map(|(cluster, centroid)| {
-            let rows = &order[starts[cluster]..starts[cluster + 1]];
-            if rows.is_empty() {
+        .zip(sums.par_chunks(d).zip(counts))
+        .map(|(centroid, (sums, &count))| {
+            if count == 0.0 {
                 return 0.0;
             }
-            let sum = total(points, d, rows);
             let mut moved = 0.0;
-            for (c, sum) in centroid.iter_mut().zip(sum) {
-                let new = T::Centroid::from_f64(sum / rows.len() as f64);
+            for (c, sum) in centroid.iter_mut().zip(sums) {
+                let new = C::from_f64(sum / count);
                 moved += (new.to_f64() - c.to_f64()).powi(2);
                 *c = new;
             }
@@ -54,48 +87,41 @@ pub(super) fn update<T: Element>(
         .sum()
 }
 
-/// The sum of some rows; stretches of a large cluster in parallel, added in order.
-fn total<T: Element>(points: &[T], d: usize, rows: &[u32]) -> Vec<f64> {
-    let of_stretch = |rows: &[u32]| {
-        let mut sum = vec![0.0f64; d];
-        for &row in rows {
-            for (sum, x) in sum.iter_mut().zip(&points[row as usize * d..][..d]) {
-                *sum += x.to_f64();
-            }
+fn add_rows<T: Element>(points: &[T], rows: &[u32], sum: &mut [f64]) {
+    let d = sum.len();
+    for &row in rows {
+        for (sum, x) in sum.iter_mut().zip(&points[row as usize * d..][..d]) {
+            *sum += x.to_f64();
         }
-        sum
-    };
-    if rows.len() <= STRETCH {
-        return of_stretch(rows);
     }
-    let parts: Vec<Vec<f64>> = rows.par_chunks(STRETCH).map(of_stretch).collect();
-    parts.into_iter().fold(vec![0.0; d], |mut all, part| {
-        all.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-        all
-    })
 }
 
-/// The mean over features of their variance, about the first row so that an offset does not cancel.
-pub(super) fn mean_variance<T: Element>(points: &[T], n: usize, d: usize) -> f64 {
-    let origin: Vec<f64> = points[..d].iter().map(|v| v.to_f64()).collect();
-    let parts: Vec<(Vec<f64>, Vec<f64>)> = points
-        .par_chunks(STRETCH * d)
-        .map(|points| {
-            let (mut first, mut second) = (vec![0.0f64; d], vec![0.0f64; d]);
-            for x in points.chunks_exact(d) {
-                for (feature, x) in x.iter().enumerate() {
-                    let about = x.to_f64() - origin[feature];
-                    first[feature] += about;
-                    second[feature] += about * about;
-                }
+/// Adds a panel to the `2 · d` first and second moments of its features about `origin`, a row of the points, so that an
+/// offset does not cancel.
+pub(super) fn add_moments<T: Element>(points: &[T], origin: &[f64], moments: &mut [f64]) {
+    let d = origin.len();
+    let of_stretch = |points: &[T]| {
+        let mut moments = vec![0.0f64; 2 * d];
+        let (first, second) = moments.split_at_mut(d);
+        for x in points.chunks_exact(d) {
+            for (feature, x) in x.iter().enumerate() {
+                let about = x.to_f64() - origin[feature];
+                first[feature] += about;
+                second[feature] += about * about;
             }
-            (first, second)
-        })
-        .collect();
-    let of_feature = |feature: usize| {
-        let first: f64 = parts.iter().map(|part| part.0[feature]).sum();
-        let second: f64 = parts.iter().map(|part| part.1[feature]).sum();
-        second / n as f64 - (first / n as f64).powi(2)
+        }
+        moments
     };
-    (0..d).map(of_feature).sum::<f64>() / d as f64
+    let parts: Vec<_> = points.par_chunks(STRETCH * d).map(of_stretch).collect();
+    for part in parts {
+        moments.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+}
+
+/// The mean over features of the variance of `n` points with these moments.
+pub(super) fn mean_variance(moments: &[f64], n: usize) -> f64 {
+    let (first, second) = moments.split_at(moments.len() / 2);
+    let variances =
+        first.iter().zip(second).map(|(first, second)| second / n as f64 - (first / n as f64).powi(2));
+    variances.sum::<f64>() / first.len() as f64
 }

@@ -11,6 +11,7 @@ Exit codes:
   0  done
   1  a failure at run time: the device, the disk
   2  bad input or usage; nothing was written
+  130  stopped by Ctrl-C; fit has written the centroids of the last complete iteration
 
 Logs go to stderr; RUST_LOG sets what is logged (RUST_LOG=flash_kmeans=debug).";
 
@@ -109,6 +110,22 @@ pub(crate) struct FitArgs {
     /// Write a page that needs no network: that picture, inertia by iteration, cluster sizes, parameters and time
     #[arg(long, value_name = "OUT.html")]
     pub(crate) report: Option<PathBuf>,
+    /// Read the points a chunk at a time where they take more memory than this; 4 bytes a point for the labels come on
+    /// top [default: half of the machine's, on the CPU]
+    #[arg(long, value_name = "BYTES|2GiB|500MB", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Write where the fit stands to this file now and then, and when it ends or is stopped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Iterations from one checkpoint to the next
+    #[arg(long, default_value = "10", value_name = "M", requires = "checkpoint", value_parser = at_least_one)]
+    pub(crate) every: NonZeroUsize,
+    /// Go on from the checkpoint
+    #[arg(long, requires = "checkpoint")]
+    pub(crate) resume: bool,
+    /// Tell of each iteration on stderr, where that is no terminal, which has a bar
+    #[arg(long)]
+    pub(crate) progress: bool,
     /// Print one JSON object instead of the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -276,6 +293,26 @@ fn at_least_one(typed: &str) -> Result<NonZeroUsize, String> {
     NonZeroUsize::new(number).ok_or_else(|| "there must be at least one".into())
 }
 
+fn bytes(typed: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1000),
+        ("KB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+    ];
+    let unit = UNITS.iter().find_map(|(unit, bytes)| typed.strip_suffix(unit).map(|number| (number, *bytes)));
+    let (number, unit) = unit.unwrap_or((typed, 1));
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| "a whole number of bytes, or one with a unit such as 2GiB or 500MB".into())
+}
+
 fn tolerance(typed: &str) -> Result<f64, String> {
     match typed.parse::<f64>() {
         Ok(tol) if tol >= 0.0 && tol.is_finite() => Ok(tol),
@@ -309,6 +346,14 @@ mod tests {
     #[test]
     fn the_command_is_well_formed() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_parse() {
+        assert_eq!((bytes("17"), bytes("2GiB"), bytes("500 MB")), (Ok(17), Ok(2 << 30), Ok(500_000_000)));
+        for bad in ["", "0", "GiB", "-1", "2.5GiB", "2gib", "99999999999TiB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub(crate) fn input(path: &Path) -> Result<PointFile, Failure> {
 }
 
 /// The files that a command is to write: none is an input or another output, each has an ending that says
-/// what is asked of it, and each could be written.
+/// what is asked of it, where endings are asked for, and each could be written.
 pub(crate) struct Outputs {
     taken: Vec<PathBuf>,
 }
@@ -22,7 +22,7 @@ impl Outputs {
 
     pub(crate) fn check(&mut self, option: &str, path: &Path, endings: &[&str]) -> Result<(), Failure> {
         let ending = ending(path);
-        if !endings.contains(&ending.as_str()) {
+        if !endings.is_empty() && !endings.contains(&ending.as_str()) {
             let needed = endings.iter().map(|e| format!(".{e}")).collect::<Vec<_>>().join(" or ");
             return Err(Failure::bad_input(format!(
                 "{}: unknown extension: {option} writes {needed} files",

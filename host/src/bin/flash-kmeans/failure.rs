@@ -8,6 +8,8 @@ enum Kind {
     BadInput,
     /// Exit code 1.
     RunTime,
+    /// Exit code 130: Ctrl-C.
+    Stopped,
 }
 
 /// A message for people, with what to do next where that is known.
@@ -34,11 +36,16 @@ impl Failure {
         self
     }
 
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    pub(crate) fn code(&self) -> u8 {
         match self.kind {
-            Kind::RunTime => ExitCode::from(1),
-            Kind::BadInput => ExitCode::from(2),
+            Kind::RunTime => 1,
+            Kind::BadInput => 2,
+            Kind::Stopped => 130,
         }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
     }
 }
 
@@ -65,6 +72,8 @@ impl From<Error> for Failure {
             Error::OutOfDeviceMemory { .. } => {
                 (Kind::RunTime, Some("use --backend cpu, or halve the points with --dtype f16 or bf16"))
             }
+            Error::OutOfMemory { .. } => (Kind::RunTime, Some("give the points less with --memory")),
+            Error::Stopped { .. } => (Kind::Stopped, None),
             Error::Cuda { .. } => (Kind::RunTime, Some("--backend cpu does not need the device")),
             _ => (Kind::RunTime, None),
         };

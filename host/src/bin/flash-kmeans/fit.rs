@@ -3,11 +3,17 @@ use crate::args::{DTypeArg, FitArgs, InitArg, Metric};
 use crate::check::{self, Outputs, with_dtype};
 use crate::failure::{Failure, bad_file};
 use crate::given::Given;
+use crate::job;
+#[cfg(feature = "mpi")]
+use crate::job::Job;
 use crate::stdout::{print, print_json, row};
+use crate::watch::Watcher;
 use flash_kmeans::io::{PointFile, Value, write_atomically, write_npy};
 use flash_kmeans::report::{Picture, grouped};
-use flash_kmeans::{Backend, DType, Element, Error, FlashKMeans, Init, KMeans, ModelFile, PointsDim};
-use ndarray::{Axis, Ix2, Ix3};
+use flash_kmeans::{
+    Backend, DType, Element, Error, FlashKMeans, Init, KMeans, ModelFile, PointsDim, Streaming,
+};
+use ndarray::{Array2, ArrayView, Axis, Ix2, Ix3};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,16 +30,28 @@ struct Plan {
     picture: Option<PathBuf>,
     report: Option<PathBuf>,
     parameters: Vec<(&'static str, String)>,
+    /// How the points are read, where they are not all in memory.
+    streaming: Option<Streaming>,
+    max_iter: usize,
+    progress: bool,
     json: bool,
     quiet: bool,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: FitArgs, quiet: bool) -> Result<(), Failure> {
+    #[cfg(feature = "mpi")]
+    if let Some(job) = Job::join()? {
+        let done = Plan::new(args, quiet || !job.is_first())
+            .and_then(|plan| with_dtype!(plan.dtype, T => plan.run_in::<T>(&job)));
+        return done.map_err(|failure| job.fail(&failure));
+    }
+    job::refuse("this build does not have the feature `mpi`")?;
     let plan = Plan::new(args, quiet)?;
-    with_dtype!(plan.dtype, T => match plan.file.batch() {
-        None => plan.run::<T, Ix2>(),
-        Some(_) => plan.run::<T, Ix3>(),
+    with_dtype!(plan.dtype, T => match (plan.file.batch(), &plan.streaming) {
+        (None, None) => plan.run::<T, Ix2>(),
+        (None, Some(streaming)) => plan.stream::<T>(streaming),
+        (Some(_), _) => plan.run::<T, Ix3>(),
     })
 }
 
@@ -74,6 +92,11 @@ impl Plan {
                 outputs.check(option, path, endings)?;
             }
         }
+        let dtype = dtype_of(&file, args.dtype);
+        let streaming = streaming(&args, &file, dtype)?;
+        if let Some(path) = &args.checkpoint {
+            outputs.check("--checkpoint", path, &[])?;
+        }
         let n_init = args.n_init.get();
         if n_init > 1 && matches!(init, Init::Given(_)) {
             return Err(Failure::bad_input(format!(
@@ -102,7 +125,7 @@ impl Plan {
             options = options.max_points_per_centroid(m.get());
         }
         Ok(Plan {
-            dtype: dtype_of(&file, args.dtype),
+            dtype,
             file,
             options,
             n_clusters,
@@ -112,6 +135,9 @@ impl Plan {
             picture: args.picture,
             report: args.report,
             parameters,
+            streaming,
+            max_iter: args.max_iter.get(),
+            progress: args.progress,
             json: args.json,
             quiet,
         })
@@ -122,50 +148,168 @@ impl Plan {
         T: Element<Centroid: Value>,
         D: PointsDim,
     {
-        let file = &self.file;
-        tracing::info!(
-            "{}: {} values of shape {:?}",
-            file.path().display(),
-            file.stored_type(),
-            file.shape()
-        );
-        let points = file.read::<T>()?;
+        self.log();
+        let points = self.file.read::<T>()?;
         let points =
             points.view().into_dimensionality::<D>().map_err(|e| Failure::bad_input(e.to_string()))?;
         let start = Instant::now();
-        let model = self.options.fit(points.view()).map_err(|e| check::of_points(e, file, self.dtype))?;
-        let time = start.elapsed();
+        let mut watcher = self.watcher();
+        let model = self.options.fit_observed(points.view(), &mut watcher);
+        let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
+        drop(watcher);
+        self.write(&model, model.labels().view(), Some(points), start.elapsed())
+    }
 
+    /// [`run`](Self::run) with points that are read a chunk at a time.
+    fn stream<T: Element<Centroid: Value>>(&self, streaming: &Streaming) -> Result<(), Failure> {
+        self.log();
+        let file = &self.file;
+        let drawn = self.picture.as_ref().or(self.report.as_ref());
+        let points = match drawn {
+            None => None,
+            Some(path) => Some(file.view::<T>()?.ok_or_else(|| {
+                let name = file.path().display();
+                Failure::bad_input(format!(
+                    "{}: {name} is read a chunk at a time, and has to be a .npy or .fbin file of {} values to be drawn",
+                    path.display(),
+                    self.dtype
+                ))
+            })?),
+        };
+        let points = points.map(|points| points.into_dimensionality::<Ix2>()).transpose();
+        let points = points.map_err(|e| Failure::bad_input(e.to_string()))?;
+        let start = Instant::now();
+        let mut watcher = self.watcher();
+        let model = self.options.fit_stream::<T, _>(file, streaming, &mut watcher);
+        let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
+        drop(watcher);
+        self.write(&model, model.labels().view(), points, start.elapsed())
+    }
+
+    /// [`stream`](Self::stream) by the processes of a job together: the first of them writes and prints.
+    #[cfg(feature = "mpi")]
+    fn run_in<T: Element<Centroid: Value>>(&self, job: &Job) -> Result<(), Failure> {
+        let file = &self.file;
+        if file.batch().is_some() || self.picture.is_some() || self.report.is_some() {
+            return Err(Failure::bad_input(format!(
+                "{}: the processes of a job fit points of shape (n, d), and draw no pictures of them",
+                file.path().display()
+            )));
+        }
+        let start = Instant::now();
+        let streaming = self.streaming.clone().unwrap_or_default();
+        let mut watcher = if job.is_first() { Some(self.watcher()) } else { None };
+        let model = match &mut watcher {
+            Some(watcher) => self.options.fit_mpi::<T, _>(file, &streaming, watcher, job.world()),
+            None => self.options.fit_mpi::<T, _>(file, &streaming, &mut (), job.world()),
+        };
+        let last = watcher.and_then(|mut watcher| watcher.last.take());
+        let model = model.map_err(|e| self.ended::<T>(e, last))?;
+        let labels = match &self.labels {
+            Some(_) => job.gather(model.labels().as_slice().unwrap_or(&[]), file.n_points()),
+            None => Vec::new(),
+        };
+        if !job.is_first() {
+            return Ok(());
+        }
+        self.write(&model, ArrayView::from(&labels), None, start.elapsed())
+    }
+
+    fn log(&self) {
+        let (name, stored, shape) = (self.file.path().display(), self.file.stored_type(), self.file.shape());
+        let how = if self.streaming.is_some() { ", read a chunk at a time" } else { "" };
+        tracing::info!("{name}: {stored} values of shape {shape:?}{how}");
+    }
+
+    fn watcher<C>(&self) -> Watcher<C> {
+        let keeps = self.file.batch().is_none() && (self.centroids.is_some() || self.model.is_some());
+        Watcher::new(self.max_iter, keeps, self.quiet, self.progress)
+    }
+
+    /// The end of a fit without a model. One that was stopped leaves its last centroids.
+    fn ended<T: Element<Centroid: Value>>(
+        &self,
+        error: Error,
+        last: Option<(usize, Array2<T::Centroid>)>,
+    ) -> Failure {
+        let Error::Stopped { iterations } = error else {
+            return check::of_points(error, &self.file, self.dtype);
+        };
+        let failure = Failure::from(error);
+        let written = match last {
+            Some((after, centroids)) if after == iterations => self.write_centroids::<T>(&centroids),
+            _ => Ok(Vec::new()),
+        };
+        match written {
+            Err(failure) => failure,
+            Ok(written) if written.is_empty() => match &self.streaming {
+                Some(_) => failure.hint("--checkpoint FILE and --resume go on from where a fit was stopped"),
+                None => failure,
+            },
+            Ok(written) => {
+                failure.hint(format!("the centroids of iteration {iterations} are in {}", written.join(", ")))
+            }
+        }
+    }
+
+    fn write_centroids<T: Element<Centroid: Value>>(
+        &self,
+        centroids: &Array2<T::Centroid>,
+    ) -> Result<Vec<String>, Failure> {
+        let mut written = Vec::new();
+        if let Some(path) = &self.centroids {
+            write_npy(path, centroids.view())?;
+            written.push(path.display().to_string());
+        }
+        if let Some(path) = &self.model {
+            KMeans::<T, Ix2>::from_centroids(centroids.view(), Backend::Cpu)?.save(path)?;
+            written.push(path.display().to_string());
+        }
+        Ok(written)
+    }
+
+    /// Writes and prints what was asked for. `points` are there where they are to be drawn.
+    fn write<T, D>(
+        &self,
+        model: &KMeans<T, D>,
+        labels: ArrayView<'_, u32, D::Smaller>,
+        points: Option<ArrayView<'_, T, D>>,
+        time: Duration,
+    ) -> Result<(), Failure>
+    where
+        T: Element<Centroid: Value>,
+        D: PointsDim,
+    {
         if let Some(path) = &self.centroids {
             write_npy(path, model.centroids().view())?;
         }
         if let Some(path) = &self.labels {
-            write_npy(path, model.labels().view())?;
+            write_npy(path, labels)?;
         }
         if let Some(path) = &self.model {
             model.save(path)?;
         }
-        if let Some(path) = &self.picture {
-            let text = self.picture(&model, points.view(), time)?.svg();
+        if let (Some(path), Some(points)) = (&self.picture, &points) {
+            let text = self.picture(model, points.view(), time)?.svg();
             write_atomically(path, |out| out.write_all(text.as_bytes()))?;
         }
-        if let Some(path) = &self.report {
-            let text = self.picture(&model, points, time)?.html();
+        if let (Some(path), Some(points)) = (&self.report, points) {
+            let text = self.picture(model, points, time)?.html();
             write_atomically(path, |out| out.write_all(text.as_bytes()))?;
         }
         if self.json {
-            print_json(&Summary::new(&model, file, self.n_clusters, time))
+            print_json(&Summary::new(model, &self.file, self.n_clusters, time))
         } else if self.quiet {
             Ok(())
         } else {
-            print(self.summary(&model, time).trim_end())
+            print(self.summary(model, time).trim_end())
         }
     }
 
     fn picture<T: Element, D: PointsDim>(
         &self,
         model: &KMeans<T, D>,
-        points: ndarray::ArrayView<'_, T, D>,
+        points: ArrayView<'_, T, D>,
         time: Duration,
     ) -> Result<Picture, Failure> {
         let shape = |e: ndarray::ShapeError| Failure::bad_input(e.to_string());
@@ -234,6 +378,65 @@ impl Plan {
         }
         text
     }
+}
+
+/// How the points are read: a chunk at a time where they do not fit, or a checkpoint is asked for.
+fn streaming(args: &FitArgs, file: &PointFile, dtype: DType) -> Result<Option<Streaming>, Failure> {
+    let value_bytes = match dtype {
+        DType::F16 | DType::BF16 => 2,
+        DType::F64 => 8,
+        _ => 4,
+    };
+    let needed = file.n_rows() as u64 * file.n_features() as u64 * value_bytes;
+    let on_gpu = match args.backend {
+        Backend::Cpu => false,
+        Backend::Auto => dtype != DType::F64 && flash_kmeans::devices().len() > 1,
+        _ => true,
+    };
+    let limit = match args.memory {
+        Some(limit) => Some(limit),
+        None if on_gpu => None,
+        None => machine_memory().map(|bytes| bytes / 2),
+    };
+    let too_large = limit.is_some_and(|limit| needed > limit);
+    if !too_large && args.checkpoint.is_none() {
+        return Ok(None);
+    }
+    if let Some(batch) = file.batch() {
+        if args.memory.is_none() && args.checkpoint.is_none() {
+            return Ok(None);
+        }
+        return Err(Failure::bad_input(format!(
+            "{}: has {batch} problems; only points of shape (n, d) are read a chunk at a time, or have checkpoints",
+            file.path().display()
+        )));
+    }
+    let mut streaming = Streaming::new();
+    if let Some(limit) = limit.filter(|_| too_large) {
+        streaming = streaming.memory(limit);
+    }
+    if let Some(path) = &args.checkpoint {
+        if args.resume
+            && let Err(source) = std::fs::metadata(path)
+        {
+            return Err(bad_file(Error::Io { path: path.clone(), source }));
+        }
+        streaming = streaming.checkpoint(path, args.every.get());
+        if args.resume {
+            streaming = streaming.resume(path);
+        }
+    }
+    Ok(Some(streaming))
+}
+
+/// Bytes of memory that this process can have, as far as the system tells.
+fn machine_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let machine = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
+    Some(group.map_or(machine, |group| group.min(machine)))
 }
 
 /// First centroids from a file: as many rows and columns as the fit needs.

@@ -10,10 +10,12 @@ mod failure;
 mod fit;
 mod generate;
 mod given;
+mod job;
 mod predict;
 mod shell;
 mod stdout;
 mod transform;
+mod watch;
 
 use args::{Args, Command};
 use clap::Parser;

@@ -1,0 +1,124 @@
+//! Passes over chunks of points on all cores.
+use super::assign::{Packed, assign_packed};
+use super::update;
+use crate::element::Element;
+use crate::error::Result;
+use crate::lloyd::{Found, Pass, Together, Worker};
+use crate::memory::filled;
+use crate::model::IterationStats;
+use std::ops::Range;
+
+/// A pass over points on the CPU.
+pub(crate) struct CpuWorker<T: Element> {
+    /// Points of the problem, here and in other processes.
+    n: usize,
+    d: usize,
+    k: usize,
+    /// The problem's first point, in f64.
+    origin: Vec<f64>,
+    labels: Vec<u32>,
+    /// `k · d` sums, `k` counts, `2 · d` moments, inertia, labels changed. All of them add up over processes.
+    totals: Vec<f64>,
+    order: Vec<u32>,
+    centroids: Vec<T::Centroid>,
+    packed: Option<Packed<T::Centroid>>,
+    pass: Pass,
+}
+
+impl<T: Element> CpuWorker<T> {
+    /// For a problem of `n` points, `rows` of them here, whose first point is `first`.
+    pub(crate) fn new(n: usize, rows: usize, k: usize, first: &[T]) -> Result<Self> {
+        let d = first.len();
+        Ok(CpuWorker {
+            n,
+            d,
+            k,
+            origin: first.iter().map(|v| v.to_f64()).collect(),
+            // No label is this one, so the first assignment changes all of them.
+            labels: filled(u32::MAX, rows, "the labels")?,
+            totals: filled(0.0, k * d + k + 2 * d + 2, "the sums of the clusters")?,
+            order: Vec::new(),
+            centroids: Vec::new(),
+            packed: None,
+            pass: Pass { sums: false, variance: false },
+        })
+    }
+
+    /// [`Worker::add`] of points that are in memory.
+    pub(crate) fn add_points(&mut self, rows: Range<usize>, points: &[T]) {
+        let Some(packed) = &self.packed else { return };
+        let (k, d, panel) = (self.k, self.d, update::panel_rows(self.n, self.d, self.k));
+        let (sums, rest) = self.totals.split_at_mut(k * d);
+        let (counts, rest) = rest.split_at_mut(k);
+        let (moments, rest) = rest.split_at_mut(2 * d);
+        for (points, labels) in points.chunks(panel * d).zip(self.labels[rows].chunks_mut(panel)) {
+            let found = assign_packed(points, &self.centroids, packed, labels);
+            rest[0] += found.inertia;
+            rest[1] += found.changed as f64;
+            if self.pass.sums {
+                update::add_panel(points, labels, (sums, counts), &mut self.order);
+            }
+            if self.pass.variance {
+                update::add_moments(points, &self.origin, moments);
+            }
+        }
+    }
+}
+
+impl<T: Element> Worker<T> for CpuWorker<T> {
+    type Buffer = Vec<T>;
+
+    const EXACT_INERTIA: bool = true;
+
+    fn panel_rows(&self) -> usize {
+        update::panel_rows(self.n, self.d, self.k)
+    }
+
+    fn buffer(&self, rows: usize) -> Result<Vec<T>> {
+        filled(T::zeroed(), rows.saturating_mul(self.d), "a chunk of the points")
+    }
+
+    fn begin(&mut self, centroids: &[T::Centroid], pass: Pass) -> Result<()> {
+        self.totals.fill(0.0);
+        self.centroids.clear();
+        self.centroids.extend_from_slice(centroids);
+        self.packed = Some(Packed::new(centroids, self.d));
+        self.pass = pass;
+        Ok(())
+    }
+
+    fn add(&mut self, rows: Range<usize>, points: Option<Vec<T>>, free: &mut Vec<Vec<T>>) -> Result<()> {
+        if let Some(points) = points {
+            self.add_points(rows.clone(), &points[..rows.len() * self.d]);
+            free.push(points);
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        centroids: &mut [T::Centroid],
+        together: &dyn Together,
+        _free: &mut Vec<Vec<T>>,
+    ) -> Result<Found> {
+        let (k, d) = (self.k, self.d);
+        // What a pass does not find stays zero, and is not sent.
+        let from = match self.pass {
+            Pass { sums: true, .. } => 0,
+            Pass { variance: true, .. } => k * d + k,
+            _ => k * d + k + 2 * d,
+        };
+        together.add_up(&mut self.totals[from..])?;
+        let (sums, rest) = self.totals.split_at(k * d);
+        let (counts, rest) = rest.split_at(k);
+        let (moments, rest) = rest.split_at(2 * d);
+        let shift = if self.pass.sums { update::means(sums, counts, centroids) } else { 0.0 };
+        let mean_variance = if self.pass.variance { update::mean_variance(moments, self.n) } else { 0.0 };
+        let stats = IterationStats { inertia: rest[0], changed: rest[1] as u64, shift };
+        Ok(Found { stats, mean_variance })
+    }
+
+    fn into_labels(self) -> Result<Vec<u32>> {
+        Ok(self.labels)
+    }
+}

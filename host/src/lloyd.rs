@@ -1,0 +1,211 @@
+//! Lloyd's iterations over points that come a chunk at a time, whatever computes and wherever the points are.
+use crate::backend::LloydOptions;
+use crate::element::{Element, Float};
+use crate::error::{Error, Result};
+use crate::model::{BatchSummary, IterationStats};
+use crate::observer::{IterationEnd, Progress, Watch};
+use ndarray::ArrayView2;
+use std::ops::{DerefMut, Range};
+
+/// What a pass over the points is to find. Labels, changes and inertia always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pass {
+    /// Whether sums and counts are, so that [`Worker::finish`] moves the centroids.
+    pub(crate) sums: bool,
+    /// Whether the variance is.
+    pub(crate) variance: bool,
+}
+
+impl Pass {
+    /// A pass that only labels.
+    const LABELS: Pass = Pass { sums: false, variance: false };
+}
+
+/// What a pass has found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Found {
+    /// Inertia under the centroids that the pass began with, labels changed, and how far the centroids moved: 0 in
+    /// a pass without sums.
+    pub(crate) stats: IterationStats,
+    /// Mean over features of their variance; 0 in a pass that was not to find it.
+    pub(crate) mean_variance: f64,
+}
+
+/// A backend's side of the fit of one problem of `n` points: passes over chunks of them.
+///
+/// A pass is [`begin`](Self::begin), then [`add`](Self::add) with chunk after chunk from row 0 to row `n`, then
+/// [`finish`](Self::finish). The chunks are the same in every pass: a whole number of panels each, but for the last.
+/// Results do not depend on how many panels a chunk has.
+pub(crate) trait Worker<T: Element> {
+    /// Memory for a chunk that a [`Source`](crate::Source) is read into by another thread, such as a page-locked one.
+    type Buffer: DerefMut<Target = [T]> + Send;
+
+    /// Whether inertia is the sum over points of `Σ (x − c)²` in f64 in every pass; otherwise it is in passes without
+    /// sums alone.
+    const EXACT_INERTIA: bool;
+
+    /// Rows of a panel: what the order of additions is made of, a function of `n`, `d` and `k` alone.
+    fn panel_rows(&self) -> usize;
+
+    /// A buffer for `rows` rows.
+    fn buffer(&self, rows: usize) -> Result<Self::Buffer>;
+
+    /// Whether the worker has kept these rows, a whole chunk, from an earlier pass, so that they need not be read.
+    fn keeps(&self, _rows: &Range<usize>) -> bool {
+        false
+    }
+
+    /// Begins a pass under `centroids`: `k · d` values as [`Element::round_centroid`] leaves them.
+    fn begin(&mut self, centroids: &[T::Centroid], pass: Pass) -> Result<()>;
+
+    /// Takes the next chunk: the first `rows.len() · d` values of `points`, `None` where it [`keeps`](Self::keeps)
+    /// them. Buffers that are no longer needed are put into `free`, at the latest the one before this one.
+    fn add(
+        &mut self,
+        rows: Range<usize>,
+        points: Option<Self::Buffer>,
+        free: &mut Vec<Self::Buffer>,
+    ) -> Result<()>;
+
+    /// Ends the pass, with all buffers in `free`. Where it was for sums, puts the means in place of `centroids`,
+    /// `k · d` values that are not rounded; an empty cluster keeps its centroid. `together` adds up what other
+    /// processes have found in their points.
+    fn finish(
+        &mut self,
+        centroids: &mut [T::Centroid],
+        together: &dyn Together,
+        free: &mut Vec<Self::Buffer>,
+    ) -> Result<Found>;
+
+    /// The labels of the last pass.
+    fn into_labels(self) -> Result<Vec<u32>>;
+}
+
+/// Processes that fit one problem together, each with some of the points.
+pub(crate) trait Together {
+    /// Puts the sum over all processes, in a fixed order, in place of `values`: the same bits in each process.
+    fn add_up(&self, values: &mut [f64]) -> Result<()>;
+}
+
+/// One process by itself.
+pub(crate) struct Alone;
+
+impl Together for Alone {
+    fn add_up(&self, _values: &mut [f64]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Where a fit stands between two iterations: enough to go on from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct State<C> {
+    /// The centroids, `k · d` values, not rounded.
+    pub(crate) centroids: Vec<C>,
+    /// Those of the iteration before, which the last labels are of.
+    pub(crate) before: Vec<C>,
+    pub(crate) mean_variance: f64,
+    pub(crate) history: Vec<IterationStats>,
+}
+
+impl<C: Float> State<C> {
+    /// Before the first iteration.
+    pub(crate) fn new(centroids: Vec<C>) -> Self {
+        State { before: centroids.clone(), centroids, mean_variance: 0.0, history: Vec::new() }
+    }
+
+    fn is_fixed_point(&self) -> bool {
+        self.history.last().is_some_and(|last| last.changed == 0)
+    }
+
+    fn has_converged(&self, tol: f64) -> bool {
+        let threshold = if tol == 0.0 { 0.0 } else { tol * self.mean_variance };
+        self.is_fixed_point() || self.history.last().is_some_and(|last| last.shift <= threshold)
+    }
+}
+
+/// What surrounds the iterations of one problem.
+pub(crate) struct Around<'a, 'w, C: Float> {
+    /// The problem, of a batch.
+    pub(crate) problem: usize,
+    pub(crate) watch: &'a Watch<'w, C>,
+    pub(crate) together: &'a dyn Together,
+    /// Called after each iteration, and with `true` when no other follows, also when the fit is stopped.
+    pub(crate) keep: &'a mut dyn FnMut(&State<C>, bool) -> Result<()>,
+}
+
+/// What brings the chunks of a pass to a worker.
+pub(crate) trait Feed<T: Element, W: Worker<T>> {
+    /// Calls [`Worker::add`] with each chunk, in buffers of `free` where there are some, and then `seen` with the row
+    /// that the chunk ends before. Ends with the first error.
+    fn pass(
+        &mut self,
+        worker: &mut W,
+        seen: &dyn Fn(usize) -> Result<()>,
+        free: &mut Vec<W::Buffer>,
+    ) -> Result<()>;
+}
+
+/// Lloyd's iterations of one problem from `state` on: the centroids, rounded, and how it ended. The labels are the
+/// worker's.
+pub(crate) fn lloyd<T: Element, W: Worker<T>>(
+    worker: &mut W,
+    feed: &mut dyn Feed<T, W>,
+    mut state: State<T::Centroid>,
+    (n, d, options): (usize, usize, &LloydOptions),
+    around: Around<'_, '_, T::Centroid>,
+) -> Result<(Vec<T::Centroid>, BatchSummary)> {
+    let Around { problem, watch, together, keep } = around;
+    let mut free = Vec::new();
+    let done = |state: &State<_>| state.has_converged(options.tol) || state.history.len() >= options.max_iter;
+    let mut pass = |state: &State<_>, under: &[T::Centroid], pass, moved: &mut [T::Centroid]| {
+        worker.begin(under, pass)?;
+        let seen = |rows| watch.progress(Progress { problem, iterations: state.history.len(), rows, n });
+        feed.pass(worker, &seen, &mut free)?;
+        worker.finish(moved, together, &mut free)
+    };
+
+    if !state.history.is_empty() && (state.is_fixed_point() || !done(&state)) {
+        // Changes are counted from the labels that the iteration before left.
+        pass(&state, &rounded::<T>(&state.before), Pass::LABELS, &mut [])?;
+    }
+    let mut stopped = false;
+    while !stopped && !done(&state) {
+        let is_first = state.history.is_empty();
+        let mut moved = state.centroids.clone();
+        let what = Pass { sums: true, variance: is_first && options.tol > 0.0 };
+        let found = match pass(&state, &rounded::<T>(&state.centroids), what, &mut moved) {
+            Ok(found) => found,
+            Err(error) => {
+                if matches!(error, Error::Stopped { .. }) && !is_first {
+                    keep(&state, true)?;
+                }
+                return Err(error);
+            }
+        };
+        state.before = std::mem::replace(&mut state.centroids, moved);
+        if is_first {
+            state.mean_variance = found.mean_variance;
+        }
+        state.history.push(found.stats);
+        let rounded = rounded::<T>(&state.centroids);
+        if let Ok(centroids) = ArrayView2::from_shape((options.k, d), &rounded) {
+            let iterations = state.history.len();
+            let end = IterationEnd { problem, iterations, stats: found.stats, centroids };
+            stopped = watch.iteration(end).is_break();
+        }
+        keep(&state, stopped || done(&state))?;
+    }
+    let centroids = rounded::<T>(&state.centroids);
+    let inertia = match state.history.last() {
+        // Labels that did not change are those of the centroids already, which did not move then.
+        Some(last) if W::EXACT_INERTIA && last.changed == 0 => last.inertia,
+        _ => pass(&state, &centroids, Pass::LABELS, &mut [])?.stats.inertia,
+    };
+    let converged = state.has_converged(options.tol);
+    let summary = BatchSummary { inertia, n_iter: state.history.len(), converged, history: state.history };
+    Ok((centroids, summary))
+}
+
+fn rounded<T: Element>(centroids: &[T::Centroid]) -> Vec<T::Centroid> {
+    centroids.iter().map(|&c| T::round_centroid(c)).collect()
+}

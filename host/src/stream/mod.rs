@@ -1,0 +1,222 @@
+//! Fits of points that need not be in memory.
+mod ahead;
+mod checkpoint;
+mod source;
+
+pub use source::{Chunks, Source};
+
+use crate::backend::cpu::CpuWorker;
+use crate::backend::{Engine, LloydOutcome};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::init;
+use crate::lloyd::{Alone, Around, State, Together, Worker, lloyd};
+use crate::memory::filled;
+use crate::model::KMeans;
+use crate::observer::{Observer, Watch};
+#[cfg(feature = "cuda")]
+use crate::params::Backend;
+use crate::params::{FlashKMeans, Init};
+use crate::points::{Problem, check_finite};
+use crate::rng::Rng;
+use ahead::{Ahead, BUFFERS};
+use ndarray::Ix2;
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Bytes of a chunk where nothing is said of memory.
+const CHUNK_BYTES: usize = 64 << 20;
+/// Rows for each cluster, and rows at least, that k-means++ and k-means|| see of points that are streamed.
+const INIT_ROWS_A_CLUSTER: usize = 64;
+const INIT_ROWS: usize = 1 << 17;
+
+/// How points are streamed through a fit: [`FlashKMeans::fit_stream`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "options do nothing until fit_stream is called"]
+pub struct Streaming {
+    memory: Option<u64>,
+    checkpoint: Option<(PathBuf, usize)>,
+    resume: Option<PathBuf>,
+}
+
+impl Streaming {
+    /// Three chunks of about 64 MiB, no checkpoints.
+    pub fn new() -> Self {
+        Streaming::default()
+    }
+
+    /// Bytes that points may take in memory: three chunks of them. Beside them there are 4 bytes a point for the
+    /// labels, and the centroids and their sums.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Writes a checkpoint to `path` after each `every` iterations, and when the fit ends or is stopped. It is
+    /// replaced as a whole.
+    pub fn checkpoint(mut self, path: impl Into<PathBuf>, every: usize) -> Self {
+        self.checkpoint = Some((path.into(), every));
+        self
+    }
+
+    /// Goes on from the checkpoint at `path`, to the bits that the fit would have had without a break.
+    pub fn resume(mut self, path: impl Into<PathBuf>) -> Self {
+        self.resume = Some(path.into());
+        self
+    }
+
+    #[cfg(feature = "mpi")]
+    pub(crate) fn no_checkpoint(self) -> Self {
+        Streaming { checkpoint: None, ..self }
+    }
+
+    /// Rows of a chunk: whole panels, as many as `memory` has room for.
+    fn chunk_rows(&self, n: usize, d: usize, panel: usize, value_bytes: usize) -> Result<usize> {
+        let panel_bytes = panel as u64 * d as u64 * value_bytes as u64;
+        let room = self.memory.map_or(CHUNK_BYTES as u64, |memory| memory / BUFFERS as u64);
+        let panels = (room / panel_bytes.max(1)) as usize;
+        if panels == 0 && self.memory.is_some() {
+            return Err(Error::InvalidArgument {
+                argument: "memory",
+                value: format!("{} bytes", self.memory.unwrap_or(0)),
+                rule: "three panels of points must fit, which take at least 3 · 16 · 2²⁰ bytes of f32 points and as \
+                       many more as there are many clusters",
+            });
+        }
+        Ok(panel.saturating_mul(panels.max(1)).min(n).max(1))
+    }
+}
+
+impl FlashKMeans {
+    /// Clusters points that are read a chunk at a time, once or more for each iteration, while the chunk before is
+    /// worked on. The bits of the result are those of [`fit`](Self::fit), whatever the chunks, but for first centroids
+    /// by k-means++ and k-means||: these see at most 64 points for each cluster, or 131,072 where that is more, drawn
+    /// without replacement.
+    ///
+    /// Runs on the CPU.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit); those of the source; [`Error::OutOfMemory`]; [`Error::InvalidArgument`] when `memory`
+    /// does not hold three panels, and for `n_init` above 1; [`Error::Stopped`] when the observer broke a pass off;
+    /// [`Error::Io`] and [`Error::Format`] for checkpoints.
+    pub fn fit_stream<T: Element, S: Source<T>>(
+        &self,
+        source: &S,
+        streaming: &Streaming,
+        observer: &mut dyn Observer<T::Centroid>,
+    ) -> Result<KMeans<T, Ix2>> {
+        self.fit_part(source, 0..source.n_points(), streaming, observer, &Alone)
+    }
+
+    /// [`fit_stream`](Self::fit_stream) of `rows` of the source, `together` with processes that have the others. The
+    /// labels and sizes are those of the part.
+    pub(crate) fn fit_part<T: Element, S: Source<T>>(
+        &self,
+        source: &S,
+        rows: Range<usize>,
+        streaming: &Streaming,
+        observer: &mut dyn Observer<T::Centroid>,
+        together: &dyn Together,
+    ) -> Result<KMeans<T, Ix2>> {
+        self.check()?;
+        let (n, d, k) = (source.n_points(), source.n_features(), self.n_clusters());
+        for (argument, value) in [("n", n), ("d", d)] {
+            if value == 0 {
+                let rule = "points must have at least one row and one column";
+                return Err(Error::InvalidArgument { argument, value: "0".into(), rule });
+            }
+        }
+        if k > n {
+            return Err(Error::TooManyClusters { k, n });
+        }
+        self.check_streams()?;
+        if streaming.checkpoint.as_ref().is_some_and(|(_, every)| *every == 0) {
+            let rule = "there must be at least one iteration between checkpoints";
+            return Err(Error::InvalidArgument { argument: "every", value: "0".into(), rule });
+        }
+        let engine = match Engine::select(self.asked().0, T::DTYPE)? {
+            Engine::Cpu => Engine::Cpu,
+            #[cfg(feature = "cuda")]
+            _ if self.asked().0 == Backend::Auto => {
+                tracing::info!("backend cpu: points are streamed on the CPU alone");
+                Engine::Cpu
+            }
+            #[cfg(feature = "cuda")]
+            other => {
+                let reason = "points are streamed on the CPU alone".into();
+                return Err(Error::BackendUnavailable { backend: other.backend(), reason });
+            }
+        };
+        let mut first = filled(T::zeroed(), d, "a point")?;
+        source.read(0..1, &mut first)?;
+        check_finite(&first, 0, d)?;
+        let mut worker = CpuWorker::new(n, rows.len(), k, &first)?;
+        let chunk_rows = streaming.chunk_rows(rows.len(), d, worker.panel_rows(), size_of::<T>())?;
+        let problem = checkpoint::Problem::new(n, k, &first);
+        let state = match &streaming.resume {
+            Some(path) => checkpoint::read::<T>(path, &problem)?,
+            None => State::new(self.first_centroids(source, streaming)?),
+        };
+        let mut keep = |state: &State<T::Centroid>, is_last: bool| match &streaming.checkpoint {
+            Some((path, every)) if is_last || state.history.len() % every == 0 => {
+                checkpoint::write::<T>(path, &problem, state)
+            }
+            _ => Ok(()),
+        };
+        let options = self.lloyd_options();
+        let watch = Watch::new(observer);
+        let around = Around { problem: 0, watch: &watch, together, keep: &mut keep };
+        let local = rows.len();
+        let mut ahead = Ahead { source, rows, chunk_rows, unchecked: true };
+        let (centroids, summary) = lloyd(&mut worker, &mut ahead, state, (local, d, &options), around)?;
+        let outcome = LloydOutcome { centroids, labels: worker.into_labels()?, problems: vec![summary] };
+        KMeans::new(outcome, engine, (1, local, d))
+    }
+
+    /// First centroids, `k · d` values.
+    fn first_centroids<T: Element, S: Source<T>>(
+        &self,
+        source: &S,
+        streaming: &Streaming,
+    ) -> Result<Vec<T::Centroid>> {
+        let (n, d, k) = (source.n_points(), source.n_features(), self.n_clusters());
+        let (_, init, seed) = self.asked();
+        let rows = match init {
+            Init::Given(given) => return init::given_centroids(given, 1, k, d),
+            Init::Random => {
+                let drawn = init::distinct_rows(n, k, &mut Rng::new(seed, 0));
+                let mut sorted = drawn.clone();
+                sorted.sort_unstable();
+                let points = read_rows(source, &sorted)?;
+                let of = |row: &usize| sorted.binary_search(row).unwrap_or(0);
+                let values = drawn.iter().flat_map(|row| &points[of(row) * d..][..d]);
+                return Ok(values.map(|v| v.to_centroid()).collect());
+            }
+            _ => INIT_ROWS.max(k.saturating_mul(INIT_ROWS_A_CLUSTER)),
+        };
+        let room =
+            streaming.memory.map_or(usize::MAX, |memory| (memory / (d * size_of::<T>()) as u64) as usize);
+        let rows = rows.min(room.max(k));
+        let sample = if n <= rows {
+            let mut points = filled(T::zeroed(), n.saturating_mul(d), "points to draw centroids from")?;
+            source.read(0..n, &mut points)?;
+            points
+        } else {
+            read_rows(source, &init::sampled_rows(n, rows, seed, 0))?
+        };
+        let problem = Problem { n: sample.len() / d, points: Cow::Owned(sample), batch: 1, d };
+        init::centroids(init, &problem, k, seed)
+    }
+}
+
+/// Some rows, in ascending order.
+fn read_rows<T: Element, S: Source<T>>(source: &S, rows: &[usize]) -> Result<Vec<T>> {
+    let d = source.n_features();
+    let mut points = filled(T::zeroed(), rows.len().saturating_mul(d), "points to draw centroids from")?;
+    for (&row, into) in rows.iter().zip(points.chunks_exact_mut(d)) {
+        source.read(row..row + 1, into)?;
+        check_finite(into, row, d)?;
+    }
+    Ok(points)
+}

@@ -1,0 +1,178 @@
+//! Where points come from when they are read a chunk at a time.
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::io::PointFile;
+use ndarray::{Array2, ArrayBase, Data, Ix2};
+use rayon::prelude::*;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Points, `(n, d)`, that are read a range of rows at a time, as often as a fit has iterations. Each time they are the
+/// same.
+///
+/// Arrays, [`PointFile`]s (all rows of a batch are one set of points then) and [`Chunks`] are sources.
+pub trait Source<T: Element>: Sync {
+    /// Points.
+    fn n_points(&self) -> usize;
+
+    /// Coordinates of each.
+    fn n_features(&self) -> usize;
+
+    /// Reads `rows`, a part of `0..n`, into `into`: `rows.len() · d` values. A pass asks for rows in ascending order,
+    /// from one thread at a time.
+    ///
+    /// # Errors
+    /// What the source cannot help; [`Error::Source`] where no other variant fits.
+    fn read(&self, rows: Range<usize>, into: &mut [T]) -> Result<()>;
+}
+
+impl<T: Element, S: Data<Elem = T> + Sync> Source<T> for ArrayBase<S, Ix2> {
+    fn n_points(&self) -> usize {
+        self.nrows()
+    }
+
+    fn n_features(&self) -> usize {
+        self.ncols()
+    }
+
+    fn read(&self, rows: Range<usize>, into: &mut [T]) -> Result<()> {
+        let part = self.slice(ndarray::s![rows, ..]);
+        match part.as_slice() {
+            Some(values) => into.copy_from_slice(values),
+            None => into.iter_mut().zip(part).for_each(|(to, from)| *to = *from),
+        }
+        Ok(())
+    }
+}
+
+impl<T: Element> Source<T> for PointFile {
+    fn n_points(&self) -> usize {
+        self.n_rows()
+    }
+
+    fn n_features(&self) -> usize {
+        PointFile::n_features(self)
+    }
+
+    fn read(&self, rows: Range<usize>, into: &mut [T]) -> Result<()> {
+        /// Values that one task reads.
+        const VALUES: usize = 1 << 20;
+        let d = PointFile::n_features(self);
+        let at_once = (VALUES / d).max(1);
+        let tasks = into.par_chunks_mut(at_once * d).enumerate();
+        let read = tasks.map(|(task, into)| {
+            let first = rows.start + task * at_once;
+            self.rows(first..first + into.len() / d, into)
+        });
+        read.find_map_first(Result::err).map_or(Ok(()), Err)
+    }
+}
+
+/// Points from an iterator over chunks of them, of any number of rows, that is made anew for each pass.
+///
+/// ```
+/// use flash_kmeans::{Backend, Chunks, FlashKMeans, Streaming};
+/// use ndarray::Array2;
+///
+/// // A thousand points a chunk, from wherever they come.
+/// let chunk = |at: usize| Array2::from_shape_fn((1000, 2), |(i, j)| ((at * 1000 + i) * 37 + j * 11) as f32 % 101.0);
+/// let source = Chunks::new(|| (0..5).map(|at| Ok::<_, std::io::Error>(chunk(at))))?;
+///
+/// let model = FlashKMeans::new(8).backend(Backend::Cpu).fit_stream(&source, &Streaming::new(), &mut ())?;
+/// assert_eq!(model.labels().len(), 5000);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
+pub struct Chunks<T, F, I> {
+    make: F,
+    n: usize,
+    d: usize,
+    place: Mutex<Option<Place<T, I>>>,
+    points: PhantomData<fn() -> T>,
+}
+
+/// An iterator on its way.
+struct Place<T, I> {
+    iterator: I,
+    /// Its last chunk.
+    chunk: Array2<T>,
+    /// The chunk's first row.
+    row: usize,
+}
+
+impl<T, F, I, E> Chunks<T, F, I>
+where
+    T: Element,
+    F: Fn() -> I + Sync,
+    I: Iterator<Item = std::result::Result<Array2<T>, E>> + Send,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Counts the points that `make` gives, in one pass.
+    ///
+    /// # Errors
+    /// [`Error::Source`] for an error of the iterator, [`Error::Shape`] for chunks of different widths.
+    pub fn new(make: F) -> Result<Self> {
+        let (mut n, mut d) = (0, None);
+        for chunk in make() {
+            let chunk = chunk.map_err(|e| Error::Source { row: n, source: e.into() })?;
+            check_width(&chunk, *d.get_or_insert(chunk.ncols()))?;
+            n += chunk.nrows();
+        }
+        Ok(Chunks { make, n, d: d.unwrap_or(0), place: Mutex::new(None), points: PhantomData })
+    }
+}
+
+impl<T, F, I, E> Source<T> for Chunks<T, F, I>
+where
+    T: Element,
+    F: Fn() -> I + Sync,
+    I: Iterator<Item = std::result::Result<Array2<T>, E>> + Send,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn n_points(&self) -> usize {
+        self.n
+    }
+
+    fn n_features(&self) -> usize {
+        self.d
+    }
+
+    fn read(&self, rows: Range<usize>, into: &mut [T]) -> Result<()> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = match place.take() {
+            Some(now) if now.row <= rows.start => now,
+            _ => {
+                Place { iterator: (self.make)(), chunk: Array2::from_elem((0, self.d), T::zeroed()), row: 0 }
+            }
+        };
+        let mut next = rows.start;
+        while next < rows.end {
+            let after = now.row + now.chunk.nrows();
+            if next >= after {
+                let ended = || Error::Source {
+                    row: after,
+                    source: format!("the chunks ended, and there were {} points before", self.n).into(),
+                };
+                let chunk = now.iterator.next().ok_or_else(ended)?;
+                now.chunk = chunk.map_err(|e| Error::Source { row: after, source: e.into() })?;
+                now.row = after;
+                check_width(&now.chunk, self.d)?;
+                continue;
+            }
+            let last = rows.end.min(after);
+            let to = &mut into[(next - rows.start) * self.d..(last - rows.start) * self.d];
+            Source::read(&now.chunk, next - now.row..last - now.row, to)?;
+            next = last;
+        }
+        *place = Some(now);
+        Ok(())
+    }
+}
+
+fn check_width<T>(chunk: &Array2<T>, d: usize) -> Result<()> {
+    if chunk.ncols() == d {
+        return Ok(());
+    }
+    let (expected, actual) = (format!("(any, {d})"), format!("{:?}", chunk.dim()));
+    Err(Error::Shape { what: "a chunk of the points", expected, actual })
+}

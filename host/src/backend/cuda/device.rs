@@ -236,6 +236,29 @@ impl Device {
             .map_err(|code| failed("making the context current", code))
     }
 
+    /// Lets this GPU's copies reach the other's memory directly, where the two are linked; else they go through the
+    /// host.
+    pub(super) fn reach(&self, other: &Device) -> Result<()> {
+        if self.ordinal() == other.ordinal() {
+            return Ok(());
+        }
+        self.enter()?;
+        // SAFETY: the context lives as long as the device, which the process keeps.
+        let code = unsafe { sys::cuCtxEnablePeerAccess(other.0.context.as_raw(), 0) };
+        match code {
+            CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED
+            | CUresult::CUDA_ERROR_PEER_ACCESS_UNSUPPORTED => Ok(()),
+            code => check("cuCtxEnablePeerAccess", code),
+        }
+    }
+
+    /// Bytes of this GPU's memory that are free.
+    pub(super) fn free_bytes(&self) -> Result<u64> {
+        self.enter()?;
+        let info = cust::memory::mem_get_info();
+        info.map(|(free, _)| free as u64).map_err(|code| failed("asking for free memory", code))
+    }
+
     /// A stream of its own, so that fits on several threads do not wait for each other.
     pub(super) fn stream(&self) -> Result<Stream> {
         Stream::new(StreamFlags::NON_BLOCKING, None).map_err(|code| failed("creating a stream", code))

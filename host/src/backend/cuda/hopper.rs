@@ -49,7 +49,6 @@ pub(super) struct Places {
 pub(super) struct RoundedPlaces {
     pub(super) points: Place<u16>,
     pub(super) residuals: Place<f32>,
-    pub(super) centre: Place<f32>,
     pub(super) extents: Place<u32>,
 }
 
@@ -74,7 +73,6 @@ impl Places {
             rounded: rounds.then(|| RoundedPlaces {
                 points: plan.array(points * packed_shape(shape).pitch as usize),
                 residuals: plan.array(points),
-                centre: plan.array((shape.batch * shape.d) as usize),
                 extents: plan.array(shape.batch as usize),
             }),
             list_counts: plan.array(2),

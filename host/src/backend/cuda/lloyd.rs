@@ -1,4 +1,8 @@
 //! The iterations.
+mod parts;
+
+pub(super) use parts::Parts;
+
 use super::GpuElement;
 use super::device::{Device, Graph, check, failed};
 use super::hopper;
@@ -49,6 +53,10 @@ struct Places<T> {
     centroids: Place<f32>,
     /// The centroids in the points' type, which distances are taken to.
     rounded: Place<T>,
+    /// The problem's first point, for a part of a problem.
+    origin: Option<Place<T>>,
+    /// What points are rounded about, where they are.
+    centre: Place<f32>,
     /// First centroids, or rows of the points that are to be the first centroids.
     given: Place<f32>,
     rows: Place<u32>,
@@ -93,6 +101,31 @@ enum Points<T> {
 // SAFETY: an address in device memory, which any thread may use.
 unsafe impl<T> Send for Points<T> {}
 
+/// What a call is for, which is what it has memory for.
+#[derive(Clone, Copy)]
+pub(super) enum Role<'a> {
+    /// Labels alone.
+    Assign,
+    Fit(&'a LloydOptions),
+    /// Labels and partial sums of a part of a problem.
+    Part(Cut),
+    /// Means, from all parts.
+    Total(Cut),
+}
+
+/// What a problem tells its parts, so that they add in its order.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    pub(super) panel_rows: u32,
+    pub(super) moment_rows: u32,
+}
+
+impl Cut {
+    pub(super) fn of(shape: Shape) -> Self {
+        Cut { panel_rows: Panels::of(shape.n, shape.k).len, moment_rows: MomentsParams::new(shape).rows }
+    }
+}
+
 /// What a fit starts from.
 pub(crate) enum Start<'a> {
     /// These centroids, `batch · k · d` values.
@@ -122,6 +155,7 @@ pub(super) struct Call<T: GpuElement> {
     places: Places<T>,
     shape: Shape,
     panels: Panels,
+    moments: MomentsParams,
     /// The tensor-core entry that assigns, where there is one for this shape and device.
     hopper: Option<hopper::Launch>,
     /// The slot of the largest centroid norm that the last packing raised.
@@ -154,7 +188,7 @@ pub(super) fn fit<T: GpuElement>(
     centroids: &[f32],
     options: &LloydOptions,
 ) -> Result<LloydOutcome<f32>> {
-    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], options.k, Some(options))?;
+    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], options.k, Role::Fit(options))?;
     call.load(problem)?;
     call.start(Start::Centroids(centroids))?;
     let problems = call.fit(options)?;
@@ -167,7 +201,7 @@ pub(super) fn assign<T: GpuElement>(
     centroids: &[f32],
     k: usize,
 ) -> Result<Vec<u32>> {
-    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, None)?;
+    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, Role::Assign)?;
     call.load(problem)?;
     call.start(Start::Centroids(centroids))?;
     call.assign_all()?;
@@ -186,7 +220,7 @@ pub(super) fn time_stages<T: GpuElement>(
         .collect();
     // A threshold that is never met: no problem stops, unless its labels do.
     let options = LloydOptions { k, max_iter: iterations, tol: 0.0 };
-    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, Some(&options))?;
+    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, Role::Fit(&options))?;
     call.load(problem)?;
     call.start(Start::Centroids(&centroids))?;
     let update = call.update()?;
@@ -216,7 +250,7 @@ pub(super) fn time_stages<T: GpuElement>(
     for _ in 0..iterations {
         begin()?;
         mark(&mut whole)?;
-        // SAFETY: as in `iteration`.
+        // SAFETY: as in `means`.
         unsafe { pair.launch(&call.stream) }?;
         mark(&mut whole)?;
     }
@@ -273,21 +307,18 @@ impl Spoiler {
 
 impl<T: GpuElement> Call<T> {
     /// Room for problems of the shape `[batch, n, d]`, and everything loaded that they need.
-    pub(super) fn new(
-        device: &Device,
-        [batch, n, d]: [usize; 3],
-        k: usize,
-        fit: Option<&LloydOptions>,
-    ) -> Result<Self> {
+    pub(super) fn new(device: &Device, [batch, n, d]: [usize; 3], k: usize, role: Role<'_>) -> Result<Self> {
         device.enter()?;
-        let shape = Shape::new(
-            small("batch", batch)?,
-            small("n", n)?,
-            small("k", k)?,
-            small("d", d)?,
-            size_of::<T>() as u32,
-        );
-        let panels = Panels::of(shape.n, shape.k);
+        let shape = shape_of::<T>([batch, n, d], k)?;
+        let (mut panels, mut moments) = (Panels::of(shape.n, shape.k), MomentsParams::new(shape));
+        if let Role::Part(cut) | Role::Total(cut) = role {
+            panels = Panels { count: shape.n.div_ceil(cut.panel_rows), len: cut.panel_rows };
+            moments.rows = cut.moment_rows;
+            moments.tiles = shape.n.div_ceil(cut.moment_rows);
+        }
+        // A total has what its parts have added up, no points of its own.
+        let has_points = !matches!(role, Role::Total(_));
+        let of_points = |count: usize| if has_points { count } else { 0 };
         // Records of a window stay under 64 MiB however many problems there are. An even number, for iterations are
         // replayed in pairs, or one.
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
@@ -301,10 +332,13 @@ impl<T: GpuElement> Call<T> {
         };
         let sort = device.plan().sort(panels, shape.k);
         let converge = ConvergeParams { shape, tiles: (tiles / batch) as u32, window: window as u32 };
+        let updates = !matches!(role, Role::Assign);
         let places = Places {
             labels: plan.array(batch * n),
             centroids: plan.array(batch * k * d),
             rounded: plan.array(batch * k * d),
+            origin: matches!(role, Role::Part(_) | Role::Total(_)).then(|| plan.array(shape.pitch as usize)),
+            centre: plan.array(if T::ROUNDS { batch * d } else { 0 }),
             given: plan.array(batch * k * d),
             rows: plan.array(batch * k),
             states: plan.array(batch),
@@ -312,20 +346,22 @@ impl<T: GpuElement> Call<T> {
             tile_cost: plan.array(tiles),
             tile_changed: plan.array(tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
-            hopper: hopper.map(|_| {
+            hopper: hopper.filter(|_| has_points).map(|_| {
                 hopper::Places::new(&mut plan, device.plan(), settle_params(device, shape), T::ROUNDS)
             }),
-            update: fit.map(|options| {
+            update: updates.then(|| {
                 let groups = batch * panels.count as usize;
-                let moments =
-                    if options.tol > 0.0 { MomentsParams::new(shape).blocks() as usize * d } else { 0 };
+                let moments = match role {
+                    Role::Fit(options) if options.tol == 0.0 => 0,
+                    _ => moments.blocks() as usize * d,
+                };
                 UpdatePlaces {
-                    orders: [plan.array(batch * n), plan.array(batch * n)],
-                    histogram: plan.array(match sort {
+                    orders: [(); 2].map(|()| plan.array(of_points(batch * n))),
+                    histogram: plan.array(of_points(match sort {
                         Sort::Block => 0,
                         Sort::Whole => WholeParams { shape, panels }.blocks() as usize * k,
                         Sort::Digits => groups * SORT_DIGITS as usize * panels.tiles() as usize,
-                    }),
+                    })),
                     totals: plan.array(groups * SORT_DIGITS as usize),
                     starts: plan.array(groups * (k + 1)),
                     sums: plan.array(groups * k * d),
@@ -348,6 +384,7 @@ impl<T: GpuElement> Call<T> {
             places,
             shape,
             panels,
+            moments,
             hopper,
             slot: Cell::new(0),
             window,
@@ -373,7 +410,7 @@ impl<T: GpuElement> Call<T> {
             Some(_) => vec![<Norms<T::Device> as Kernel>::SPEC],
             None => vec![],
         });
-        if fit.is_some() {
+        if updates {
             kernels.extend(match sort {
                 Sort::Block => vec![SortPanel::SPEC],
                 Sort::Whole => vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC],
@@ -453,6 +490,14 @@ impl<T: GpuElement> Call<T> {
         }
     }
 
+    /// Where the problem's first point is.
+    fn origin(&self) -> Result<*const T> {
+        match self.places.origin {
+            Some(place) => Ok(self.at(place)?),
+            None => self.points(),
+        }
+    }
+
     /// Begins a run: first centroids, and everything as if nothing had run before.
     pub(super) fn start(&self, start: Start<'_>) -> Result<()> {
         self.device.enter()?;
@@ -461,7 +506,7 @@ impl<T: GpuElement> Call<T> {
         let set_centre = |centroids: &[f32]| match rounds {
             Some(rounded) => {
                 let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
-                self.upload(rounded.centre, &centres)
+                self.upload(self.places.centre, &centres)
             }
             None => Ok(()),
         };
@@ -484,7 +529,7 @@ impl<T: GpuElement> Call<T> {
             }
             Start::SameCentroids => {}
         }
-        // SAFETY: as in `iteration`; the rows are under `n`, as the caller drew them.
+        // SAFETY: as in `means`; the rows are under `n`, as the caller drew them.
         unsafe { self.device.launch(&self.stream, &kernel)? };
         if let (Start::Rows(_), Some(_)) = (&start, rounds) {
             // Rounding needs a centre, which is found here.
@@ -527,7 +572,7 @@ impl<T: GpuElement> Call<T> {
                 graph.get_or_init(|| captured)
             }
         };
-        // SAFETY: as in `iteration`.
+        // SAFETY: as in `means`.
         unsafe { graph.launch(&self.stream) }
     }
 
@@ -666,7 +711,7 @@ impl<T: GpuElement> Call<T> {
                 self.graphs.pair.get_or_init(|| captured)
             }
         };
-        // SAFETY: as in `iteration`.
+        // SAFETY: as in `means`.
         unsafe { pair.launch(&self.stream) }
     }
 
@@ -689,10 +734,15 @@ impl<T: GpuElement> Call<T> {
 
     /// Means, moves and convergence of an iteration.
     fn finalise(&self, update: &UpdatePlaces) -> Result<()> {
+        self.means(update)?;
+        self.converge(update)
+    }
+
+    fn means(&self, update: &UpdatePlaces) -> Result<()> {
         let (shape, panels) = (self.shape, self.panels);
         let states = self.at(self.places.states)?.cast::<LoopState>();
         let finalise = Finalise::<T::Device> {
-            points: self.points()?.cast(),
+            origin: self.origin()?.cast(),
             sums: self.at(update.sums)?,
             heads: self.at(update.heads)?,
             starts: self.at(update.starts)?,
@@ -702,6 +752,13 @@ impl<T: GpuElement> Call<T> {
             moves: self.at(update.moves)?,
             params: FinaliseParams { shape, panels },
         };
+        // SAFETY: every array lies in the arena with the length that `Call::new` gave it for this shape.
+        unsafe { self.device.launch(&self.stream, &finalise) }
+    }
+
+    fn converge(&self, update: &UpdatePlaces) -> Result<()> {
+        let shape = self.shape;
+        let states = self.at(self.places.states)?.cast::<LoopState>();
         let converge = Converge {
             moves: self.at(update.moves)?,
             tile_cost: self.at(self.places.tile_cost)?,
@@ -713,18 +770,21 @@ impl<T: GpuElement> Call<T> {
             counters: self.at(update.converge_counters)?,
             params: ConvergeParams { shape, tiles: self.tiles(), window: self.window as u32 },
         };
-        // SAFETY: every array lies in the arena with the length that `Call::new` gave it for this shape.
-        unsafe {
-            self.device.launch(&self.stream, &finalise)?;
-            self.device.launch(&self.stream, &converge)
-        }
+        // SAFETY: as above.
+        unsafe { self.device.launch(&self.stream, &converge) }
     }
 
     /// Entries of the assignment's statistics for a problem.
     fn tiles(&self) -> u32 {
+        self.tiles_of(self.shape.n)
+    }
+
+    /// Those of `n` points.
+    fn tiles_of(&self, n: u32) -> u32 {
+        let shape = Shape { n, ..self.shape };
         match self.hopper {
-            Some(_) => HopperParams { shape: self.shape, slot: 0 }.tiles() * HOPPER_WARPS,
-            None => AssignParams { shape: self.shape }.tiles(),
+            Some(_) => HopperParams { shape, slot: 0 }.tiles() * HOPPER_WARPS,
+            None => AssignParams { shape }.tiles(),
         }
     }
 
@@ -743,7 +803,7 @@ impl<T: GpuElement> Call<T> {
                     norms: self.at(places.norms)?,
                     params: NormsParams { shape: self.shape },
                 };
-                // SAFETY: as in `iteration`.
+                // SAFETY: as in `means`.
                 unsafe { self.device.launch(&self.stream, &kernel)? };
             }
         }
@@ -757,7 +817,7 @@ impl<T: GpuElement> Call<T> {
     fn round_points(&self, places: &hopper::Places, rounded: &hopper::RoundedPlaces) -> Result<()> {
         let shape = self.shape;
         self.arena()?.zero(&self.stream, rounded.extents)?;
-        let (points, centre) = (self.points()?.cast(), self.at(rounded.centre)?);
+        let (points, centre) = (self.points()?.cast(), self.at(self.places.centre)?);
         let extents = self.at(rounded.extents)?;
         let reach = Extents { points, centre, extents, params: MomentsParams::new(shape) };
         let packed_pitch = hopper::packed_shape(shape).pitch;
@@ -770,7 +830,7 @@ impl<T: GpuElement> Call<T> {
             residuals: self.at(rounded.residuals)?,
             params: PackPointsParams { shape, packed_pitch },
         };
-        // SAFETY: as in `iteration`.
+        // SAFETY: as in `means`.
         unsafe {
             self.device.launch(&self.stream, &reach)?;
             self.device.launch(&self.stream, &pack)
@@ -788,7 +848,7 @@ impl<T: GpuElement> Call<T> {
         self.slot.set(slot);
         let (mut centre, mut extents) = (std::ptr::null(), std::ptr::null());
         if let Some(rounded) = &places.rounded {
-            centre = self.at(rounded.centre)?.cast_const();
+            centre = self.at(self.places.centre)?.cast_const();
             extents = self.at(rounded.extents)?.cast_const();
         }
         let kernel = PackCentroids::<T::Device> {
@@ -806,7 +866,7 @@ impl<T: GpuElement> Call<T> {
             list_counts: self.at(places.list_counts)?,
             params: PackParams { shape: self.shape, slot },
         };
-        // SAFETY: as in `iteration`.
+        // SAFETY: as in `means`.
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
@@ -828,7 +888,7 @@ impl<T: GpuElement> Call<T> {
             tile_changed: self.at(self.places.tile_changed)?,
             params: AssignParams { shape: self.shape },
         };
-        // SAFETY: as in `iteration`.
+        // SAFETY: as in `means`.
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
@@ -848,7 +908,7 @@ impl<T: GpuElement> Call<T> {
                 order: self.at(order)?,
                 params: OrderParams { shape },
             };
-            // SAFETY: as in `iteration`.
+            // SAFETY: as in `means`.
             unsafe { self.device.launch(&self.stream, &kernel)? };
         }
         self.pack_centroids(places, states, places.order)?;
@@ -880,7 +940,7 @@ impl<T: GpuElement> Call<T> {
             },
         };
         if self.device.plan().has_floors(shape) {
-            // SAFETY: as in `iteration`; labels that were never written are some bits, which any will do.
+            // SAFETY: as in `means`; labels that were never written are some bits, which any will do.
             unsafe { self.device.launch(&self.stream, &floors)? };
         }
         let assign = hopper::Arguments {
@@ -917,7 +977,7 @@ impl<T: GpuElement> Call<T> {
             counters: self.at(places.settle_counters)?,
             params: settle_params(&self.device, shape),
         };
-        // SAFETY: as in `iteration`.
+        // SAFETY: as in `means`.
         unsafe {
             (entry.launch)(&self.device, &self.stream, assign)?;
             self.device.launch(&self.stream, &settle)
@@ -942,7 +1002,7 @@ impl<T: GpuElement> Call<T> {
         if sort == Sort::Block {
             let params = PanelSortParams { shape, panels };
             let kernel = SortPanel { labels, states, sorted: order, starts, params };
-            // SAFETY: as in `iteration`.
+            // SAFETY: as in `means`.
             unsafe { self.device.launch(&self.stream, &kernel)? };
             return Ok(order);
         }
@@ -952,7 +1012,7 @@ impl<T: GpuElement> Call<T> {
             let begin = WholeStarts { histogram, states, starts, params };
             let place = WholePlace { labels, histogram, starts, states, sorted: order, params };
             let panels = shape.batch * panels.count;
-            // SAFETY: as in `iteration`.
+            // SAFETY: as in `means`.
             unsafe {
                 self.device.launch(&self.stream, &count)?;
                 self.device.launch_grid(&self.stream, &begin, panels.min(MOST_BLOCKS))?;
@@ -966,7 +1026,7 @@ impl<T: GpuElement> Call<T> {
             let scan = ScanParams { groups: shape.batch * panels.count, tiles: panels.tiles() };
             let scan = SortScan { histogram, totals, params: scan };
             let scatter = SortScatter { labels, order, histogram, totals, states, sorted, params };
-            // SAFETY: as in `iteration`; `order` and `sorted` are two arrays.
+            // SAFETY: as in `means`; `order` and `sorted` are two arrays.
             unsafe {
                 self.device.launch(&self.stream, &count)?;
                 self.device.launch(&self.stream, &scan)?;
@@ -976,7 +1036,7 @@ impl<T: GpuElement> Call<T> {
         }
         let params = StartsParams { shape, panels };
         let borders = SegmentStarts { labels, sorted: order, states, starts, params };
-        // SAFETY: as in `iteration`.
+        // SAFETY: as in `means`.
         unsafe { self.device.launch(&self.stream, &borders)? };
         Ok(order)
     }
@@ -985,6 +1045,7 @@ impl<T: GpuElement> Call<T> {
     fn sums(&self, update: &UpdatePlaces, sorted: *const u32) -> Result<()> {
         let kernel = SegmentSums::<T::Device> {
             points: self.points()?.cast(),
+            origin: self.origin()?.cast(),
             labels: self.at(self.places.labels)?,
             sorted,
             starts: self.at(update.starts)?,
@@ -993,7 +1054,7 @@ impl<T: GpuElement> Call<T> {
             heads: self.at(update.heads)?,
             params: SumsParams::new(self.shape, self.panels, 16 / size_of::<T>() as u32),
         };
-        // SAFETY: as in `iteration`; the pitch makes rows of whole vectors.
+        // SAFETY: as in `means`; the pitch makes rows of whole vectors.
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
@@ -1006,7 +1067,7 @@ impl<T: GpuElement> Call<T> {
             partial: self.at(self.places.partial)?,
             params: InertiaParams { shape: self.shape },
         };
-        // SAFETY: as in `iteration`; every label is under `k`, since an assignment wrote them all.
+        // SAFETY: as in `means`; every label is under `k`, since an assignment wrote them all.
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
@@ -1019,24 +1080,31 @@ impl<T: GpuElement> Call<T> {
 
     /// `tol` times the mean variance of the features, for each problem.
     fn thresholds(&self, tol: f64) -> Result<Vec<f64>> {
-        let (batch, n, d) = (self.shape.batch as usize, self.shape.n as f64, self.shape.d as usize);
-        if tol == 0.0 {
-            return Ok(vec![0.0; batch]);
-        }
+        self.moments()?;
+        Ok(self.variances()?.into_iter().map(|variance| tol * variance).collect())
+    }
+
+    /// Sums of features and of their squares over parts of each problem.
+    fn moments(&self) -> Result<()> {
         let update = self.update()?;
-        let params = MomentsParams::new(self.shape);
         let kernel = Moments::<T::Device> {
             points: self.points()?.cast(),
+            origin: self.origin()?.cast(),
             first: self.at(update.first)?,
             second: self.at(update.second)?,
-            params,
+            params: self.moments,
         };
-        // SAFETY: as in `iteration`.
-        unsafe { self.device.launch(&self.stream, &kernel)? };
-        let len = params.blocks() as usize * d;
+        // SAFETY: as in `means`.
+        unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
+    /// The mean variance of the features of each problem, after [`Self::moments`].
+    fn variances(&self) -> Result<Vec<f64>> {
+        let (n, d, update) = (self.shape.n as f64, self.shape.d as usize, self.update()?);
+        let len = self.moments.blocks() as usize * d;
         let first = self.download(update.first, len)?;
         let second = self.download(update.second, len)?;
-        let of_problem = params.tiles as usize * d;
+        let of_problem = self.moments.tiles as usize * d;
         let variance = |first: &[f64], second: &[f64]| {
             let of_feature = |feature: usize| {
                 let sum = |values: &[f64]| values.iter().skip(feature).step_by(d).sum::<f64>();
@@ -1044,11 +1112,7 @@ impl<T: GpuElement> Call<T> {
             };
             (0..d).map(of_feature).sum::<f64>() / d as f64
         };
-        Ok(first
-            .chunks(of_problem)
-            .zip(second.chunks(of_problem))
-            .map(|(a, b)| tol * variance(a, b))
-            .collect())
+        Ok(first.chunks(of_problem).zip(second.chunks(of_problem)).map(|(a, b)| variance(a, b)).collect())
     }
 
     fn update(&self) -> Result<&UpdatePlaces> {
@@ -1066,6 +1130,17 @@ fn no_points() -> Error {
 /// Few points need to be settled; how many, the host does not know.
 fn settle_params(device: &Device, shape: Shape) -> SettleParams {
     SettleParams { shape, blocks: device.plan().settle_blocks * device.multiprocessors() }
+}
+
+/// The shape on the device.
+pub(super) fn shape_of<T>([batch, n, d]: [usize; 3], k: usize) -> Result<Shape> {
+    Ok(Shape::new(
+        small("batch", batch)?,
+        small("n", n)?,
+        small("k", k)?,
+        small("d", d)?,
+        size_of::<T>() as u32,
+    ))
 }
 
 /// Sizes are 32-bit on the device.

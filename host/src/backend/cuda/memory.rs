@@ -35,6 +35,16 @@ impl<T> Place<T> {
     pub(super) fn len(&self) -> usize {
         self.len
     }
+
+    /// The place of `len` of its values from `first` on, or of those that there are.
+    pub(super) fn part(&self, first: usize, len: usize) -> Self {
+        let first = first.min(self.len);
+        Place {
+            offset: self.offset + first * size_of::<T>(),
+            len: len.min(self.len - first),
+            _type: PhantomData,
+        }
+    }
 }
 
 impl Plan {
@@ -177,26 +187,54 @@ impl Arena {
     ) -> Result<()> {
         assert_len(place.len, rows * pitch)?;
         self.zero(stream, place)?;
-        let on_device = sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE;
         let copy = sys::CUDA_MEMCPY2D {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcMemoryType: on_device,
-            srcHost: std::ptr::null(),
+            srcMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE,
             srcDevice: from as u64,
-            srcArray: std::ptr::null_mut(),
-            srcPitch: d * size_of::<T>(),
-            dstXInBytes: 0,
-            dstY: 0,
-            dstMemoryType: on_device,
-            dstHost: std::ptr::null_mut(),
-            dstDevice: self.at(place) as u64,
-            dstArray: std::ptr::null_mut(),
-            dstPitch: pitch * size_of::<T>(),
-            WidthInBytes: d * size_of::<T>(),
-            Height: rows,
+            ..rows_copy(self.at(place) as u64, rows, d * size_of::<T>(), pitch * size_of::<T>())
         };
         // SAFETY: the caller's contract for the source; the place has room for the rows.
+        check("cuMemcpy2DAsync", unsafe { sys::cuMemcpy2DAsync_v2(&copy, stream.as_inner()) })
+    }
+
+    /// Copies all values at `place` from elsewhere in device memory.
+    ///
+    /// # Safety
+    /// As many values lie at `from`, on this or another device, until the stream has passed the copy.
+    pub(super) unsafe fn copy<T>(&self, stream: &Stream, place: Place<T>, from: *const T) -> Result<()> {
+        let bytes = place.len * size_of::<T>();
+        // SAFETY: the caller's contract for the source; the place lies in this arena.
+        check("cuMemcpyAsync", unsafe {
+            sys::cuMemcpyAsync(self.at(place) as u64, from as u64, bytes, stream.as_inner())
+        })
+    }
+
+    /// Copies rows of `d` values from page-locked memory to rows `pitch` values apart; what is between stays as it is.
+    ///
+    /// # Safety
+    /// `from` is page-locked and stays as it is until the stream has passed the copy.
+    pub(super) unsafe fn upload_locked<T>(
+        &self,
+        stream: &Stream,
+        place: Place<T>,
+        from: &[T],
+        d: usize,
+        pitch: usize,
+    ) -> Result<()> {
+        let rows = from.len() / d;
+        assert_len(place.len, rows * pitch)?;
+        if d == pitch {
+            // SAFETY: this function's contract; the place has room for the rows.
+            return check("cuMemcpyHtoDAsync", unsafe {
+                let to = self.at(place) as u64;
+                sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), size_of_val(from), stream.as_inner())
+            });
+        }
+        let copy = sys::CUDA_MEMCPY2D {
+            srcMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST,
+            srcHost: from.as_ptr().cast(),
+            ..rows_copy(self.at(place) as u64, rows, d * size_of::<T>(), pitch * size_of::<T>())
+        };
+        // SAFETY: as above.
         check("cuMemcpy2DAsync", unsafe { sys::cuMemcpy2DAsync_v2(&copy, stream.as_inner()) })
     }
 
@@ -207,6 +245,28 @@ impl Arena {
         check("cuMemsetD8Async", unsafe {
             sys::cuMemsetD8Async(self.at(place) as u64, 0, bytes, stream.as_inner())
         })
+    }
+}
+
+/// A copy of rows of `bytes` bytes to device memory, `pitch` bytes apart; from where is to be added.
+fn rows_copy(to: u64, rows: usize, bytes: usize, pitch: usize) -> sys::CUDA_MEMCPY2D {
+    sys::CUDA_MEMCPY2D {
+        srcXInBytes: 0,
+        srcY: 0,
+        srcMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST,
+        srcHost: std::ptr::null(),
+        srcDevice: 0,
+        srcArray: std::ptr::null_mut(),
+        srcPitch: bytes,
+        dstXInBytes: 0,
+        dstY: 0,
+        dstMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE,
+        dstHost: std::ptr::null_mut(),
+        dstDevice: to,
+        dstArray: std::ptr::null_mut(),
+        dstPitch: pitch,
+        WidthInBytes: bytes,
+        Height: rows,
     }
 }
 
@@ -232,7 +292,7 @@ impl Pinned {
         self.buffer.len()
     }
 
-    fn bytes(&mut self) -> &mut [u8] {
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
         &mut self.buffer
     }
 }

@@ -1,5 +1,5 @@
 //! A call of any of the types that kernels take, behind one type.
-use super::lloyd::{Call, Start};
+use super::lloyd::{Call, Role, Start};
 use super::{Device, cast, no_f64};
 use crate::backend::LloydOptions;
 use crate::element::{DType, Element};
@@ -52,9 +52,9 @@ impl Run {
         options: &LloydOptions,
     ) -> Result<Self> {
         let calls = match T::DTYPE {
-            DType::F32 => Calls::F32(Call::new(device, shape, options.k, Some(options))?),
-            DType::F16 => Calls::F16(Call::new(device, shape, options.k, Some(options))?),
-            DType::BF16 => Calls::BF16(Call::new(device, shape, options.k, Some(options))?),
+            DType::F32 => Calls::F32(Call::new(device, shape, options.k, Role::Fit(options))?),
+            DType::F16 => Calls::F16(Call::new(device, shape, options.k, Role::Fit(options))?),
+            DType::BF16 => Calls::BF16(Call::new(device, shape, options.k, Role::Fit(options))?),
             DType::F64 => return Err(no_f64(device)),
         };
         Ok(Run(calls))

@@ -1,0 +1,376 @@
+//! A problem in parts: chunks of whole panels, on one or several GPUs, in their memory as far as that has room.
+//!
+//! ```text
+//! chunk   points -> labels -> sorted rows -> sums of its panels     a call of its own, on its own stream
+//! total   sums of all panels -> centroids                           one a GPU; the first GPU's adds up
+//! ```
+//! A chunk stays on its GPU while there is room; the others go through two calls in turns, so that one is copied while
+//! the other is worked on. The means are added from panels in their order, whichever chunk or GPU they were summed on:
+//! the bits are those of a fit of all points at once.
+use super::*;
+use crate::lloyd::{Found, Pass};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Device memory that is left to others.
+const SPARE_BYTES: u64 = 512 << 20;
+/// Calls that chunks without a place of their own go through.
+const SLOTS: usize = 2;
+
+/// The parts of one problem.
+pub(crate) struct Parts<T: GpuElement> {
+    shards: Vec<Shard<T>>,
+    shape: Shape,
+    pass: Pass,
+    /// For points that are rounded; found from the first pass's centroids.
+    centre: Vec<f32>,
+}
+
+/// The rows of one GPU.
+struct Shard<T: GpuElement> {
+    rows: Range<usize>,
+    chunk_rows: usize,
+    cut: Cut,
+    total: Call<T>,
+    /// By first row.
+    resident: HashMap<usize, Call<T>>,
+    /// Chunks that may yet stay.
+    room: usize,
+    slots: Vec<Call<T>>,
+    most_slots: usize,
+}
+
+impl<T: GpuElement> Parts<T> {
+    /// For `n` points in `d` dimensions, of which `first` is the first, in chunks of `chunk_rows` rows, on `devices`.
+    /// Each takes at most `memory` bytes.
+    pub(crate) fn new(
+        devices: &[Device],
+        [n, k]: [usize; 2],
+        first: &[T],
+        chunk_rows: usize,
+        memory: Option<u64>,
+    ) -> Result<Self> {
+        let shape = shape_of::<T>([1, n, first.len()], k)?;
+        let chunks = n.div_ceil(chunk_rows);
+        let shards = devices.iter().enumerate().map(|(at, device)| {
+            let border = |at: usize| (chunks * at / devices.len() * chunk_rows).min(n);
+            Shard::new(device, shape, border(at)..border(at + 1), first, chunk_rows, memory)
+        });
+        let shards = shards.collect::<Result<Vec<_>>>()?;
+        for one in &shards {
+            for other in &shards {
+                one.total.device.reach(&other.total.device)?;
+            }
+        }
+        Ok(Parts { shards, shape, pass: Pass { sums: false, variance: false }, centre: Vec::new() })
+    }
+
+    /// Rows of a panel.
+    pub(crate) fn panel_rows(n: usize, k: usize) -> Result<usize> {
+        Ok(Panels::of(small("n", n)?, small("k", k)?).len as usize)
+    }
+
+    /// Whether the chunk that begins at `row` is on its GPU.
+    pub(crate) fn keeps(&self, row: usize) -> bool {
+        self.shards.iter().any(|shard| shard.resident.contains_key(&row))
+    }
+
+    /// Begins a pass under `centroids`, `k · d` values of the points' type.
+    pub(crate) fn begin(&mut self, centroids: &[f32], pass: Pass) -> Result<()> {
+        self.pass = pass;
+        if T::ROUNDS && self.centre.is_empty() {
+            self.centre = hopper::centres(centroids, self.shape.k as usize, self.shape.d as usize);
+        }
+        self.shards.iter().try_for_each(|shard| shard.total.begin_total(centroids, &self.centre))
+    }
+
+    /// Takes the next chunk: `points` where they are not kept. Page-locked points must stay as they are until
+    /// [`Self::copied`] or the end of the pass.
+    pub(crate) fn add(&mut self, rows: Range<usize>, points: Option<&[T]>, is_locked: bool) -> Result<()> {
+        let pass = self.pass;
+        let shard = self.shards.iter_mut().find(|shard| shard.rows.contains(&rows.start));
+        let shard = shard.ok_or_else(no_points)?;
+        shard.total.device.enter()?;
+        let Some(points) = points else {
+            let call = shard.resident.get(&rows.start).ok_or_else(no_points)?;
+            return call.run_part(&shard.total, rows.start, pass);
+        };
+        let stays = shard.room > 0;
+        let mut call = match shard.slots.pop() {
+            Some(call) => call,
+            None => shard.make()?,
+        };
+        call.set_rows(rows.len())?;
+        call.take(&shard.total, rows.start, points, is_locked)?;
+        call.run_part(&shard.total, rows.start, pass)?;
+        if stays {
+            shard.room -= 1;
+            shard.resident.insert(rows.start, call);
+        } else {
+            // The one that was used longest ago is the next.
+            shard.slots.insert(0, call);
+            if shard.room == 0 && shard.slots.len() < shard.most_slots {
+                let next = shard.make()?;
+                shard.slots.push(next);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the points of all chunks added so far are copied.
+    pub(crate) fn wait(&self) -> Result<()> {
+        for shard in &self.shards {
+            shard.total.device.enter()?;
+            shard.resident.values().chain(&shard.slots).try_for_each(Call::wait)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the pass: the means in place of `centroids`, where it was for sums.
+    pub(crate) fn finish(&mut self, centroids: &mut [f32]) -> Result<Found> {
+        self.wait()?;
+        let Some((first, others)) = self.shards.split_first() else { return Err(no_points()) };
+        for other in others {
+            first.total.gather_total(&other.total, &other.rows, self.pass)?;
+        }
+        first.total.device.enter()?;
+        first.total.end_total(centroids, self.pass)
+    }
+
+    /// The labels of the last pass.
+    pub(crate) fn labels(&self) -> Result<Vec<u32>> {
+        let mut labels = Vec::with_capacity(self.shape.n as usize);
+        for shard in &self.shards {
+            shard.total.device.enter()?;
+            let place = shard.total.places.labels.part(shard.rows.start, shard.rows.len());
+            labels.extend(shard.total.download(place, shard.rows.len())?);
+        }
+        Ok(labels)
+    }
+}
+
+impl<T: GpuElement> Shard<T> {
+    fn new(
+        device: &Device,
+        shape: Shape,
+        rows: Range<usize>,
+        first: &[T],
+        chunk_rows: usize,
+        memory: Option<u64>,
+    ) -> Result<Self> {
+        let cut = Cut::of(shape);
+        let (n, k, d) = (shape.n as usize, shape.k as usize, shape.d as usize);
+        let total = Call::<T>::new(device, [1, n, d], k, Role::Total(cut))?;
+        total.set_origin(first)?;
+        total.fill(total.places.labels, u32::MAX)?;
+        let mut shard = Shard {
+            cut,
+            total,
+            resident: HashMap::new(),
+            room: 0,
+            slots: Vec::new(),
+            most_slots: SLOTS,
+            chunk_rows: chunk_rows.min(rows.len().max(1)),
+            rows,
+        };
+        let used = shard.total.bytes();
+        let free = device.free_bytes()?.saturating_sub(SPARE_BYTES);
+        let free = memory.map_or(free, |memory| free.min(memory.saturating_sub(used)));
+        // The first of all, to see what one takes.
+        let call = shard.make()?;
+        let bytes = call.bytes();
+        let (fit, chunks) = ((free / bytes) as usize, shard.rows.len().div_ceil(chunk_rows));
+        if fit == 0 {
+            return Err(Error::OutOfDeviceMemory { requested: used + bytes, free: used + free });
+        }
+        shard.room = if fit >= chunks { chunks } else { fit.saturating_sub(SLOTS) };
+        shard.most_slots = fit.min(SLOTS);
+        shard.slots.push(call);
+        Ok(shard)
+    }
+
+    /// A call for a chunk.
+    fn make(&self) -> Result<Call<T>> {
+        let (k, d) = (self.total.shape.k as usize, self.total.shape.d as usize);
+        let mut call = Call::<T>::new(&self.total.device, [1, self.chunk_rows, d], k, Role::Part(self.cut))?;
+        let mut plan = Plan::default();
+        let place = plan.array(self.chunk_rows * call.shape.pitch as usize);
+        let arena = self.total.device.arena(plan.bytes())?;
+        // Between rows of the points there is nothing.
+        arena.zero(&call.stream, place)?;
+        call.points = Some(Points::Own { arena, place });
+        Ok(call)
+    }
+}
+
+impl<T: GpuElement> Call<T> {
+    /// Bytes of device memory.
+    fn bytes(&self) -> u64 {
+        let points = match &self.points {
+            Some(Points::Own { arena, .. }) => arena.bytes(),
+            _ => 0,
+        };
+        (points + self.arena.as_ref().map_or(0, Arena::bytes)) as u64
+    }
+
+    fn wait(&self) -> Result<()> {
+        self.stream.synchronize().map_err(|code| failed("waiting for the device", code))
+    }
+
+    fn set_origin(&self, first: &[T]) -> Result<()> {
+        let Some(origin) = self.places.origin else { return Err(no_points()) };
+        self.upload(origin.part(0, first.len()), first)
+    }
+
+    /// Prepares a part for `rows` points, at most as many as it was made for.
+    fn set_rows(&mut self, rows: usize) -> Result<()> {
+        self.shape.n = small("n", rows)?;
+        self.panels.count = self.shape.n.div_ceil(self.panels.len);
+        self.moments.shape = self.shape;
+        self.moments.tiles = self.shape.n.div_ceil(self.moments.rows);
+        Ok(())
+    }
+
+    /// Takes the points of a chunk, with the labels that the pass before left.
+    fn take(&mut self, total: &Call<T>, row: usize, points: &[T], is_locked: bool) -> Result<()> {
+        let Some(Points::Own { arena, place }) = &self.points else { return Err(no_points()) };
+        let (d, pitch) = (self.shape.d as usize, self.shape.pitch as usize);
+        let place = place.part(0, points.len() / d * pitch);
+        if is_locked {
+            // SAFETY: the caller's promise to `Parts::add`.
+            unsafe { arena.upload_locked(&self.stream, place, points, d, pitch)? };
+        } else {
+            arena.upload_rows(&self.device, &self.stream, place, points, d, pitch)?;
+        }
+        self.copy(self.places.centre, total, total.places.centre)?;
+        if let (Some(to), Some(from)) = (self.places.origin, total.places.origin) {
+            self.copy(to, total, from)?;
+        }
+        self.copy(self.places.rounded, total, total.places.rounded)?;
+        self.slot.set(0);
+        self.reset()?;
+        let labels = self.places.labels.part(0, self.shape.n as usize);
+        self.copy(labels, total, total.places.labels.part(row, labels.len()))
+    }
+
+    /// A chunk's share of a pass: labels, sums and statistics, for the total.
+    fn run_part(&self, total: &Call<T>, row: usize, pass: Pass) -> Result<()> {
+        self.copy(self.places.rounded, total, total.places.rounded)?;
+        self.assign(self.places.states)?;
+        if pass.sums {
+            let update = self.update()?;
+            let sorted = self.sort(update)?;
+            self.sums(update, sorted)?;
+        } else {
+            self.inertia()?;
+        }
+        if pass.variance {
+            self.moments()?;
+        }
+        self.hand_over(total, row..row + self.shape.n as usize, pass, true)
+    }
+
+    /// Copies what the rows of `self` have given to the total, or, of a total that is not `self`, its share of rows.
+    fn hand_over(&self, total: &Call<T>, rows: Range<usize>, pass: Pass, is_part: bool) -> Result<()> {
+        let (k, d) = (self.shape.k as usize, self.shape.d as usize);
+        let panel_rows = self.panels.len as usize;
+        let panels = [rows.start / panel_rows, rows.len().div_ceil(panel_rows)];
+        let (from, to) = (self.update()?, total.update()?);
+        let tiles_of = |rows: usize| self.tiles_of(rows as u32) as usize;
+        let tiles = [tiles_of(rows.start), tiles_of(rows.len())];
+        let each = |[first, count]: [usize; 2], values: usize| (first * values, count * values);
+        let stream = &self.stream;
+        /// Copies a range of one array to the same range of another; a part's begins at 0.
+        macro_rules! copy {
+            ($from:expr, $to:expr, $range:expr) => {{
+                let (first, len) = $range;
+                let source = $from.part(if is_part { 0 } else { first }, len);
+                let target = $to.part(first, len);
+                // SAFETY: both places have `len` values, in arenas that live until the streams have ended.
+                unsafe { total.arena()?.copy(stream, target, self.at(source)?)? }
+            }};
+        }
+        if pass.sums {
+            copy!(from.sums, to.sums, each(panels, k * d));
+            copy!(from.heads, to.heads, each(panels, self.panels.stretches() as usize * d));
+            copy!(from.starts, to.starts, each(panels, k + 1));
+        } else {
+            let rows_of_part = INERTIA_ROWS as usize;
+            let parts = [rows.start / rows_of_part, rows.len().div_ceil(rows_of_part)];
+            copy!(self.places.partial, total.places.partial, each(parts, 1));
+        }
+        if pass.variance {
+            let moment_rows = self.moments.rows as usize;
+            let parts = [rows.start / moment_rows, rows.len().div_ceil(moment_rows)];
+            copy!(from.first, to.first, each(parts, d));
+            copy!(from.second, to.second, each(parts, d));
+        }
+        copy!(self.places.tile_cost, total.places.tile_cost, each(tiles, 1));
+        copy!(self.places.tile_changed, total.places.tile_changed, each(tiles, 1));
+        if is_part {
+            copy!(self.places.labels, total.places.labels, (rows.start, rows.len()));
+        }
+        Ok(())
+    }
+
+    /// Takes what another GPU's total has of its rows.
+    fn gather_total(&self, other: &Call<T>, rows: &Range<usize>, pass: Pass) -> Result<()> {
+        other.device.enter()?;
+        other.hand_over(self, rows.clone(), pass, false)?;
+        other.wait()
+    }
+
+    fn copy<U>(&self, place: Place<U>, from: &Call<T>, source: Place<U>) -> Result<()> {
+        let len = place.len().min(source.len());
+        // SAFETY: both have `len` values, in arenas that live until the streams have ended; what wrote the source has
+        // ended, for whoever began the pass or finished it waited.
+        unsafe { self.arena()?.copy(&self.stream, place.part(0, len), from.at(source)?) }
+    }
+
+    /// Begins a pass under these centroids.
+    fn begin_total(&self, centroids: &[f32], centre: &[f32]) -> Result<()> {
+        self.device.enter()?;
+        let (arena, update) = (self.arena()?, self.update()?);
+        self.upload(self.places.given, centroids)?;
+        self.upload(self.places.centre, centre)?;
+        arena.zero(&self.stream, self.places.states)?;
+        arena.zero(&self.stream, update.converge_counters)?;
+        arena.zero(&self.stream, update.thresholds)?;
+        arena.zero(&self.stream, update.records)?;
+        // Nothing moves in a pass that only labels.
+        arena.zero(&self.stream, update.moves)?;
+        let kernel = Gather::<T::Device> {
+            points: std::ptr::null(),
+            rows: std::ptr::null(),
+            given: self.at(self.places.given)?,
+            centroids: self.at(self.places.centroids)?,
+            rounded: self.at(self.places.rounded)?.cast(),
+            params: GatherParams { shape: self.shape },
+        };
+        // SAFETY: as in `means`.
+        unsafe { self.device.launch(&self.stream, &kernel)? };
+        // Parts read this on streams of their own.
+        self.wait()
+    }
+
+    /// Ends a pass of which all parts have been handed over.
+    fn end_total(&self, centroids: &mut [f32], pass: Pass) -> Result<Found> {
+        let update = self.update()?;
+        if pass.sums {
+            self.upload(self.places.centroids, centroids)?;
+            self.means(update)?;
+        }
+        self.converge(update)?;
+        let record: Vec<Record> = self.download(update.records, 1)?;
+        let Record(record) = record.first().copied().ok_or_else(no_points)?;
+        let mut stats =
+            IterationStats { inertia: record.cost, changed: record.changed.into(), shift: record.shift };
+        if pass.sums {
+            centroids.copy_from_slice(&self.download(self.places.centroids, centroids.len())?);
+        } else {
+            stats.inertia = self.inertias()?.into_iter().sum();
+        }
+        let mean_variance = if pass.variance { self.variances()?.into_iter().sum() } else { 0.0 };
+        Ok(Found { stats, mean_variance })
+    }
+}

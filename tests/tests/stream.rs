@@ -334,6 +334,32 @@ fn the_command_streams_and_resumes_to_the_same_files() {
     assert_eq!(std::fs::read_dir(at).unwrap().count(), before + 1);
 }
 
+/// A file whose fault lies far from its head is refused when it is read, and nothing is written.
+#[test]
+fn a_fault_in_the_middle_of_a_file_ends_the_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut rows = PointWriter::<f32>::create(at.join("p.fvecs"), &[N, D]).unwrap();
+    rows.write_rows(points().as_slice().unwrap()).unwrap();
+    rows.finish().unwrap();
+    let mut bytes = bytes_of(at, "p.fvecs");
+    bytes[20_000 * (4 + 4 * D)] ^= 1;
+    std::fs::write(at.join("p.fvecs"), bytes).unwrap();
+    let mut wrong = points().to_owned();
+    wrong[(15_000, 7)] = f32::INFINITY;
+    write_npy(at.join("p.npy"), wrong.view()).unwrap();
+    for (name, needle) in [("p.fvecs", "row 20000 has 513 columns"), ("p.npy", "row 15000, column 7 is inf")]
+    {
+        let args = format!(
+            "fit {name} -k 2 --backend cpu --memory 48MiB --init random --labels l.npy --checkpoint s"
+        );
+        let output = run(at, &args);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(needle), "{}", text(&output.stderr));
+        assert!(!at.join("l.npy").exists() && !at.join("s").exists());
+    }
+}
+
 /// Ctrl-C while a fit runs: exit code 130, the centroids of the last complete iteration, and a checkpoint to go on from.
 #[cfg(unix)]
 #[test]

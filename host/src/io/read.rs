@@ -111,19 +111,15 @@ impl PointFile {
     ///
     /// # Errors
     /// [`Error::Format`] when the rows of a `.fvecs` or `.bvecs` file disagree about their length,
-    /// [`Error::Io`] when there is no memory for the copy.
+    /// [`Error::Io`] when it cannot be read, [`Error::OutOfMemory`] when there is no memory for the copy.
     pub fn read<T: Element>(&self) -> Result<CowArray<'_, T, IxDyn>> {
         if let Some(view) = self.view()? {
             return Ok(view.into());
         }
         let invalid = |_| malformed(&self.path, "has a shape that an array cannot have");
         let (rows, d) = (self.n_rows(), self.n_features());
-        let mut values: Vec<T> = Vec::new();
         // Conversion can take up to eight times the file's size: refuse rather than abort.
-        values
-            .try_reserve_exact(rows * d)
-            .map_err(|_| io_error(&self.path, std::io::ErrorKind::OutOfMemory.into()))?;
-        values.resize(rows * d, T::zeroed());
+        let mut values = filled(T::zeroed(), rows.saturating_mul(d), "the points, converted")?;
         let rows_at_once = ((1 << 18) / d).max(1);
         values
             .par_chunks_mut(rows_at_once * d)

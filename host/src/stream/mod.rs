@@ -135,25 +135,42 @@ impl FlashKMeans {
             let rule = "there must be at least one iteration between checkpoints";
             return Err(Error::InvalidArgument { argument: "every", value: "0".into(), rule });
         }
-        let engine = match Engine::select(self.asked().0, T::DTYPE)? {
-            Engine::Cpu => Engine::Cpu,
-            #[cfg(feature = "cuda")]
-            _ if self.asked().0 == Backend::Auto => {
-                tracing::info!("backend cpu: points are streamed on the CPU alone");
-                Engine::Cpu
-            }
-            #[cfg(feature = "cuda")]
-            other => {
-                let reason = "points are streamed on the CPU alone".into();
-                return Err(Error::BackendUnavailable { backend: other.backend(), reason });
-            }
-        };
         let mut first = filled(T::zeroed(), d, "a point")?;
         source.read(0..1, &mut first)?;
         check_finite(&first, 0, d)?;
-        let mut worker = CpuWorker::new(n, rows.len(), k, &first)?;
-        let chunk_rows = streaming.chunk_rows(rows.len(), d, worker.panel_rows(), size_of::<T>())?;
-        let problem = checkpoint::Problem::new(n, k, &first);
+        let part = Part { source, rows, first };
+        let here = part.rows.len();
+        let (wanted, ..) = self.asked();
+        match Engine::select(wanted, T::DTYPE)? {
+            #[cfg(feature = "cuda")]
+            other @ Engine::Cuda(_) if wanted != Backend::Auto => {
+                let reason = "points are streamed on the CPU alone".into();
+                Err(Error::BackendUnavailable { backend: other.backend(), reason })
+            }
+            engine => {
+                if engine.backend() != Engine::Cpu.backend() {
+                    tracing::info!("backend cpu: points are streamed on the CPU alone");
+                }
+                let worker = CpuWorker::new(n, here, k, &part.first)?;
+                let outcome = self.fit_with(worker, part, streaming, observer, together)?;
+                KMeans::new(outcome, Engine::Cpu, (1, here, d))
+            }
+        }
+    }
+
+    /// The fit, by one worker.
+    fn fit_with<T: Element, S: Source<T>, W: Worker<T>>(
+        &self,
+        mut worker: W,
+        part: Part<'_, T, S>,
+        streaming: &Streaming,
+        observer: &mut dyn Observer<T::Centroid>,
+        together: &dyn Together,
+    ) -> Result<LloydOutcome<T::Centroid>> {
+        let Part { source, rows, first } = part;
+        let (here, d) = (rows.len(), first.len());
+        let chunk_rows = streaming.chunk_rows(here, d, worker.panel_rows(), size_of::<T>())?;
+        let problem = checkpoint::Problem::new(source.n_points(), self.n_clusters(), &first);
         let state = match &streaming.resume {
             Some(path) => checkpoint::read::<T>(path, &problem)?,
             None => State::new(self.first_centroids(source, streaming)?),
@@ -167,11 +184,9 @@ impl FlashKMeans {
         let options = self.lloyd_options();
         let watch = Watch::new(observer);
         let around = Around { problem: 0, watch: &watch, together, keep: &mut keep };
-        let local = rows.len();
         let mut ahead = Ahead { source, rows, chunk_rows, unchecked: true };
-        let (centroids, summary) = lloyd(&mut worker, &mut ahead, state, (local, d, &options), around)?;
-        let outcome = LloydOutcome { centroids, labels: worker.into_labels()?, problems: vec![summary] };
-        KMeans::new(outcome, engine, (1, local, d))
+        let (centroids, summary) = lloyd(&mut worker, &mut ahead, state, (here, d, &options), around)?;
+        Ok(LloydOutcome { centroids, labels: worker.into_labels()?, problems: vec![summary] })
     }
 
     /// First centroids, `k · d` values.
@@ -208,6 +223,14 @@ impl FlashKMeans {
         let problem = Problem { n: sample.len() / d, points: Cow::Owned(sample), batch: 1, d };
         init::centroids(init, &problem, k, seed)
     }
+}
+
+/// Points that one process fits.
+struct Part<'a, T, S> {
+    source: &'a S,
+    rows: Range<usize>,
+    /// The first point of all.
+    first: Vec<T>,
 }
 
 /// Some rows, in ascending order.

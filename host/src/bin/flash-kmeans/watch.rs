@@ -4,9 +4,24 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ndarray::Array2;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static STOP: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C asks for a stop, and a second one ends the process. Before, and where a signal cannot be caught, it
+/// ends the process as it always does.
+fn catch_ctrl_c() {
+    static CAUGHT: Once = Once::new();
+    CAUGHT.call_once(|| {
+        let _ = ctrlc::set_handler(|| {
+            if STOP.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("stopping with this chunk of points; Ctrl-C again ends at once");
+        });
+    });
+}
 
 /// Shows how far a fit is, and stops it at Ctrl-C.
 pub(crate) struct Watcher<C> {
@@ -28,13 +43,6 @@ impl<C> Watcher<C> {
         );
         let style = ProgressStyle::with_template("{prefix} {bar:30} {percent:>3} %, at most {eta} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        // A signal that cannot be caught ends the process, as it does anyway.
-        let _ = ctrlc::set_handler(|| {
-            if STOP.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-            eprintln!("stopping with this chunk of points; Ctrl-C again ends at once");
-        });
         Watcher { bar, lines: progress && !quiet && !terminal, max_iter, last: None, keeps }
     }
 }
@@ -47,6 +55,7 @@ impl<C> Drop for Watcher<C> {
 
 impl<C: Float> Observer<C> for Watcher<C> {
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
+        catch_ctrl_c();
         if progress.problem == 0 {
             let n = progress.n as u64;
             self.bar.set_length(n * self.max_iter as u64);

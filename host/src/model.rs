@@ -87,7 +87,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
             labels: shaped(Vec::new(), D::join_rows(batch, 0), "labels")?,
             sizes: shaped(vec![0; batch * k], D::join_rows(batch, k), "sizes")?,
             problems: Vec::new(),
-            engine: Engine::select(backend, T::DTYPE)?,
+            engine: Engine::select(backend, T::DTYPE, None)?,
         })
     }
 

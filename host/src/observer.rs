@@ -70,15 +70,27 @@ pub struct IterationEnd<'a, C> {
 }
 
 /// The observer of a fit, for problems that may run at the same time.
-pub(crate) struct Watch<'a, C: Float>(Mutex<&'a mut dyn Observer<C>>);
+pub(crate) struct Watch<'a, C: Float>(Option<Mutex<&'a mut dyn Observer<C>>>);
 
 impl<'a, C: Float> Watch<'a, C> {
     pub(crate) fn new(observer: &'a mut dyn Observer<C>) -> Self {
-        Watch(Mutex::new(observer))
+        Watch(Some(Mutex::new(observer)))
+    }
+
+    /// Nobody looks.
+    pub(crate) fn nobody() -> Self {
+        Watch(None)
+    }
+
+    /// Whether somebody wants to know of each iteration.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the CPU tells anyhow"))]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.is_some()
     }
 
     pub(crate) fn progress(&self, progress: Progress) -> Result<()> {
-        let mut observer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(observer) = &self.0 else { return Ok(()) };
+        let mut observer = observer.lock().unwrap_or_else(PoisonError::into_inner);
         match observer.progress(progress) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Stopped { iterations: progress.iterations }),
@@ -86,6 +98,7 @@ impl<'a, C: Float> Watch<'a, C> {
     }
 
     pub(crate) fn iteration(&self, end: IterationEnd<'_, C>) -> ControlFlow<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iteration(end)
+        let Some(observer) = &self.0 else { return ControlFlow::Continue(()) };
+        observer.lock().unwrap_or_else(PoisonError::into_inner).iteration(end)
     }
 }

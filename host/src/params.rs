@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::model::KMeans;
 use crate::observer::{Observer, Watch};
 use crate::points::{PointsDim, Problem};
-use crate::{Element, restarts};
+use crate::{DType, Element, restarts};
 use ndarray::{Array, ArrayView};
 
 /// Where the work is done.
@@ -23,6 +23,39 @@ pub enum Backend {
         /// The device, counted as the driver counts them.
         ordinal: u32,
     },
+    /// Several CUDA devices, whose bits are set, that of device 0 the lowest: see [`Backend::cuda_devices`]. Each has a
+    /// share of the points, or of the problems of a batch; the bits of the result are those of one device.
+    CudaSet {
+        /// A bit for each device.
+        ordinals: u64,
+    },
+}
+
+impl Backend {
+    /// These CUDA devices together.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for none, and for ordinals from 64 on.
+    pub fn cuda_devices(ordinals: impl IntoIterator<Item = u32>) -> Result<Self> {
+        let mut set = 0u64;
+        for ordinal in ordinals {
+            set |= 1u64.checked_shl(ordinal).ok_or_else(|| Error::InvalidArgument {
+                argument: "devices",
+                value: ordinal.to_string(),
+                rule: "devices of a set are counted from 0 to 63",
+            })?;
+        }
+        if set == 0 {
+            let rule = "there must be at least one device";
+            return Err(Error::InvalidArgument { argument: "devices", value: "none".into(), rule });
+        }
+        Ok(Backend::CudaSet { ordinals: set })
+    }
+
+    /// The ordinals of a set of devices.
+    pub(crate) fn ordinals(set: u64) -> impl Iterator<Item = u32> {
+        (0..64).filter(move |ordinal| set >> ordinal & 1 == 1)
+    }
 }
 
 impl std::fmt::Display for Backend {
@@ -31,6 +64,10 @@ impl std::fmt::Display for Backend {
             Backend::Auto => f.write_str("auto"),
             Backend::Cpu => f.write_str("cpu"),
             Backend::Cuda { ordinal } => write!(f, "cuda:{ordinal}"),
+            Backend::CudaSet { ordinals } => {
+                let ordinals: Vec<String> = Backend::ordinals(*ordinals).map(|o| o.to_string()).collect();
+                write!(f, "cuda:{}", ordinals.join(","))
+            }
         }
     }
 }
@@ -79,6 +116,8 @@ pub struct FlashKMeans {
     backend: Backend,
     n_init: usize,
     max_points_per_centroid: Option<usize>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    gpu_memory: Option<u64>,
 }
 
 impl FlashKMeans {
@@ -93,6 +132,7 @@ impl FlashKMeans {
             backend: Backend::default(),
             n_init: 1,
             max_points_per_centroid: None,
+            gpu_memory: None,
         }
     }
 
@@ -143,6 +183,13 @@ impl FlashKMeans {
         self
     }
 
+    /// Takes at most this many bytes of each GPU's memory; by default as much as is free. Points that have no room there
+    /// stay in host memory, and are copied in each iteration. The bits of the result do not depend on it.
+    pub fn gpu_memory(mut self, bytes: u64) -> Self {
+        self.gpu_memory = Some(bytes);
+        self
+    }
+
     /// Clusters `points`: `(n, d)`, or `(batch, n, d)` for `batch` problems that share nothing but
     /// these options.
     ///
@@ -154,10 +201,10 @@ impl FlashKMeans {
     /// [`Error::NonFinite`]; [`Error::BackendUnavailable`] when the backend was named and cannot be had;
     /// [`Error::OutOfDeviceMemory`] and [`Error::Cuda`] from the device.
     pub fn fit<T: Element, D: PointsDim>(&self, points: ArrayView<'_, T, D>) -> Result<KMeans<T, D>> {
-        self.fit_observed(points, &mut ())
+        self.fit_watched(points, &Watch::nobody())
     }
 
-    /// [`fit`](Self::fit), with an observer that may end it early. Fits on a GPU do not call it yet.
+    /// [`fit`](Self::fit), with an observer that may end it early.
     ///
     /// # Errors
     /// As [`fit`](Self::fit), and [`Error::Stopped`] when the observer broke a pass off.
@@ -166,20 +213,27 @@ impl FlashKMeans {
         points: ArrayView<'_, T, D>,
         observer: &mut dyn Observer<T::Centroid>,
     ) -> Result<KMeans<T, D>> {
+        self.fit_watched(points, &Watch::new(observer))
+    }
+
+    fn fit_watched<T: Element, D: PointsDim>(
+        &self,
+        points: ArrayView<'_, T, D>,
+        watch: &Watch<'_, T::Centroid>,
+    ) -> Result<KMeans<T, D>> {
         self.check()?;
         let problem = Problem::new(points)?;
         if self.n_clusters > problem.n {
             return Err(Error::TooManyClusters { k: self.n_clusters, n: problem.n });
         }
         problem.check_finite()?;
-        let engine = Engine::select(self.backend, T::DTYPE)?;
+        let engine = self.engine(T::DTYPE)?;
         let options = self.lloyd_options();
         let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
         let sample = restarts::sample(&problem, rows, self.seed);
         let fitted = sample.as_ref().unwrap_or(&problem);
-        let watch = Watch::new(observer);
         let starts = (self.seed, self.n_init);
-        let mut outcome = restarts::best(&engine, fitted, &self.init, &options, starts, &watch)?;
+        let mut outcome = restarts::best(&engine, fitted, &self.init, &options, starts, watch)?;
         if sample.is_some() {
             restarts::extend(&engine, &problem, &mut outcome, self.n_clusters)?;
         }
@@ -222,6 +276,10 @@ impl FlashKMeans {
 
     pub(crate) fn asked(&self) -> (Backend, &Init, u64) {
         (self.backend, &self.init, self.seed)
+    }
+
+    pub(crate) fn engine(&self, dtype: DType) -> Result<Engine> {
+        Engine::select(self.backend, dtype, self.gpu_memory)
     }
 
     pub(crate) fn lloyd_options(&self) -> LloydOptions {

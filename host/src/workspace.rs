@@ -59,9 +59,9 @@ impl<T: Element> Workspace<T> {
         }
         let asked = params.asked().0;
         let backend = if asked == Backend::Auto { Backend::Cuda { ordinal: 0 } } else { asked };
-        match Engine::select(backend, T::DTYPE)? {
-            Engine::Cuda(device) => Ok(Workspace {
-                run: Run::new::<T>(&device, shape, &options)?,
+        match Engine::select(backend, T::DTYPE, None)? {
+            Engine::Cuda(gpus) => Ok(Workspace {
+                run: Run::new::<T>(gpus.first(), shape, &options)?,
                 params: params.clone(),
                 options,
                 shape,

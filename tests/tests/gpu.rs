@@ -3,12 +3,16 @@
 //! Without a GPU every test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead.
 //! `FLASH_KMEANS_SMALL=1` runs fewer and smaller cases, for use under a sanitizer, and `FLASH_KMEANS_LARGE=1`
 //! adds a case of a million points.
-use flash_kmeans::{Backend, BatchSummary, Element, Error, FlashKMeans, Init, KMeans, Workspace};
+use flash_kmeans::{
+    Backend, BatchSummary, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer, Streaming,
+    Workspace, devices,
+};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayView2, Axis, Ix2, Ix3, array, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
 const CUDA: Backend = Backend::Cuda { ordinal: 0 };
@@ -724,4 +728,127 @@ fn much_data_agrees_with_the_cpu() {
     if is_set("FLASH_KMEANS_LARGE") {
         check_agreement(1_000_000, 1024);
     }
+}
+
+// ---- parts ----
+
+/// What a model must have in common with one that was fitted in parts: all but the inertia of iterations, which f32
+/// points have in the precision of an assignment that is scaled by the points of a part.
+fn bits_but_costs<T: Point>(model: &KMeans<T, Ix3>) -> Vec<u64> {
+    let mut all: Vec<u64> = model.centroids().iter().map(|c| u64::from(c.to_bits())).collect();
+    all.extend(model.labels().iter().map(|&label| u64::from(label)));
+    for problem in model.problems() {
+        all.extend(problem.history.iter().flat_map(|i| [i.changed, i.shift.to_bits()]));
+        all.extend([problem.inertia.to_bits(), problem.n_iter as u64, problem.converged.into()]);
+    }
+    all
+}
+
+/// Rows of several panels.
+const SEVERAL: usize = (2 << 20) + 300_001;
+
+/// Groups with much noise, quickly made.
+fn many_points<T: Point>(n: usize, d: usize) -> Array3<T> {
+    let mut bits = 1u32;
+    Array3::from_shape_fn((1, n, d), |(_, row, feature)| {
+        bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        T::of(((row * 7 + feature * 3) % 11) as f32 + (bits >> 8) as f32 / (1 << 24) as f32)
+    })
+}
+
+fn check_parts<T: Point>(d: usize, tol: f64) {
+    let (n, k) = (SEVERAL, 50);
+    let points = many_points::<T>(n, d);
+    let options = FlashKMeans::new(k).init(Init::Random).max_iter(5).tol(tol).backend(CUDA);
+    let whole = bits_but_costs(&options.fit(points.view()).unwrap());
+    // Room for one chunk, for two of three, and for all.
+    let value = size_of::<T>() + if size_of::<T>() == 4 { 2 } else { 0 };
+    let chunk = (1 << 20) * (d.next_multiple_of(8) * value + 60);
+    for (chunks, repeats) in [(1.2, 1), (2.2, 1), (3.3, 1)] {
+        let memory = (n * 5) as f64 + chunk as f64 * chunks + 30e6;
+        for _ in 0..repeats {
+            match options.clone().gpu_memory(memory as u64).fit(points.view()) {
+                Ok(model) => assert!(bits_but_costs(&model) == whole, "d {d}, tol {tol}: {chunks} chunks"),
+                Err(error) => panic!("d {d}, {chunks} chunks in {memory} bytes: {error}"),
+            }
+        }
+    }
+    // From a source, with all other ways out of the library.
+    struct Counts(usize);
+    impl<C: flash_kmeans::Float> Observer<C> for Counts {
+        fn iteration(&mut self, _: IterationEnd<'_, C>) -> ControlFlow<()> {
+            self.0 += 1;
+            ControlFlow::Continue(())
+        }
+    }
+    let rows = points.index_axis(Axis(0), 0);
+    let mut counts = Counts(0);
+    let streamed = options
+        .clone()
+        .gpu_memory(chunk as u64 * 2 + 100_000_000)
+        .fit_stream(&rows, &Streaming::new(), &mut counts)
+        .unwrap();
+    assert_eq!(counts.0, streamed.n_iter());
+    assert!(streamed.labels().iter().zip(points.axis_iter(Axis(1))).count() == n);
+    let labels: Vec<u64> = streamed.labels().iter().map(|&label| u64::from(label)).collect();
+    assert!(whole[k * d..k * d + n] == labels, "d {d}: streamed");
+    let observed = options.fit_observed(points.view(), &mut counts).unwrap();
+    assert!(bits_but_costs(&observed) == whole, "d {d}: observed");
+    assert_eq!(counts.0, 2 * streamed.n_iter());
+}
+
+#[test]
+fn parts_have_the_bits_of_the_whole() {
+    if !has_gpu() || small() {
+        return;
+    }
+    check_parts::<f16>(16, 0.0);
+    check_parts::<f32>(20, 1e-4);
+    check_parts::<bf16>(20, 1e-4);
+    check_parts::<f32>(5, 0.0);
+}
+
+#[test]
+fn no_room_for_one_chunk_is_an_error_with_the_bytes() {
+    if !has_gpu() || small() {
+        return;
+    }
+    let points = many_points::<f16>(SEVERAL, 16);
+    let options = FlashKMeans::new(5).init(Init::Random).backend(CUDA).gpu_memory(30_000_000);
+    match options.fit(points.view()) {
+        Err(Error::OutOfDeviceMemory { requested, free }) => assert!(requested > free, "{requested} {free}"),
+        other => panic!("{:?}", other.map(|model| model.n_iter())),
+    }
+}
+
+/// GPUs that the driver shows.
+fn gpus() -> u32 {
+    devices().iter().filter(|device| matches!(device.backend, Backend::Cuda { .. })).count() as u32
+}
+
+#[test]
+fn several_gpus_have_the_bits_of_one() {
+    if !has_gpu() || gpus() < 2 || small() {
+        return;
+    }
+    for_type!(0, check_gpus());
+    for_type!(1, check_gpus());
+}
+
+fn check_gpus<T: Point>() {
+    let points = many_points::<T>(4 << 20, 16);
+    let options = FlashKMeans::new(70).init(Init::Random).max_iter(6).tol(1e-4);
+    let one = options.clone().backend(CUDA).fit(points.view()).unwrap();
+    for count in 2..=gpus() {
+        let all = options.clone().backend(Backend::cuda_devices(0..count).unwrap());
+        assert!(bits_but_costs(&all.fit(points.view()).unwrap()) == bits_but_costs(&one), "{count} GPUs");
+        let little = all.gpu_memory(150_000_000).fit(points.view()).unwrap();
+        assert!(bits_but_costs(&little) == bits_but_costs(&one), "{count} GPUs, little memory");
+    }
+    // A batch is spread over them.
+    let batch =
+        Array3::from_shape_fn((7, 2000, 16), |(b, row, feature)| points[(0, b * 5000 + row, feature)]);
+    let one = options.clone().backend(CUDA).fit(batch.view()).unwrap();
+    let all = options.backend(Backend::cuda_devices(0..gpus()).unwrap()).fit(batch.view()).unwrap();
+    assert!(bits_but_costs(&all) == bits_but_costs(&one));
 }

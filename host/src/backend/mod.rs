@@ -34,17 +34,20 @@ pub(crate) struct LloydOutcome<C: Float> {
 pub(crate) enum Engine {
     Cpu,
     #[cfg(feature = "cuda")]
-    Cuda(cuda::Device),
+    Cuda(cuda::Gpus),
 }
 
 impl Engine {
     /// The engine for `backend`. `Auto` takes the first CUDA device when there is one and it takes
     /// points of `dtype`.
-    pub(crate) fn select(backend: Backend, dtype: DType) -> Result<Self> {
+    pub(crate) fn select(backend: Backend, dtype: DType, memory: Option<u64>) -> Result<Self> {
         match backend {
             Backend::Cpu => Ok(Engine::Cpu),
-            Backend::Cuda { ordinal } => Self::cuda(ordinal, dtype),
-            Backend::Auto => match Self::cuda(0, dtype) {
+            Backend::Cuda { ordinal } => {
+                Self::cuda(1u64.checked_shl(ordinal).unwrap_or(0), backend, dtype, memory)
+            }
+            Backend::CudaSet { ordinals } => Self::cuda(ordinals, backend, dtype, memory),
+            Backend::Auto => match Self::cuda(1, Backend::Cuda { ordinal: 0 }, dtype, memory) {
                 Ok(engine) => {
                     tracing::info!(device = engine.device(), "backend cuda: a usable GPU was found");
                     Ok(engine)
@@ -59,25 +62,29 @@ impl Engine {
         }
     }
 
-    fn cuda(ordinal: u32, dtype: DType) -> Result<Self> {
-        let unavailable = |reason: &str| {
-            let backend = Backend::Cuda { ordinal };
-            Err(Error::BackendUnavailable { backend, reason: reason.into() })
-        };
+    /// The devices whose bits are set in `set`.
+    fn cuda(set: u64, backend: Backend, dtype: DType, memory: Option<u64>) -> Result<Self> {
+        let unavailable = |reason: &str| Err(Error::BackendUnavailable { backend, reason: reason.into() });
+        if set == 0 {
+            return unavailable("devices are counted from 0 to 63");
+        }
         if dtype == DType::F64 {
             return unavailable("f64 points run on the CPU; convert them to f32 for the GPU");
         }
         #[cfg(feature = "cuda")]
-        return Ok(Engine::Cuda(cuda::Device::open(ordinal)?));
+        return Ok(Engine::Cuda(cuda::Gpus::open(set, memory)?));
         #[cfg(not(feature = "cuda"))]
-        unavailable("this build has no feature `cuda`")
+        {
+            let _ = memory;
+            unavailable("this build has no feature `cuda`")
+        }
     }
 
     pub(crate) fn backend(&self) -> Backend {
         match self {
             Engine::Cpu => Backend::Cpu,
             #[cfg(feature = "cuda")]
-            Engine::Cuda(device) => Backend::Cuda { ordinal: device.ordinal() },
+            Engine::Cuda(gpus) => gpus.backend(),
         }
     }
 
@@ -85,7 +92,7 @@ impl Engine {
         match self {
             Engine::Cpu => cpu::describe(),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(device) => device.name().to_string(),
+            Engine::Cuda(gpus) => gpus.name(),
         }
     }
 
@@ -100,7 +107,7 @@ impl Engine {
         match self {
             Engine::Cpu => cpu::fit(problem, centroids, options, watch),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(device) => cuda::fit(device, problem, centroids, options),
+            Engine::Cuda(gpus) => cuda::fit(gpus, problem, centroids, options, watch),
         }
     }
 
@@ -114,7 +121,7 @@ impl Engine {
         match self {
             Engine::Cpu => cpu::assign(problem, centroids, k),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(device) => cuda::assign(device, problem, centroids, k),
+            Engine::Cuda(gpus) => cuda::assign(gpus.first(), problem, centroids, k),
         }
     }
 }

@@ -94,8 +94,6 @@ impl FlashKMeans {
     /// by k-means++ and k-means||: these see at most 64 points for each cluster, or 131,072 where that is more, drawn
     /// without replacement.
     ///
-    /// Runs on the CPU.
-    ///
     /// # Errors
     /// As [`fit`](Self::fit); those of the source; [`Error::OutOfMemory`]; [`Error::InvalidArgument`] when `memory`
     /// does not hold three panels, and for `n_init` above 1; [`Error::Stopped`] when the observer broke a pass off;
@@ -140,17 +138,21 @@ impl FlashKMeans {
         check_finite(&first, 0, d)?;
         let part = Part { source, rows, first };
         let here = part.rows.len();
-        let (wanted, ..) = self.asked();
-        match Engine::select(wanted, T::DTYPE)? {
+        match self.engine(T::DTYPE)? {
             #[cfg(feature = "cuda")]
-            other @ Engine::Cuda(_) if wanted != Backend::Auto => {
-                let reason = "points are streamed on the CPU alone".into();
-                Err(Error::BackendUnavailable { backend: other.backend(), reason })
+            Engine::Cuda(gpus) if here == n => {
+                let panel = crate::backend::cuda::panel_rows(n, k)?;
+                let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
+                let worker = gpus.worker([n, k], &part.first, chunk_rows)?;
+                let outcome = self.fit_with(worker, part, streaming, observer, together)?;
+                KMeans::new(outcome, Engine::Cuda(gpus), (1, n, d))
             }
-            engine => {
-                if engine.backend() != Engine::Cpu.backend() {
-                    tracing::info!("backend cpu: points are streamed on the CPU alone");
-                }
+            #[cfg(feature = "cuda")]
+            engine @ Engine::Cuda(_) if self.asked().0 != Backend::Auto => {
+                let reason = "several processes fit on the CPU alone".into();
+                Err(Error::BackendUnavailable { backend: engine.backend(), reason })
+            }
+            _ => {
                 let worker = CpuWorker::new(n, here, k, &part.first)?;
                 let outcome = self.fit_with(worker, part, streaming, observer, together)?;
                 KMeans::new(outcome, Engine::Cpu, (1, here, d))

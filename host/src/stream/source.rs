@@ -37,9 +37,14 @@ impl<T: Element, S: Data<Elem = T> + Sync> Source<T> for ArrayBase<S, Ix2> {
     }
 
     fn read(&self, rows: Range<usize>, into: &mut [T]) -> Result<()> {
+        /// Values that one task copies.
+        const VALUES: usize = 1 << 18;
         let part = self.slice(ndarray::s![rows, ..]);
         match part.as_slice() {
-            Some(values) => into.copy_from_slice(values),
+            Some(values) => {
+                let tasks = into.par_chunks_mut(VALUES).zip(values.par_chunks(VALUES));
+                tasks.for_each(|(to, from)| to.copy_from_slice(from));
+            }
             None => into.iter_mut().zip(part).for_each(|(to, from)| *to = *from),
         }
         Ok(())

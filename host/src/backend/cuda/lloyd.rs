@@ -504,7 +504,7 @@ impl<T: GpuElement> Call<T> {
         let shape = self.shape;
         let rounds = self.places.hopper.as_ref().and_then(|places| places.rounded.as_ref());
         let set_centre = |centroids: &[f32]| match rounds {
-            Some(rounded) => {
+            Some(_) => {
                 let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
                 self.upload(self.places.centre, &centres)
             }

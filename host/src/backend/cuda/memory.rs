@@ -292,6 +292,10 @@ impl Pinned {
         self.buffer.len()
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         &mut self.buffer
     }

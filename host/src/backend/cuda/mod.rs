@@ -9,15 +9,23 @@ mod lloyd;
 mod memory;
 mod plan;
 mod run;
+mod worker;
 
 pub(crate) use device::Device;
 pub(crate) use lloyd::Start;
 pub use plan::{Hardware, LaunchPlan};
 pub(crate) use run::Run;
+pub(crate) use worker::{CudaWorker, panel_rows};
+
+use worker::Slices;
 
 use super::{LloydOptions, LloydOutcome};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
+use crate::lloyd::{Alone, Around, State, Worker};
+use crate::model::BatchSummary;
+use crate::observer::Watch;
+use crate::params::Backend;
 use crate::points::Problem;
 use crate::stages::StageTimes;
 use half::{bf16, f16};
@@ -55,13 +63,145 @@ impl GpuElement for bf16 {
     }
 }
 
+/// The GPUs of a fit, at least one, and how much of each one's memory it may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Gpus {
+    devices: Vec<Device>,
+    memory: Option<u64>,
+}
+
+impl Gpus {
+    /// The devices whose bits are set.
+    pub(crate) fn open(set: u64, memory: Option<u64>) -> Result<Self> {
+        let devices = Backend::ordinals(set).map(Device::open).collect::<Result<_>>()?;
+        Ok(Gpus { devices, memory })
+    }
+
+    /// What does not take more than one.
+    pub(crate) fn first(&self) -> &Device {
+        &self.devices[0]
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        match self.devices.as_slice() {
+            [one] => Backend::Cuda { ordinal: one.ordinal() },
+            all => Backend::CudaSet { ordinals: all.iter().map(|device| 1 << device.ordinal()).sum() },
+        }
+    }
+
+    /// For people.
+    pub(crate) fn name(&self) -> String {
+        match self.devices.len() {
+            1 => self.first().name().to_string(),
+            count => format!("{count} × {}", self.first().name()),
+        }
+    }
+
+    /// Passes over `n` points in chunks of `chunk_rows` rows.
+    pub(crate) fn worker<T: Element>(
+        &self,
+        [n, k]: [usize; 2],
+        first: &[T],
+        chunk_rows: usize,
+    ) -> Result<CudaWorker<T>> {
+        CudaWorker::new(&self.devices, [n, k], first, chunk_rows, self.memory)
+    }
+}
+
 pub(crate) fn fit<T: Element>(
-    device: &Device,
+    gpus: &Gpus,
     problem: &Problem<'_, T>,
     centroids: Vec<T::Centroid>,
     options: &LloydOptions,
+    watch: &Watch<'_, T::Centroid>,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    let centroids: Vec<f32> = centroids.into_iter().map(|c| c.to_f64() as f32).collect();
+    let one = gpus.devices.len() == 1;
+    if one
+        && !watch.is_watched()
+        && gpus.memory.is_none_or(|memory| whole_bytes(problem, options.k) <= memory)
+    {
+        match fit_whole(gpus.first(), problem, &centroids, options) {
+            Err(Error::OutOfDeviceMemory { requested, free }) => {
+                tracing::info!(requested, free, "points stay in host memory: the GPU has no room for all");
+            }
+            outcome => return outcome,
+        }
+    }
+    // Each problem by itself: in parts on all GPUs, or, of a batch, whole on one.
+    let of_problem = |gpus: &Gpus, at: usize| {
+        let centroids = &centroids[at * options.k * problem.d..][..options.k * problem.d];
+        let points = problem.of_batch(at);
+        fit_parts(gpus, points, problem.d, centroids, options, (watch, at))
+    };
+    let ends: Vec<_> = if one || problem.batch == 1 {
+        (0..problem.batch).map(|at| of_problem(gpus, at)).collect()
+    } else {
+        let share = |(at, device): (usize, &Device)| {
+            let border = |at: usize| problem.batch * at / gpus.devices.len();
+            let gpus = Gpus { devices: vec![device.clone()], memory: gpus.memory };
+            (border(at)..border(at + 1)).map(|at| of_problem(&gpus, at)).collect::<Vec<_>>()
+        };
+        std::thread::scope(|scope| {
+            let share = &share;
+            let threads: Vec<_> =
+                gpus.devices.iter().enumerate().map(|one| scope.spawn(move || share(one))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<_>>| match thread.join() {
+                Ok(ends) => ends,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            threads.into_iter().flat_map(join).collect()
+        })
+    };
+    let mut outcome = LloydOutcome { centroids: Vec::new(), labels: Vec::new(), problems: Vec::new() };
+    for end in ends {
+        let (centroids, summary, labels) = end?;
+        outcome.centroids.extend(centroids);
+        outcome.labels.extend(labels);
+        outcome.problems.push(summary);
+    }
+    Ok(outcome)
+}
+
+/// About the bytes of device memory that a fit of whole problems takes.
+fn whole_bytes<T: Element>(problem: &Problem<'_, T>, k: usize) -> u64 {
+    let (rows, d) = ((problem.batch * problem.n) as u64, problem.d as u64);
+    // f32 points are there in 16 bits too; labels, orders and lists are some 40 bytes a point.
+    let values = if T::DTYPE == DType::F32 { 6 } else { 2 };
+    rows * (d * values + 40) + (problem.batch * k) as u64 * d * 32
+}
+
+/// A problem in chunks.
+fn fit_parts<T: Element>(
+    gpus: &Gpus,
+    points: &[T],
+    d: usize,
+    centroids: &[T::Centroid],
+    options: &LloydOptions,
+    (watch, at): (&Watch<'_, T::Centroid>, usize),
+) -> Result<(Vec<T::Centroid>, BatchSummary, Vec<u32>)> {
+    /// Far more than a copy of it and its launches cost by themselves.
+    const CHUNK_BYTES: usize = 256 << 20;
+    let n = points.len() / d;
+    let panel = panel_rows(n, options.k)?;
+    let panels = CHUNK_BYTES / (panel * d * size_of::<T>());
+    let chunk_rows = panel * panels.min(n.div_ceil(panel) / gpus.devices.len()).max(1);
+    let mut worker = gpus.worker([n, options.k], &points[..d], chunk_rows)?;
+    let keep = &mut |_: &State<_>, _| Ok(());
+    let around = Around { problem: at, watch, together: &Alone, keep };
+    let state = State::new(centroids.to_vec());
+    let mut slices = Slices { points, d, chunk_rows };
+    let (centroids, summary) = crate::lloyd::lloyd(&mut worker, &mut slices, state, (n, d, options), around)?;
+    Ok((centroids, summary, worker.into_labels()?))
+}
+
+/// All problems at once, in one GPU's memory.
+fn fit_whole<T: Element>(
+    device: &Device,
+    problem: &Problem<'_, T>,
+    centroids: &[T::Centroid],
+    options: &LloydOptions,
+) -> Result<LloydOutcome<T::Centroid>> {
+    let centroids: Vec<f32> = centroids.iter().map(|c| c.to_f64() as f32).collect();
     let outcome = match T::DTYPE {
         DType::F32 => lloyd::fit(device, &cast::<T, f32>(problem), &centroids, options)?,
         DType::F16 => lloyd::fit(device, &cast::<T, f16>(problem), &centroids, options)?,

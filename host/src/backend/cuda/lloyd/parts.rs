@@ -84,16 +84,22 @@ impl<T: GpuElement> Parts<T> {
         self.shards.iter().try_for_each(|shard| shard.total.begin_total(centroids, &self.centre))
     }
 
-    /// Takes the next chunk: `points` where they are not kept. Page-locked points must stay as they are until
-    /// [`Self::copied`] or the end of the pass.
-    pub(crate) fn add(&mut self, rows: Range<usize>, points: Option<&[T]>, is_locked: bool) -> Result<()> {
+    /// Takes the next chunk: `points` where they are not kept. Those that `is_locked` says are page-locked must stay as
+    /// they are until the event that is returned, or the end of the pass.
+    pub(crate) fn add(
+        &mut self,
+        rows: Range<usize>,
+        points: Option<&[T]>,
+        is_locked: bool,
+    ) -> Result<Option<Event>> {
         let pass = self.pass;
         let shard = self.shards.iter_mut().find(|shard| shard.rows.contains(&rows.start));
         let shard = shard.ok_or_else(no_points)?;
         shard.total.device.enter()?;
         let Some(points) = points else {
             let call = shard.resident.get(&rows.start).ok_or_else(no_points)?;
-            return call.run_part(&shard.total, rows.start, pass);
+            call.run_part(&shard.total, rows.start, pass)?;
+            return Ok(None);
         };
         let stays = shard.room > 0;
         let mut call = match shard.slots.pop() {
@@ -101,7 +107,7 @@ impl<T: GpuElement> Parts<T> {
             None => shard.make()?,
         };
         call.set_rows(rows.len())?;
-        call.take(&shard.total, rows.start, points, is_locked)?;
+        let copied = call.take(&shard.total, rows.start, points, is_locked)?;
         call.run_part(&shard.total, rows.start, pass)?;
         if stays {
             shard.room -= 1;
@@ -114,7 +120,7 @@ impl<T: GpuElement> Parts<T> {
                 shard.slots.push(next);
             }
         }
-        Ok(())
+        Ok(copied)
     }
 
     /// Waits until the points of all chunks added so far are copied.
@@ -232,16 +238,21 @@ impl<T: GpuElement> Call<T> {
     }
 
     /// Takes the points of a chunk, with the labels that the pass before left.
-    fn take(&mut self, total: &Call<T>, row: usize, points: &[T], is_locked: bool) -> Result<()> {
+    fn take(&mut self, total: &Call<T>, row: usize, points: &[T], is_locked: bool) -> Result<Option<Event>> {
         let Some(Points::Own { arena, place }) = &self.points else { return Err(no_points()) };
         let (d, pitch) = (self.shape.d as usize, self.shape.pitch as usize);
         let place = place.part(0, points.len() / d * pitch);
-        if is_locked {
+        let copied = if is_locked {
             // SAFETY: the caller's promise to `Parts::add`.
             unsafe { arena.upload_locked(&self.stream, place, points, d, pitch)? };
+            let event = Event::new(EventFlags::DISABLE_TIMING);
+            let event = event.map_err(|code| failed("creating an event", code))?;
+            event.record(&self.stream).map_err(|code| failed("recording an event", code))?;
+            Some(event)
         } else {
             arena.upload_rows(&self.device, &self.stream, place, points, d, pitch)?;
-        }
+            None
+        };
         self.copy(self.places.centre, total, total.places.centre)?;
         if let (Some(to), Some(from)) = (self.places.origin, total.places.origin) {
             self.copy(to, total, from)?;
@@ -250,7 +261,8 @@ impl<T: GpuElement> Call<T> {
         self.slot.set(0);
         self.reset()?;
         let labels = self.places.labels.part(0, self.shape.n as usize);
-        self.copy(labels, total, total.places.labels.part(row, labels.len()))
+        self.copy(labels, total, total.places.labels.part(row, labels.len()))?;
+        Ok(copied)
     }
 
     /// A chunk's share of a pass: labels, sums and statistics, for the total.

@@ -56,6 +56,8 @@ pub mod tuning;
 #[cfg(feature = "cuda")]
 mod workspace;
 
+#[cfg(feature = "cuda")]
+pub use backend::cuda::PageLocked;
 pub use backend::{DeviceInfo, devices};
 pub use element::{DType, Element, Float};
 pub use error::{Error, Result};

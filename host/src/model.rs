@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::points::{PointsDim, Problem, shaped};
 use crate::{Backend, Element};
 use ndarray::{Array, ArrayView};
+use rayon::prelude::*;
 
 /// One iteration of one problem.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -49,10 +50,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         (batch, n, d): (usize, usize, usize),
     ) -> Result<Self> {
         let k = outcome.centroids.len() / (batch * d);
-        let mut sizes = vec![0u64; batch * k];
-        for (row, &label) in outcome.labels.iter().enumerate() {
-            sizes[row / n * k + label as usize] += 1;
-        }
+        let sizes = outcome.labels.chunks(n.max(1)).flat_map(|labels| sizes(labels, k)).collect();
         Ok(KMeans {
             centroids: shaped(outcome.centroids, D::join(batch, k, d), "centroids")?,
             labels: shaped(outcome.labels, D::join_rows(batch, n), "labels")?,
@@ -173,6 +171,22 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         problem.check_finite()?;
         Ok(problem)
     }
+}
+
+/// Points of each of `k` clusters.
+fn sizes(labels: &[u32], k: usize) -> Vec<u64> {
+    /// Labels that are worth the additions of another array of counts.
+    const LABELS: usize = 1 << 20;
+    let count = |labels: &[u32]| {
+        let mut sizes = vec![0u64; k];
+        labels.iter().for_each(|&label| sizes[label as usize] += 1);
+        sizes
+    };
+    let add = |mut sum: Vec<u64>, sizes: Vec<u64>| {
+        sum.iter_mut().zip(sizes).for_each(|(sum, size)| *sum += size);
+        sum
+    };
+    labels.par_chunks(LABELS.max(k)).map(count).reduce_with(add).unwrap_or_else(|| vec![0; k])
 }
 
 #[cfg(test)]

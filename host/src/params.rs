@@ -226,10 +226,15 @@ impl FlashKMeans {
         if self.n_clusters > problem.n {
             return Err(Error::TooManyClusters { k: self.n_clusters, n: problem.n });
         }
-        problem.check_finite()?;
         let engine = self.engine(T::DTYPE)?;
         let options = self.lloyd_options();
         let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
+        // Where points are copied first of all, they are looked at while they are.
+        let is_plain =
+            self.n_init == 1 && matches!(self.init, Init::Random | Init::Given(_)) && rows >= problem.n;
+        if !(is_plain && engine.checks_points()) {
+            problem.check_finite()?;
+        }
         let sample = restarts::sample(&problem, rows, self.seed);
         let fitted = sample.as_ref().unwrap_or(&problem);
         let starts = (self.seed, self.n_init);

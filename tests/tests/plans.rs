@@ -87,7 +87,17 @@ fn check<T: Element<Centroid = f32>>(
         })
         .collect();
     for (plan, other) in plans.iter().zip(&found) {
-        assert!(*other == found[0], "{batch} × {n}, k {k}, d {d}, {}: {plan}", T::DTYPE);
+        let case = format!("{batch} × {n}, k {k}, d {d}, {}: {plan}", T::DTYPE);
+        let differ = |a: &[u32], b: &[u32]| a.iter().zip(b).filter(|(a, b)| a != b).count();
+        let (labels, first) = (other.1.as_slice().unwrap(), found[0].1.as_slice().unwrap());
+        assert_eq!(
+            other.2,
+            found[0].2,
+            "{case}: how the problems ended; {} labels differ",
+            differ(labels, first)
+        );
+        assert_eq!(differ(labels, first), 0, "{case}: labels");
+        assert_eq!(differ(&other.0, &found[0].0), 0, "{case}: centroids");
     }
 }
 

@@ -80,6 +80,11 @@ impl Engine {
         }
     }
 
+    /// Whether [`Self::fit`] refuses points that are not finite.
+    pub(crate) fn checks_points(&self) -> bool {
+        !matches!(self, Engine::Cpu)
+    }
+
     pub(crate) fn backend(&self) -> Backend {
         match self {
             Engine::Cpu => Backend::Cpu,

@@ -74,9 +74,9 @@ impl Streaming {
     /// Rows of a chunk: whole panels, as many as `memory` has room for.
     fn chunk_rows(&self, n: usize, d: usize, panel: usize, value_bytes: usize) -> Result<usize> {
         let panel_bytes = panel as u64 * d as u64 * value_bytes as u64;
-        let room = self.memory.map_or(CHUNK_BYTES as u64, |memory| memory / BUFFERS as u64);
-        let panels = (room / panel_bytes.max(1)) as usize;
-        if panels == 0 && self.memory.is_some() {
+        let room = self.memory.map_or(u64::MAX, |memory| memory / BUFFERS as u64);
+        let panels = (room.min(CHUNK_BYTES as u64) / panel_bytes.max(1)) as usize;
+        if room < panel_bytes {
             return Err(Error::InvalidArgument {
                 argument: "memory",
                 value: format!("{} bytes", self.memory.unwrap_or(0)),

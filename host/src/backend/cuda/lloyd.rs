@@ -244,7 +244,8 @@ pub(super) fn time_stages<T: GpuElement>(
         if let Some(spoiler) = &spoiler {
             spoiler.overwrite(&call.stream)?;
         }
-        // A problem whose labels stay would stop, and cost nothing any more.
+        // Each time the first iterations again: later ones end, one problem after the other, and cost nothing any more.
+        call.give_centroids(None)?;
         call.arena()?.zero(&call.stream, call.places.states)
     };
     for _ in 0..iterations {
@@ -510,27 +511,19 @@ impl<T: GpuElement> Call<T> {
             }
             None => Ok(()),
         };
-        let mut kernel = Gather::<T::Device> {
-            points: self.points()?.cast(),
-            rows: std::ptr::null(),
-            given: self.at(self.places.given)?,
-            centroids: self.at(self.places.centroids)?,
-            rounded: self.at(self.places.rounded)?.cast(),
-            params: GatherParams { shape },
-        };
+        let mut rows = None;
         match start {
             Start::Centroids(centroids) => {
                 self.upload(self.places.given, centroids)?;
                 set_centre(centroids)?;
             }
-            Start::Rows(rows) => {
-                self.upload(self.places.rows, rows)?;
-                kernel.rows = self.at(self.places.rows)?;
+            Start::Rows(drawn) => {
+                self.upload(self.places.rows, drawn)?;
+                rows = Some(self.places.rows);
             }
             Start::SameCentroids => {}
         }
-        // SAFETY: as in `means`; the rows are under `n`, as the caller drew them.
-        unsafe { self.device.launch(&self.stream, &kernel)? };
+        self.give_centroids(rows)?;
         if let (Start::Rows(_), Some(_)) = (&start, rounds) {
             // Rounding needs a centre, which is found here.
             set_centre(&self.download(self.places.centroids, self.places.centroids.len())?)?;
@@ -542,6 +535,20 @@ impl<T: GpuElement> Call<T> {
         let ordered = self.places.hopper.as_ref().is_some_and(|places| places.order.is_some());
         self.slot.set(ordered.into());
         Ok(())
+    }
+
+    /// Puts rows of the points, or the given centroids, in place of the centroids.
+    fn give_centroids(&self, rows: Option<Place<u32>>) -> Result<()> {
+        let kernel = Gather::<T::Device> {
+            points: self.points()?.cast(),
+            rows: rows.map_or(Ok(std::ptr::null_mut()), |rows| self.at(rows))?,
+            given: self.at(self.places.given)?,
+            centroids: self.at(self.places.centroids)?,
+            rounded: self.at(self.places.rounded)?.cast(),
+            params: GatherParams { shape: self.shape },
+        };
+        // SAFETY: as in `means`; the rows are under `n`, as the caller drew them.
+        unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
     /// What a run finds before its first iteration.

@@ -301,6 +301,20 @@ impl Pinned {
     }
 }
 
+/// Whether a GPU can copy from `values` by itself.
+pub(super) fn is_locked<T>(values: &[T]) -> bool {
+    let bytes = values.as_ptr_range();
+    let is_locked = |address: u64| {
+        let mut kind = sys::CUmemorytype_enum::CU_MEMORYTYPE_UNIFIED;
+        let attribute = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+        // SAFETY: the driver writes a kind of memory, of four bytes as the enumeration, or fails.
+        let code = unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, address) };
+        code == sys::cudaError_enum::CUDA_SUCCESS && kind == sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST
+    };
+    // Both ends: what was locked as one has no end in between.
+    !values.is_empty() && is_locked(bytes.start as u64) && is_locked(bytes.end as u64 - 1)
+}
+
 /// Two page-locked buffers that take turns: while one is under way, the other is filled or emptied. The driver's own
 /// way from pageable memory is one thread's.
 struct Stages<'a> {

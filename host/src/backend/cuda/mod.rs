@@ -15,6 +15,7 @@ pub(crate) use device::Device;
 pub(crate) use lloyd::Start;
 pub use plan::{Hardware, LaunchPlan};
 pub(crate) use run::Run;
+pub use worker::PageLocked;
 pub(crate) use worker::{CudaWorker, panel_rows};
 
 use worker::Slices;
@@ -120,6 +121,7 @@ pub(crate) fn fit<T: Element>(
         && !watch.is_watched()
         && gpus.memory.is_none_or(|memory| whole_bytes(problem, options.k) <= memory)
     {
+        problem.check_finite()?;
         match fit_whole(gpus.first(), problem, &centroids, options) {
             Err(Error::OutOfDeviceMemory { requested, free }) => {
                 tracing::info!(requested, free, "points stay in host memory: the GPU has no room for all");
@@ -189,7 +191,8 @@ fn fit_parts<T: Element>(
     let keep = &mut |_: &State<_>, _| Ok(());
     let around = Around { problem: at, watch, together: &Alone, keep };
     let state = State::new(centroids.to_vec());
-    let mut slices = Slices { points, d, chunk_rows };
+    let is_locked = memory::is_locked(points);
+    let mut slices = Slices { points, d, chunk_rows, is_locked, unchecked: true };
     let (centroids, summary) = crate::lloyd::lloyd(&mut worker, &mut slices, state, (n, d, options), around)?;
     Ok((centroids, summary, worker.into_labels()?))
 }

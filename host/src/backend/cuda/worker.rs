@@ -5,6 +5,7 @@ use super::{Device, no_f64};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::lloyd::{Feed, Found, Pass, Together, Worker};
+use crate::points::check_finite;
 use cust::event::Event;
 use half::{bf16, f16};
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ pub(crate) struct CudaWorker<T: Element> {
     panel_rows: usize,
     d: usize,
     /// Buffers that may yet be read, with the end of that.
-    in_flight: VecDeque<(Event, LockedPoints<T>)>,
+    in_flight: VecDeque<(Event, PageLocked<T>)>,
 }
 
 enum AnyParts {
@@ -79,16 +80,16 @@ impl<T: Element> CudaWorker<T> {
         Ok(CudaWorker { parts, device, panel_rows, d, in_flight: VecDeque::new() })
     }
 
-    /// [`Worker::add`] of points in memory.
-    pub(crate) fn add_points(&mut self, rows: Range<usize>, points: Option<&[T]>) -> Result<()> {
+    /// [`Worker::add`] of points in memory; those that are page-locked stay as they are until the pass ends.
+    fn add_points(&mut self, rows: Range<usize>, points: Option<&[T]>, is_locked: bool) -> Result<()> {
         with_parts!(&mut self.parts, parts: U => {
-            parts.add(rows, points.map(bytemuck::cast_slice::<T, U>), false).map(drop)
+            parts.add(rows, points.map(bytemuck::cast_slice::<T, U>), is_locked).map(drop)
         })
     }
 }
 
 impl<T: Element> Worker<T> for CudaWorker<T> {
-    type Buffer = LockedPoints<T>;
+    type Buffer = PageLocked<T>;
 
     const EXACT_INERTIA: bool = false;
 
@@ -96,9 +97,9 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
         self.panel_rows
     }
 
-    fn buffer(&self, rows: usize) -> Result<LockedPoints<T>> {
+    fn buffer(&self, rows: usize) -> Result<PageLocked<T>> {
         self.device.enter()?;
-        Ok(LockedPoints { pinned: self.device.pinned(rows * self.d * size_of::<T>())?, _type: PhantomData })
+        PageLocked::of(&self.device, rows * self.d)
     }
 
     fn keeps(&self, rows: &Range<usize>) -> bool {
@@ -113,10 +114,10 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
     fn add(
         &mut self,
         rows: Range<usize>,
-        points: Option<LockedPoints<T>>,
-        free: &mut Vec<LockedPoints<T>>,
+        points: Option<PageLocked<T>>,
+        free: &mut Vec<PageLocked<T>>,
     ) -> Result<()> {
-        let Some(points) = points else { return self.add_points(rows, None) };
+        let Some(points) = points else { return self.add_points(rows, None, false) };
         let values = &points[..rows.len() * self.d];
         let read = with_parts!(&mut self.parts, parts: U => {
             parts.add(rows, Some(bytemuck::cast_slice::<T, U>(values)), true)?
@@ -138,7 +139,7 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
         &mut self,
         centroids: &mut [T::Centroid],
         _together: &dyn Together,
-        free: &mut Vec<LockedPoints<T>>,
+        free: &mut Vec<PageLocked<T>>,
     ) -> Result<Found> {
         let mut values = to_f32::<T>(centroids);
         let found = with_parts!(&mut self.parts, parts: _U => parts.finish(&mut values))?;
@@ -167,30 +168,52 @@ fn to_f32<T: Element>(centroids: &[T::Centroid]) -> Vec<f32> {
     centroids.iter().map(|c| c.to_f64() as f32).collect()
 }
 
-/// Points in page-locked memory.
-pub(crate) struct LockedPoints<T> {
+/// Points in host memory that is page-locked, which GPUs copy from at the full rate of their link. To lock memory takes
+/// longer than to copy it: it pays where the same memory is used often, or for points that a GPU has no room for.
+pub struct PageLocked<T> {
     pinned: Pinned,
+    len: usize,
     _type: PhantomData<T>,
 }
 
-impl<T: Element> Deref for LockedPoints<T> {
+impl<T: Element> PageLocked<T> {
+    /// Room for `len` values, of any bits, locked for all CUDA devices.
+    ///
+    /// # Errors
+    /// [`Error::BackendUnavailable`] where there is no GPU, and [`Error::Cuda`] where the system does not lock so much.
+    pub fn new(len: usize) -> Result<Self> {
+        let device = Device::open(0)?;
+        device.enter()?;
+        Self::of(&device, len)
+    }
+
+    fn of(device: &Device, len: usize) -> Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| Error::InvalidArgument {
+            argument: "len",
+            value: len.to_string(),
+            rule: "the bytes of all values must have an address",
+        })?;
+        Ok(PageLocked { pinned: device.pinned(bytes)?, len, _type: PhantomData })
+    }
+}
+
+impl<T: Element> Deref for PageLocked<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        bytemuck::cast_slice(whole::<T>(self.pinned.as_bytes()))
+        bytemuck::cast_slice(&self.pinned.as_bytes()[..self.len * size_of::<T>()])
     }
 }
 
-impl<T: Element> DerefMut for LockedPoints<T> {
+impl<T: Element> DerefMut for PageLocked<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        let bytes = self.pinned.bytes();
-        let len = whole::<T>(bytes).len();
-        bytemuck::cast_slice_mut(&mut bytes[..len])
+        bytemuck::cast_slice_mut(&mut self.pinned.bytes()[..self.len * size_of::<T>()])
     }
 }
 
-/// The bytes that are whole values: a buffer may be larger than was asked for.
-fn whole<T>(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes.len() / size_of::<T>() * size_of::<T>()]
+impl<T> std::fmt::Debug for PageLocked<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PageLocked").field("len", &self.len).finish_non_exhaustive()
+    }
 }
 
 /// The chunks of points in memory.
@@ -198,6 +221,9 @@ pub(crate) struct Slices<'a, T> {
     pub(crate) points: &'a [T],
     pub(crate) d: usize,
     pub(crate) chunk_rows: usize,
+    pub(crate) is_locked: bool,
+    /// Whether the points have yet to be found finite.
+    pub(crate) unchecked: bool,
 }
 
 impl<T: Element> Feed<T, CudaWorker<T>> for Slices<'_, T> {
@@ -205,16 +231,21 @@ impl<T: Element> Feed<T, CudaWorker<T>> for Slices<'_, T> {
         &mut self,
         worker: &mut CudaWorker<T>,
         seen: &dyn Fn(usize) -> Result<()>,
-        _free: &mut Vec<LockedPoints<T>>,
+        _free: &mut Vec<PageLocked<T>>,
     ) -> Result<()> {
         let mut row = 0;
         for points in self.points.chunks(self.chunk_rows * self.d) {
             let rows = row..row + points.len() / self.d;
+            let wanted = (!worker.keeps(&rows)).then_some(points);
+            worker.add_points(rows.clone(), wanted, self.is_locked)?;
+            if self.unchecked {
+                // While they are copied.
+                check_finite(points, row, self.d)?;
+            }
             row = rows.end;
-            let points = (!worker.keeps(&rows)).then_some(points);
-            worker.add_points(rows, points)?;
             seen(row)?;
         }
+        self.unchecked = false;
         Ok(())
     }
 }

@@ -92,7 +92,7 @@ pub(crate) struct FitArgs {
     /// Type of the points in memory [default: f16 and f64 files as they are, f32 otherwise]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<DTypeArg>,
-    /// auto, cpu, cuda or cuda:N. f64 points run on the CPU
+    /// auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all. f64 points run on the CPU
     #[arg(long, default_value = "auto", value_parser = backend, value_name = "BACKEND")]
     pub(crate) backend: Backend,
     /// Write the centroids: float32, or float64 for f64 points
@@ -111,9 +111,15 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "OUT.html")]
     pub(crate) report: Option<PathBuf>,
     /// Read the points a chunk at a time where they take more memory than this; 4 bytes a point for the labels come on
-    /// top [default: half of the machine's, on the CPU]
+    /// top [default: half of the machine's]
     #[arg(long, value_name = "BYTES|2GiB|500MB", value_parser = bytes)]
     pub(crate) memory: Option<u64>,
+    /// Take at most this much of each GPU's memory; points that have no room there are copied in each iteration
+    #[arg(long, value_name = "BYTES|2GiB|500MB", value_parser = bytes)]
+    pub(crate) gpu_memory: Option<u64>,
+    /// GPUs to fit on: as --backend cuda:N,M
+    #[arg(long, value_name = "all|N,M", value_parser = devices, conflicts_with = "backend")]
+    pub(crate) devices: Option<Backend>,
     /// Write where the fit stands to this file now and then, and when it ends or is stopped
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
@@ -149,7 +155,7 @@ pub(crate) struct PredictArgs {
     /// Type of the points in memory [default: f16 and f64 files as they are, f32 otherwise]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<DTypeArg>,
-    /// auto, cpu, cuda or cuda:N. f64 points run on the CPU
+    /// auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all. f64 points run on the CPU
     #[arg(long, default_value = "auto", value_parser = backend, value_name = "BACKEND")]
     pub(crate) backend: Backend,
     /// Print one JSON object instead of the summary
@@ -328,14 +334,35 @@ fn spread(typed: &str) -> Result<f64, String> {
 }
 
 fn backend(typed: &str) -> Result<Backend, String> {
-    let ordinal = match typed {
+    let ordinals = match typed {
         "auto" => return Ok(Backend::Auto),
         "cpu" => return Ok(Backend::Cpu),
         "cuda" => "0",
-        _ => typed.strip_prefix("cuda:").ok_or("backends are auto, cpu, cuda and cuda:N")?,
+        _ => typed
+            .strip_prefix("cuda:")
+            .ok_or("backends are auto, cpu, cuda, cuda:N, cuda:N,M and cuda:all")?,
     };
-    let ordinal = ordinal.parse().map_err(|_| "the device of cuda:N is a number")?;
-    Ok(Backend::Cuda { ordinal })
+    devices(ordinals)
+}
+
+/// `0`, `0,2` or `all`.
+fn devices(typed: &str) -> Result<Backend, String> {
+    let number = |word: &str| word.trim().parse().map_err(|_| format!("{word} is no number of a device"));
+    let ordinals: Vec<u32> = match typed {
+        "all" => {
+            let found = flash_kmeans::devices().into_iter().filter_map(|device| match device.backend {
+                Backend::Cuda { ordinal } => Some(ordinal),
+                _ => None,
+            });
+            found.collect()
+        }
+        _ => typed.split(',').map(number).collect::<Result<_, _>>()?,
+    };
+    match ordinals.as_slice() {
+        &[ordinal] => Ok(Backend::Cuda { ordinal }),
+        [] => Err("there is no GPU here".into()),
+        several => Backend::cuda_devices(several.iter().copied()).map_err(|error| error.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -359,6 +386,8 @@ mod tests {
     #[test]
     fn backends_and_inits_parse() {
         assert_eq!(backend("cuda:3"), Ok(Backend::Cuda { ordinal: 3 }));
+        assert_eq!(backend("cuda:0,2"), Ok(Backend::CudaSet { ordinals: 5 }));
+        assert!(devices("0,64").is_err() && devices("").is_err() && devices("0,x").is_err());
         assert_eq!(backend("cuda"), Ok(Backend::Cuda { ordinal: 0 }));
         assert!(backend("cuda:x").is_err() && backend("gpu").is_err());
         assert!(matches!("start.npy".parse(), Ok(InitArg::File(_))));

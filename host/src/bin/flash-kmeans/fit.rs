@@ -120,7 +120,10 @@ impl Plan {
             .max_iter(args.max_iter.get())
             .tol(args.tol)
             .seed(args.seed)
-            .backend(args.backend);
+            .backend(args.devices.unwrap_or(args.backend));
+        if let Some(bytes) = args.gpu_memory {
+            options = options.gpu_memory(bytes);
+        }
         if let Some(m) = args.max_points_per_centroid {
             options = options.max_points_per_centroid(m.get());
         }
@@ -388,16 +391,7 @@ fn streaming(args: &FitArgs, file: &PointFile, dtype: DType) -> Result<Option<St
         _ => 4,
     };
     let needed = file.n_rows() as u64 * file.n_features() as u64 * value_bytes;
-    let on_gpu = match args.backend {
-        Backend::Cpu => false,
-        Backend::Auto => dtype != DType::F64 && flash_kmeans::devices().len() > 1,
-        _ => true,
-    };
-    let limit = match args.memory {
-        Some(limit) => Some(limit),
-        None if on_gpu => None,
-        None => machine_memory().map(|bytes| bytes / 2),
-    };
+    let limit = args.memory.or_else(|| machine_memory().map(|bytes| bytes / 2));
     let too_large = limit.is_some_and(|limit| needed > limit);
     if !too_large && args.checkpoint.is_none() {
         return Ok(None);

@@ -4,7 +4,7 @@
 //! gives the same bytes.
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
-use crate::io::{read_file, write_atomically};
+use crate::io::{read_file, shown, write_atomically};
 use crate::points::{PointsDim, shaped};
 use crate::{Backend, KMeans};
 use ::safetensors::{Dtype, SafeTensors};
@@ -41,7 +41,10 @@ impl ModelFile {
         let path = path.as_ref();
         let malformed = |reason: String| Error::Format { path: path.into(), reason };
         let mut bytes = read_file(path)?;
-        let no_model = |e| malformed(format!("is not a safetensors file: {e}"));
+        let no_model = |e: ::safetensors::SafeTensorError| {
+            let reason: String = e.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
+            malformed(format!("is not a safetensors file: {reason}"))
+        };
         // A header takes several times its size to parse, so that its size bounds the memory that a file can cost.
         if let Some(len) = bytes.first_chunk().map(|len| u64::from_le_bytes(*len))
             && len > MAX_HEADER
@@ -58,14 +61,16 @@ impl ModelFile {
         for (key, known) in [("flash_kmeans", VERSION), ("metric", METRIC)] {
             let value = metadata(key)?;
             if value != known {
-                return Err(malformed(format!("has {key} '{value}'; this version reads '{known}'")));
+                return Err(malformed(format!("has {key} '{}'; this version reads '{known}'", shown(value))));
             }
         }
         let named = metadata("dtype")?;
         let dtype = [DType::F16, DType::BF16, DType::F32, DType::F64]
             .into_iter()
             .find(|dtype| dtype.to_string() == *named)
-            .ok_or_else(|| malformed(format!("has dtype '{named}', none of f16, bf16, f32 and f64")))?;
+            .ok_or_else(|| {
+                malformed(format!("has dtype '{}', none of f16, bf16, f32 and f64", shown(named)))
+            })?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(no_model)?;
         let tensor = tensors.tensor(TENSOR).map_err(|_| malformed(format!("has no tensor '{TENSOR}'")))?;
         let needed = if dtype == DType::F64 { Dtype::F64 } else { Dtype::F32 };

@@ -79,6 +79,16 @@ fn read_exactly(mut from: impl Read, len: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Text of a file as a message may show it: without control characters, and not all of it when it is long.
+pub(crate) fn shown(text: &str) -> String {
+    const MOST: usize = 40;
+    let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 fn malformed(path: &Path, reason: impl Into<String>) -> Error {
     Error::Format { path: path.into(), reason: reason.into() }
 }

@@ -1,5 +1,7 @@
 //! What the tests share.
+use flash_kmeans::{Backend, Error, FlashKMeans, Init};
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -36,4 +38,29 @@ pub fn command() -> &'static Path {
         assert!(cargo.status().unwrap().success(), "the command did not build");
         profile_folder.join(format!("flash-kmeans{}", std::env::consts::EXE_SUFFIX))
     })
+}
+
+/// The GPU that tests use.
+pub const CUDA: Backend = Backend::Cuda { ordinal: 0 };
+
+/// Whether the variable `name` is `1`.
+pub fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| value == "1")
+}
+
+/// Whether there is a GPU to test on.
+pub fn has_gpu() -> bool {
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    let reason = REASON.get_or_init(|| {
+        match FlashKMeans::new(1).init(Init::Random).backend(CUDA).fit(ndarray::array![[0.0f32]].view()) {
+            Ok(_) => None,
+            Err(Error::BackendUnavailable { reason, .. }) => Some(reason),
+            Err(error) => panic!("there is a GPU, but {error}"),
+        }
+    });
+    let Some(reason) = reason else { return true };
+    assert!(!is_set("FLASH_KMEANS_REQUIRE_GPU"), "no GPU ({reason})");
+    // Not by `println!`, whose output is kept from whoever runs the tests; in one piece, as tests run in parallel.
+    let _ = std::io::stderr().write_all(format!("skipped: no GPU ({reason})\n").as_bytes());
+    false
 }

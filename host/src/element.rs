@@ -70,7 +70,8 @@ pub trait Element: sealed::Sealed + bytemuck::Pod + Send + Sync + std::fmt::Debu
     fn to_centroid(self) -> Self::Centroid;
     /// The exact value.
     fn to_f64(self) -> f64;
-    /// Whether the value is neither infinite nor NaN.
+    /// Whether the value can be computed with: neither infinite nor NaN and, of `f64`, at most 1e150 in magnitude,
+    /// whose squares have finite sums.
     fn is_finite(self) -> bool;
     /// A centroid coordinate as the points' type can hold it, which is the value that distances are
     /// taken to. The identity for `f32` and `f64`; for 16-bit points, the nearest 16-bit value.
@@ -78,7 +79,7 @@ pub trait Element: sealed::Sealed + bytemuck::Pod + Send + Sync + std::fmt::Debu
 }
 
 macro_rules! element {
-    ($type:ty, $centroid:ty, $dtype:ident, $to:expr, $round:expr) => {
+    ($type:ty, $centroid:ty, $dtype:ident, $to:expr, $finite:expr, $round:expr) => {
         impl Element for $type {
             type Centroid = $centroid;
             const DTYPE: DType = DType::$dtype;
@@ -92,7 +93,7 @@ macro_rules! element {
             }
             #[inline(always)]
             fn is_finite(self) -> bool {
-                <$type>::is_finite(self)
+                $finite(self)
             }
             #[inline(always)]
             fn round_centroid(value: $centroid) -> $centroid {
@@ -101,7 +102,7 @@ macro_rules! element {
         }
     };
 }
-element!(f32, f32, F32, |v| v, |c| c);
-element!(f64, f64, F64, |v| v, |c| c);
-element!(f16, f32, F16, f16::to_f32, |c| f16::from_f32(c).to_f32());
-element!(bf16, f32, BF16, bf16::to_f32, |c| bf16::from_f32(c).to_f32());
+element!(f32, f32, F32, |v| v, f32::is_finite, |c| c);
+element!(f64, f64, F64, |v| v, |v: f64| v.abs() <= 1e150, |c| c);
+element!(f16, f32, F16, f16::to_f32, f16::is_finite, |c| f16::from_f32(c).to_f32());
+element!(bf16, f32, BF16, bf16::to_f32, bf16::is_finite, |c| bf16::from_f32(c).to_f32());

@@ -39,8 +39,10 @@ pub enum Error {
         /// The shape found.
         actual: String,
     },
-    /// A point or centroid has a coordinate that is NaN or infinite.
-    #[error("{what}: row {row}, column {column} is {value}; every value must be finite")]
+    /// A point or centroid has a coordinate that is NaN or infinite, or an `f64` above 1e150, whose squares are.
+    #[error(
+        "{what}: row {row}, column {column} is {value}; every value must be finite, and an f64 at most 1e150"
+    )]
     NonFinite {
         /// `"points"` or `"centroids"`.
         what: &'static str,

@@ -4,7 +4,7 @@
 //! gives the same bytes.
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
-use crate::io::write_atomically;
+use crate::io::{read_file, shown, write_atomically};
 use crate::points::{PointsDim, shaped};
 use crate::{Backend, KMeans};
 use ::safetensors::{Dtype, SafeTensors};
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 const VERSION: &str = "1";
 const METRIC: &str = "euclidean";
 const TENSOR: &str = "centroids";
+/// Bytes of a header that is read.
+const MAX_HEADER: u64 = 1 << 20;
 
 /// A model file, read and checked: `.safetensors` as [`KMeans::save`] writes it.
 ///
@@ -38,8 +40,17 @@ impl ModelFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let malformed = |reason: String| Error::Format { path: path.into(), reason };
-        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
-        let no_model = |e| malformed(format!("is not a safetensors file: {e}"));
+        let mut bytes = read_file(path)?;
+        let no_model = |e: ::safetensors::SafeTensorError| {
+            let reason: String = e.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
+            malformed(format!("is not a safetensors file: {reason}"))
+        };
+        // A header takes several times its size to parse, so that its size bounds the memory that a file can cost.
+        if let Some(len) = bytes.first_chunk().map(|len| u64::from_le_bytes(*len))
+            && len > MAX_HEADER
+        {
+            return Err(malformed(format!("has a header of {len} bytes; a model's is at most {MAX_HEADER}")));
+        }
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(no_model)?;
         let metadata = |key: &str| {
             let value = header.metadata().as_ref().and_then(|all| all.get(key));
@@ -50,14 +61,16 @@ impl ModelFile {
         for (key, known) in [("flash_kmeans", VERSION), ("metric", METRIC)] {
             let value = metadata(key)?;
             if value != known {
-                return Err(malformed(format!("has {key} '{value}'; this version reads '{known}'")));
+                return Err(malformed(format!("has {key} '{}'; this version reads '{known}'", shown(value))));
             }
         }
         let named = metadata("dtype")?;
         let dtype = [DType::F16, DType::BF16, DType::F32, DType::F64]
             .into_iter()
             .find(|dtype| dtype.to_string() == *named)
-            .ok_or_else(|| malformed(format!("has dtype '{named}', none of f16, bf16, f32 and f64")))?;
+            .ok_or_else(|| {
+                malformed(format!("has dtype '{}', none of f16, bf16, f32 and f64", shown(named)))
+            })?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(no_model)?;
         let tensor = tensors.tensor(TENSOR).map_err(|_| malformed(format!("has no tensor '{TENSOR}'")))?;
         let needed = if dtype == DType::F64 { Dtype::F64 } else { Dtype::F32 };
@@ -73,7 +86,12 @@ impl ModelFile {
                 "has centroids of shape {shape:?}, which is neither (k, d) nor (batch, k, d)"
             )));
         }
-        Ok(ModelFile { path: path.into(), dtype, shape, centroids: tensor.data().to_vec() })
+        // The tensor's part of the bytes stays where it is.
+        let start = tensor.data().as_ptr().addr() - bytes.as_ptr().addr();
+        let len = tensor.data().len();
+        bytes.truncate(start + len);
+        bytes.drain(..start);
+        Ok(ModelFile { path: path.into(), dtype, shape, centroids: bytes })
     }
 
     /// The file.

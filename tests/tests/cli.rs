@@ -1,47 +1,12 @@
 //! The command, driven as its users drive it: arguments in, exit code, stdout, stderr and files out.
 use flash_kmeans::io::{PointFile, PointWriter, write_npy};
 use flash_kmeans::{Backend, FlashKMeans};
+use flash_kmeans_tests::command;
 use half::f16;
 use ndarray::{Array2, Array3, Ix2, array};
 use serde_json::Value;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
-
-/// The built command.
-///
-/// Cargo sets `CARGO_BIN_EXE_*` only for tests of the package that has the command, and these live in
-/// another one, so that `cargo test -p flash-kmeans` stays light. Cargo therefore does not even build the
-/// command for them: this does, once, into the folder and with the profile of the test that runs.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // <target>/[<triple>/]<profile>/deps/cli-<hash>
-        let test = std::env::current_exe().unwrap();
-        let profile_folder = test.parent().and_then(Path::parent).unwrap();
-        let profile = match profile_folder.file_name().and_then(OsStr::to_str) {
-            Some("debug") | None => "dev",
-            Some(other) => other,
-        };
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--package",
-            "flash-kmeans",
-            "--bin",
-            "flash-kmeans",
-            "--profile",
-            profile,
-        ]);
-        cargo
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("CARGO_TARGET_DIR", profile_folder.parent().unwrap());
-        assert!(cargo.status().unwrap().success(), "the command did not build");
-        profile_folder.join(format!("flash-kmeans{}", std::env::consts::EXE_SUFFIX))
-    })
-}
 
 /// A folder for one test, which the command runs in.
 struct Place {
@@ -60,7 +25,7 @@ impl Place {
     fn run(&self, args: &str) -> Output {
         let digits = digits().display().to_string();
         let args = args.split_whitespace().map(|arg| if arg == "DIGITS" { digits.as_str() } else { arg });
-        Command::new(binary())
+        Command::new(command())
             .args(args)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")

@@ -7,39 +7,15 @@ use flash_kmeans::{
     Backend, BatchSummary, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer, Streaming,
     Workspace, devices,
 };
+use flash_kmeans_tests::{CUDA, has_gpu, is_set};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayView2, Axis, Ix2, Ix3, array, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use std::io::Write;
 use std::ops::ControlFlow;
-use std::sync::OnceLock;
-
-const CUDA: Backend = Backend::Cuda { ordinal: 0 };
-
-fn is_set(name: &str) -> bool {
-    std::env::var(name).is_ok_and(|value| value == "1")
-}
 
 fn small() -> bool {
     is_set("FLASH_KMEANS_SMALL")
-}
-
-/// Whether there is a GPU to test on.
-fn has_gpu() -> bool {
-    static REASON: OnceLock<Option<String>> = OnceLock::new();
-    let reason = REASON.get_or_init(|| {
-        match FlashKMeans::new(1).init(Init::Random).backend(CUDA).fit(array![[0.0f32]].view()) {
-            Ok(_) => None,
-            Err(Error::BackendUnavailable { reason, .. }) => Some(reason),
-            Err(error) => panic!("there is a GPU, but {error}"),
-        }
-    });
-    let Some(reason) = reason else { return true };
-    assert!(!is_set("FLASH_KMEANS_REQUIRE_GPU"), "no GPU ({reason})");
-    // Not by `println!`, whose output is kept from whoever runs the tests; in one piece, as tests run in parallel.
-    let _ = std::io::stderr().write_all(format!("skipped: no GPU ({reason})\n").as_bytes());
-    false
 }
 
 /// A type of points.

@@ -57,10 +57,11 @@ macro_rules! entry_points {
             pub(crate) unsafe extern "C" fn $name($($argument: $Type),*) -> u32 {
                 static SLOT: $crate::forward::Slot = $crate::forward::Slot::new();
                 const NAME: &core::ffi::CStr = $crate::forward::c_name(concat!(stringify!($name), "\0"));
-                if let Some(code) = $crate::fault::next() {
+                let failure = $crate::fault::next();
+                if let Some(code) = failure && !$crate::fault::releases(NAME) {
                     return code;
                 }
-                match SLOT.get(NAME) {
+                let code = match SLOT.get(NAME) {
                     // SAFETY: the address is that of the driver's function of this name, whose arguments are
                     // these; the caller vouches for their values.
                     Ok(address) => unsafe {
@@ -68,7 +69,12 @@ macro_rules! entry_points {
                         $crate::code::known(function($($argument),*))
                     },
                     Err(code) => code,
+                };
+                if code == 0 {
+                    // SAFETY: the arguments are those of this function, which has been called.
+                    unsafe { $crate::fault::done(NAME, &[$((&raw const $argument).cast()),*]) };
                 }
+                failure.unwrap_or(code)
             }
 
             const _: unsafe extern "C" fn($($Type),*) -> cust_raw::CUresult = cust_raw::$name;

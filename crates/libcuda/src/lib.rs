@@ -13,15 +13,30 @@
 //! else here, once. `cust_raw`'s build script also wants the variable `CUDA_LIBRARY_PATH` to name a folder
 //! that has a folder `lib64`, be it empty; `toolkit` in this crate is one.
 //!
-//! With feature `fault-injection`, module `fault` makes a chosen call fail.
+//! With feature `fault-injection`, module `fault` makes a chosen call fail and counts what the driver has given out.
 
 mod code;
 mod entry_points;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
-#[cfg(not(feature = "fault-injection"))]
-mod fault;
 mod forward;
+
+/// Nothing fails but what the driver fails, and nothing is counted.
+#[cfg(not(feature = "fault-injection"))]
+mod fault {
+    use core::ffi::{CStr, c_void};
+
+    #[inline(always)]
+    pub(crate) fn next() -> Option<u32> {
+        None
+    }
+    #[inline(always)]
+    pub(crate) fn releases(_: &CStr) -> bool {
+        false
+    }
+    #[inline(always)]
+    pub(crate) unsafe fn done(_: &CStr, _: &[*const c_void]) {}
+}
 
 use core::ffi::{CStr, c_int, c_void};
 

@@ -1,7 +1,9 @@
 //! The header of a `.npy` file.
-use super::StoredType;
+use super::{StoredType, shown};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
+/// As many as NumPy's arrays have.
+const MAX_DIMS: usize = 64;
 
 /// What a header says.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,8 +73,9 @@ fn stored_type(descr: &str) -> Result<StoredType, String> {
         "f8" => StoredType::F64,
         _ => {
             return Err(format!(
-                "holds values of type '{descr}'; points are u1, f2, f4 or f8: convert them in NumPy with \
-                 .astype('<f4')"
+                "holds values of type '{}'; points are u1, f2, f4 or f8: convert them in NumPy with \
+                 .astype('<f4')",
+                shown(descr)
             ));
         }
     };
@@ -171,8 +174,15 @@ impl<'a> Dict<'a> {
             if number.is_empty() {
                 return Err(malformed());
             }
+            if shape.len() == MAX_DIMS {
+                return Err(format!(
+                    "has more than {MAX_DIMS} dimensions; points are (n, d), or (batch, n, d)"
+                ));
+            }
             shape.push(
-                number.parse().map_err(|_| format!("has a dimension of {number}, too large to be true"))?,
+                number
+                    .parse()
+                    .map_err(|_| format!("has a dimension of {}, too large to be true", shown(number)))?,
             );
             if !self.eat(',') {
                 self.expect(')')?;

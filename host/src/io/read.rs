@@ -1,7 +1,7 @@
 //! The reader.
 use super::convert::{StoredType, convert};
 use super::format::{Format, HEAD, Layout, odd_row, odd_row_reason};
-use super::{io_error, malformed};
+use super::{io_error, malformed, open_regular};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::memory::filled;
@@ -39,15 +39,11 @@ impl PointFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let format = Format::of(path).map_err(|reason| malformed(path, reason))?;
-        let file = File::open(path).map_err(|e| io_error(path, e))?;
-        let metadata = file.metadata().map_err(|e| io_error(path, e))?;
-        if !metadata.is_file() {
-            return Err(malformed(path, "is not a regular file"));
-        }
-        if metadata.len() == 0 {
+        let (file, len) = open_regular(path)?;
+        if len == 0 {
             return Err(malformed(path, "is empty"));
         }
-        let len = usize::try_from(metadata.len())
+        let len = usize::try_from(len)
             .map_err(|_| malformed(path, "is larger than this machine can address"))?;
         let mut head = vec![0; len.min(HEAD)];
         read_at(&file, 0, &mut head).map_err(|e| io_error(path, e))?;

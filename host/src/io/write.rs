@@ -4,11 +4,10 @@ use super::format::Format;
 use super::{StoredType, io_error, malformed, npy};
 use crate::error::{Error, Result};
 use ndarray::{ArrayView, Dimension};
-use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::NamedTempFile;
 
 /// Writes `array` to `path` as a `.npy` file.
 ///
@@ -153,76 +152,55 @@ impl<A: Value> PointWriter<A> {
     }
 }
 
-/// A file under a temporary name, removed on drop unless it was committed.
+/// A file under a temporary name in the target's folder, removed on drop unless it was committed.
 #[derive(Debug)]
 struct Pending {
-    out: BufWriter<File>,
-    /// `None` after the file was renamed.
-    temporary: Option<PathBuf>,
+    out: BufWriter<NamedTempFile>,
     target: PathBuf,
 }
 
 impl Pending {
     fn create(path: &Path) -> Result<Self> {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
         let fail = |source| io_error(path, source);
+        let invalid = |what| Err(fail(std::io::Error::new(ErrorKind::InvalidInput, what)));
         // A link is followed, so that the file it names is replaced and not the link.
-        let target = match path.canonicalize() {
-            Ok(target) => target,
-            Err(e) if e.kind() == ErrorKind::NotFound => path.to_path_buf(),
+        let (target, old) = match path.canonicalize() {
+            Ok(target) => {
+                let old = target.metadata().map_err(fail)?;
+                if !old.is_file() {
+                    return invalid("is there and is not a regular file");
+                }
+                (target, Some(old.permissions()))
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => (path.to_path_buf(), None),
             Err(e) => return Err(fail(e)),
         };
-        if target.metadata().is_ok_and(|m| !m.is_file()) {
-            return Err(fail(std::io::Error::new(
-                ErrorKind::InvalidInput,
-                "is there and is not a regular file",
-            )));
+        if target.file_name().is_none() {
+            return invalid("names no file");
         }
-        let Some(name) = target.file_name() else {
-            return Err(fail(std::io::Error::new(ErrorKind::InvalidInput, "names no file")));
-        };
-        loop {
-            let mut temporary = std::ffi::OsString::from(".");
-            temporary.push(name);
-            let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
-            temporary.push(format!(".{}-{unique}.tmp", std::process::id()));
-            let temporary = target.with_file_name(temporary);
-            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-                Ok(file) => {
-                    let out = BufWriter::with_capacity(1 << 20, file);
-                    return Ok(Pending { out, temporary: Some(temporary), target });
-                }
-                // Left by a process that was killed and whose id came round again.
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(fail(e)),
-            }
-        }
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".flash-kmeans-").suffix(".tmp");
+        #[cfg(unix)]
+        builder.permissions(old.unwrap_or_else(|| std::os::unix::fs::PermissionsExt::from_mode(0o666)));
+        let file = builder.tempfile_in(folder.unwrap_or(Path::new("."))).map_err(|e| {
+            // Without the temporary path, which says nothing to the caller.
+            fail(e.raw_os_error().map_or_else(|| e.kind().into(), std::io::Error::from_raw_os_error))
+        })?;
+        Ok(Pending { out: BufWriter::with_capacity(1 << 20, file), target })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(|e| io_error(&self.target, e))
     }
 
-    fn commit(mut self) -> Result<()> {
-        let fail = |e| io_error(&self.target, e);
-        self.out.flush().map_err(fail)?;
-        self.out.get_ref().sync_all().map_err(fail)?;
-        if let Some(temporary) = self.temporary.take()
-            && let Err(e) = std::fs::rename(&temporary, &self.target)
-        {
-            let error = fail(e);
-            self.temporary = Some(temporary);
-            return Err(error);
-        }
+    fn commit(self) -> Result<()> {
+        let Pending { out, target } = self;
+        let fail = |e| io_error(&target, e);
+        let file = out.into_inner().map_err(|e| fail(e.into_error()))?;
+        file.as_file().sync_all().map_err(fail)?;
+        // What cannot be renamed is removed, as the error owns it.
+        file.persist(&target).map_err(|e| fail(e.error))?;
         Ok(())
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            // Nothing can be done about a failure here; the name says what the file is.
-            let _ = std::fs::remove_file(temporary);
-        }
     }
 }

@@ -346,7 +346,13 @@ impl Device {
         // SAFETY: ends the capture begun above, whatever came of the work.
         let ended =
             check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(stream.as_inner(), &mut graph) });
-        outcome.and(ended)?;
+        if let Err(error) = outcome.and(ended) {
+            if !graph.is_null() {
+                // SAFETY: the graph of what was captured before the failure, destroyed once.
+                let _ = unsafe { sys::cuGraphDestroy(graph) };
+            }
+            return Err(error);
+        }
         let mut exec = std::ptr::null_mut();
         // SAFETY: `graph` is the one just captured; it is destroyed once, and the executable one is of its own.
         let made =

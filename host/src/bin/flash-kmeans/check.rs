@@ -69,7 +69,7 @@ pub(crate) fn of_points(error: Error, file: &PointFile, dtype: DType) -> Failure
     let mut stored = vec![0.0f64; file.n_features()];
     let overflown = file.rows(row..row + 1, &mut stored).is_ok() && stored[column].is_finite();
     let failure = Failure::from(error).of(&name);
-    if overflown {
+    if overflown && dtype != DType::F64 {
         failure.hint(format!(
             "the file has {:e} there, too large for {dtype}: use --dtype f32 or f64",
             stored[column]

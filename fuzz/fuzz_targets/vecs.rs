@@ -1,0 +1,7 @@
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    flash_kmeans_fuzz::points("fvecs", data);
+    flash_kmeans_fuzz::points("bvecs", data);
+});

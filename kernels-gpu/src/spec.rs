@@ -475,7 +475,7 @@ impl WideShared {
             empty: layout.array(WIDE_STAGES),
             points_full: layout.array(WIDE_STAGES),
             points_empty: layout.array(WIDE_STAGES),
-            rows_full: layout.array(1),
+            rows_full: layout.array(2),
             bytes: layout.bytes(),
         }
     }

@@ -30,6 +30,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
             stage += 1;
         }
         barrier(SHARED.rows_full.here(), 0).init(HOPPER_POINT_THREADS);
+        barrier(SHARED.rows_full.here(), 1).init(HOPPER_POINT_THREADS);
         rows.init();
         fence_mbarrier_init();
     }
@@ -142,7 +143,8 @@ unsafe fn produce_points(rows: Rows, arrays: Arrays, params: HopperParams) {
             break;
         }
         rows.load(me, terms, known, item, arrays, params);
-        barrier(SHARED.rows_full.here(), 0).arrive();
+        // One of two in turns: a warp may be an item ahead of another, and must not arrive in its place.
+        barrier(SHARED.rows_full.here(), known.0 % 2).arrive();
         has_ended = item == NO_ITEM;
         known = known.next();
         if has_ended {
@@ -185,7 +187,7 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
 
     let mut scores: [Scores; 2] = [[0.0; 64]; 2];
     loop {
-        items.wait_full(SHARED.rows_full.here());
+        Ring::<2>(items.0).wait_full(SHARED.rows_full.here());
         if !rows.is_item(items) {
             break;
         }

@@ -455,7 +455,7 @@ pub struct WideShared {
     pub points_full: Slot<u64>,
     /// `[stage]` barriers: a panel of points is done with.
     pub points_empty: Slot<u64>,
-    /// What is known of the points has arrived.
+    /// `[parity of the item]` barriers: what is known of the points has arrived.
     pub rows_full: Slot<u64>,
     /// Bytes of it all.
     pub bytes: u32,

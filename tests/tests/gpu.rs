@@ -739,7 +739,7 @@ fn check_parts<T: Point>(d: usize, tol: f64) {
     let whole = bits_but_costs(&options.fit(points.view()).unwrap());
     // Room for one chunk, for two of three, and for all.
     let value = size_of::<T>() + if size_of::<T>() == 4 { 2 } else { 0 };
-    let chunk = (1 << 20) * (d.next_multiple_of(8) * value + 60);
+    let chunk = (1 << 20) * (d.next_multiple_of(8) * value + 110);
     for (chunks, repeats) in [(1.2, 1), (2.2, 1), (3.3, 1)] {
         let memory = (n * 5) as f64 + chunk as f64 * chunks + 30e6;
         for _ in 0..repeats {

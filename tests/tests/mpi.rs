@@ -2,8 +2,8 @@
 //! is 1.
 use flash_kmeans::io::{PointFile, write_npy};
 use flash_kmeans::{Backend, FlashKMeans, Init};
+use flash_kmeans_tests::{build_command, is_set};
 use ndarray::{Array2, Ix2};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -15,34 +15,14 @@ fn command() -> Option<&'static Path> {
         let there =
             |program: &str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
         if !there("mpirun") || !there("mpicc") {
-            assert!(std::env::var_os("FLASH_KMEANS_REQUIRE_MPI").is_none_or(|v| v != "1"), "there is no MPI");
+            assert!(!is_set("FLASH_KMEANS_REQUIRE_MPI"), "there is no MPI");
             println!("skipped: there is no MPI");
             return None;
         }
-        // <target>/[<triple>/]<profile>/deps/mpi-<hash>
-        let test = std::env::current_exe().unwrap();
-        let profile_folder = test.parent().and_then(Path::parent).unwrap();
-        let profile = match profile_folder.file_name().and_then(OsStr::to_str) {
-            Some("debug") | None => "dev",
-            Some(other) => other,
-        };
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--package",
-            "flash-kmeans",
-            "--bin",
-            "flash-kmeans",
-            "--features",
-            "mpi",
-        ]);
-        cargo.args(["--profile", profile]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        cargo.env("CARGO_TARGET_DIR", profile_folder.parent().unwrap());
-        assert!(cargo.status().unwrap().success(), "the command did not build");
         // Under a name of its own: other tests build the command without the feature in the same place.
-        let copy = profile_folder.join("flash-kmeans-mpi");
-        std::fs::copy(profile_folder.join("flash-kmeans"), &copy).unwrap();
+        let built = build_command("mpi");
+        let copy = built.with_file_name("flash-kmeans-mpi");
+        std::fs::copy(built, &copy).unwrap();
         Some(copy)
     };
     BINARY.get_or_init(build).as_deref()

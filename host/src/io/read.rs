@@ -43,8 +43,8 @@ impl PointFile {
         if len == 0 {
             return Err(malformed(path, "is empty"));
         }
-        let len = usize::try_from(len)
-            .map_err(|_| malformed(path, "is larger than this machine can address"))?;
+        let len =
+            usize::try_from(len).map_err(|_| malformed(path, "is larger than this machine can address"))?;
         let mut head = vec![0; len.min(HEAD)];
         read_at(&file, 0, &mut head).map_err(|e| io_error(path, e))?;
         let layout = Layout::of(format, &head, len).map_err(|reason| malformed(path, reason))?;
@@ -163,6 +163,11 @@ impl PointFile {
                 convert(stored, &map[self.layout.row_start(row)..], column_stride, into);
             }
             return Ok(());
+        }
+        if stored.is(T::DTYPE) && self.layout.is_contiguous() && cfg!(target_endian = "little") {
+            let at = self.layout.row_start(range.start) as u64;
+            return read_at(&self.file, at, bytemuck::cast_slice_mut(into))
+                .map_err(|e| io_error(&self.path, e));
         }
         // Rows that follow one another, each with what stands before it.
         let before = row_stride - d * column_stride;

@@ -61,16 +61,33 @@ impl<T: Element> Source<T> for PointFile {
     }
 
     fn read(&self, rows: Range<usize>, into: &mut [T]) -> Result<()> {
-        /// Values that one task reads.
+        /// Values that a thread is worth being started for, and threads at most.
         const VALUES: usize = 1 << 20;
+        const THREADS: usize = 8;
         let d = PointFile::n_features(self);
-        let at_once = (VALUES / d).max(1);
-        let tasks = into.par_chunks_mut(at_once * d).enumerate();
-        let read = tasks.map(|(task, into)| {
-            let first = rows.start + task * at_once;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = (into.len() / VALUES).clamp(1, cores.min(THREADS));
+        let of_thread = rows.len().div_ceil(threads).max(1);
+        let part = |at: usize, into: &mut [T]| {
+            let first = rows.start + at * of_thread;
             self.rows(first..first + into.len() / d, into)
-        });
-        read.find_map_first(Result::err).map_or(Ok(()), Err)
+        };
+        // Not rayon's threads, which compute meanwhile: these wait for the disk.
+        std::thread::scope(|scope| {
+            let mut reads = Vec::new();
+            for (at, into) in into.chunks_mut(of_thread * d).enumerate() {
+                if at + 1 == threads {
+                    part(at, into)?;
+                } else {
+                    let read = std::thread::Builder::new().spawn_scoped(scope, move || part(at, into));
+                    reads.push(read.map_err(|e| Error::Source { row: rows.start, source: e.into() })?);
+                }
+            }
+            reads.into_iter().try_for_each(|read| match read.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
     }
 }
 

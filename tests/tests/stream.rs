@@ -4,12 +4,12 @@ use flash_kmeans::{
     Backend, Chunks, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer, Progress, Source,
     Streaming,
 };
+use flash_kmeans_tests::command;
 use half::f16;
 use ndarray::{Array2, ArrayView2, Ix2};
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::ops::{ControlFlow, Range};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -228,40 +228,6 @@ fn what_is_wrong_is_told() {
     assert_eq!(refused(fit().max_points_per_centroid(2), &Streaming::new()), "max_points_per_centroid");
     let many = FlashKMeans::new(N + 1).fit_stream(&points(), &Streaming::new(), &mut ());
     assert!(matches!(many, Err(Error::TooManyClusters { .. })));
-}
-
-/// The built command.
-///
-/// Cargo sets `CARGO_BIN_EXE_*` only for tests of the package that has the command, and these live in
-/// another one, so that `cargo test -p flash-kmeans` stays light. Cargo therefore does not even build the
-/// command for them: this does, once, into the folder and with the profile of the test that runs.
-fn command() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // <target>/[<triple>/]<profile>/deps/stream-<hash>
-        let test = std::env::current_exe().unwrap();
-        let profile_folder = test.parent().and_then(Path::parent).unwrap();
-        let profile = match profile_folder.file_name().and_then(OsStr::to_str) {
-            Some("debug") | None => "dev",
-            Some(other) => other,
-        };
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--package",
-            "flash-kmeans",
-            "--bin",
-            "flash-kmeans",
-            "--profile",
-            profile,
-        ]);
-        cargo
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("CARGO_TARGET_DIR", profile_folder.parent().unwrap());
-        assert!(cargo.status().unwrap().success(), "the command did not build");
-        profile_folder.join(format!("flash-kmeans{}", std::env::consts::EXE_SUFFIX))
-    })
 }
 
 fn run(folder: &Path, args: &str) -> Output {

@@ -43,8 +43,8 @@ impl PointFile {
         if len == 0 {
             return Err(malformed(path, "is empty"));
         }
-        let len = usize::try_from(len)
-            .map_err(|_| malformed(path, "is larger than this machine can address"))?;
+        let len =
+            usize::try_from(len).map_err(|_| malformed(path, "is larger than this machine can address"))?;
         let mut head = vec![0; len.min(HEAD)];
         read_at(&file, 0, &mut head).map_err(|e| io_error(path, e))?;
         let layout = Layout::of(format, &head, len).map_err(|reason| malformed(path, reason))?;

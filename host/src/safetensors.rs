@@ -49,7 +49,10 @@ impl ModelFile {
         if let Some(len) = bytes.first_chunk().map(|len| u64::from_le_bytes(*len))
             && len > MAX_HEADER
         {
-            return Err(malformed(format!("has a header of {len} bytes; a model's is at most {MAX_HEADER}")));
+            return Err(malformed(format!(
+                "is not a safetensors file of a model: it says that its header has {len} bytes, and at most \
+                 {MAX_HEADER} are read"
+            )));
         }
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(no_model)?;
         let metadata = |key: &str| {

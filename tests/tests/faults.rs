@@ -20,6 +20,8 @@ const FIT: &str = "fit p.npy -k 40 --seed 0 --max-iter 3 --backend cpu --centroi
 const PREDICT: &str =
     "predict p.npy --model given.safetensors --backend cpu --labels l.npy --distances d.npy";
 const TRANSFORM: &str = "transform p.npy --model given.safetensors --distances d.npy";
+const STREAM: &str =
+    "fit p.npy -k 40 --seed 0 --max-iter 3 --backend cpu --checkpoint fit.state --centroids c.npy";
 const GENERATE: &str = "generate --n 2000 --d 8 g.fbin";
 
 /// A folder with points and a model; every output of the commands above is longer than a kilobyte.
@@ -88,7 +90,7 @@ fn whole(folder: &Path, args: &str) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn an_output_that_does_not_fit_leaves_nothing() {
     let folder = place();
-    for args in [FIT, PREDICT, TRANSFORM, GENERATE] {
+    for args in [FIT, STREAM, PREDICT, TRANSFORM, GENERATE] {
         let whole = whole(folder.path(), args);
         let before = files(folder.path());
         // An ignored SIGXFSZ stays ignored in the command, whose writes past the limit then fail.
@@ -189,7 +191,7 @@ fn any_write_may_fail() {
         return;
     }
     let folder = place();
-    for (args, outputs) in [(FIT, 4), (PREDICT, 2), (TRANSFORM, 1), (GENERATE, 1)] {
+    for (args, outputs) in [(FIT, 4), (STREAM, 2), (PREDICT, 2), (TRANSFORM, 1), (GENERATE, 1)] {
         for fault in ["write:error=ENOSPC", "write:error=EINTR", "fsync:error=EIO", "/^rename:error=EACCES"] {
             let calls = sweep(folder.path(), fault, None, args);
             assert!(calls >= outputs, "{fault} of {args}: {calls} calls for {outputs} outputs");

@@ -1,8 +1,8 @@
 //! Files made to do harm: headers that lie, files cut anywhere, valid files changed at random. Each is points, a model
 //! or a typed error, and costs no more memory than its own size allows.
 use flash_kmeans::io::{PointFile, PointWriter, write_npy};
-use flash_kmeans::{Backend, Error, KMeans, ModelFile};
-use ndarray::{Array3, Ix2, Ix3, array};
+use flash_kmeans::{Backend, Error, FlashKMeans, Init, KMeans, ModelFile, Streaming};
+use ndarray::{Array2, Array3, Ix2, Ix3, array};
 use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -58,12 +58,12 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// Everything that can be done with a file of untrusted bytes. Memory: twice the file for its parse and messages,
-/// eight times for values of bytes made float64.
+/// Everything that can be done with a file of untrusted bytes. Memory: whatever its length, half a mebibyte to open it;
+/// eight times its length for values of bytes made float64.
 fn use_points(path: &Path) {
     let len = fs::metadata(path).unwrap().len() as usize;
     let context = path.display().to_string();
-    let opened = within(SMALL + 2 * len, &context, || PointFile::open(path));
+    let opened = within(2 * SMALL, &context, || PointFile::open(path));
     let file = match opened {
         Ok(file) => file,
         Err(error) => return assert_typed(&error, path),
@@ -420,4 +420,68 @@ fn a_file_larger_than_memory_is_opened_and_read_in_parts() {
         file.rows(rows - 1..rows, &mut row).unwrap();
         assert_eq!(row, [0.0; 16]);
     });
+}
+
+/// A fit that goes on from a checkpoint of these bytes.
+fn resumed(path: &Path, bytes: &[u8]) -> Result<KMeans<f32, Ix2>, Error> {
+    fs::write(path, bytes).unwrap();
+    let points = Array2::from_shape_fn((20, 2), |(i, j)| (i % 4 * 10 + j) as f32);
+    let init = Init::Given(points.slice(ndarray::s![..4, ..]).mapv(f64::from).into_dyn());
+    let options = FlashKMeans::new(4).init(init).max_iter(5).tol(0.0).backend(Backend::Cpu);
+    let streaming = match bytes.is_empty() {
+        true => Streaming::new().checkpoint(path, 1),
+        false => Streaming::new().resume(path),
+    };
+    options.fit_stream(&points, &streaming, &mut ())
+}
+
+/// The bytes with the digest that belongs to them.
+fn with_digest(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len().saturating_sub(8));
+    let digest = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    bytes.extend(digest.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn checkpoints_cut_or_changed_are_refused() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fit.state");
+    resumed(&path, &[]).unwrap();
+    let whole = fs::read(&path).unwrap();
+    assert_eq!(with_digest(whole.clone()), whole);
+    assert!(resumed(&path, &whole).unwrap().converged());
+    for len in 1..whole.len() {
+        assert_typed(&resumed(&path, &whole[..len]).unwrap_err(), &path);
+        let cut = with_digest(whole[..len].to_vec());
+        assert_typed(&resumed(&path, &cut).unwrap_err(), &path);
+    }
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x81;
+        assert_typed(&resumed(&path, &changed).unwrap_err(), &path);
+    }
+    // Whoever writes a digest can write any value: the result is finite, or there is none.
+    let mut refused = 0;
+    for at in (whole.len() % 8..whole.len() - 8).step_by(8) {
+        for value in
+            [f64::NAN.to_bits(), f64::INFINITY.to_bits(), 1e300f64.to_bits(), u64::MAX, 1 << 63, 1 << 32]
+        {
+            let mut changed = whole.clone();
+            changed[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            match resumed(&path, &with_digest(changed)) {
+                Ok(model) => {
+                    assert!(model.centroids().iter().all(|c| c.is_finite()), "byte {at}: {value:#x}")
+                }
+                Err(error) => {
+                    assert_typed(&error, &path);
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 4 * 2 * 3, "a centroid that is not finite: {refused}");
 }

@@ -10,7 +10,7 @@ use crate::workspace::{cargo, create_folder, root, target, write};
 
 /// Test executables that stay behind: they run cargo, or read the workspace's files.
 const NOT_FOR_GPUS: &[&str] =
-    &["cli", "docs", "faults", "hostile", "io", "kernels", "model", "parity", "report"];
+    &["cli", "docs", "faults", "hostile", "io", "kernels", "model", "parity", "report", "stream"];
 
 const LIMIT_BYTES: u64 = 64 << 20;
 

@@ -60,7 +60,7 @@ fn best_fit<B>(kept: &mut Vec<B>, bytes: usize, size: impl Fn(&B) -> usize) -> O
     const SMALL: usize = 1 << 20;
     let fits = kept.iter().enumerate().filter(|(_, block)| {
         let size = size(block);
-        size >= bytes && size <= (4 * bytes).max(SMALL)
+        size >= bytes && size <= (bytes + bytes / 4).max(SMALL)
     });
     let at = fits.min_by_key(|(_, block)| size(block))?.0;
     Some(kept.swap_remove(at))
@@ -449,9 +449,9 @@ mod tests {
     fn blocks_of_about_the_size_are_used_again() {
         const MIB: usize = 1 << 20;
         let size = |block: &usize| *block;
-        let mut kept = vec![64 * MIB, 8 * MIB, 16 * MIB, 100];
+        let mut kept = vec![64 * MIB, 8 * MIB, 17 * MIB / 2, 100];
         assert_eq!(best_fit(&mut kept, 7 * MIB, size), Some(8 * MIB));
-        assert_eq!(best_fit(&mut kept, 7 * MIB, size), Some(16 * MIB));
+        assert_eq!(best_fit(&mut kept, 7 * MIB, size), Some(17 * MIB / 2));
         assert_eq!(best_fit(&mut kept, 7 * MIB, size), None);
         assert_eq!(best_fit(&mut kept, 1, size), Some(100));
         keep_some(&mut kept, 32 * MIB, 100 * MIB, size);

@@ -653,11 +653,7 @@ impl<T: GpuElement> Call<T> {
                 // A window before the last is whole, so its iterations have the slots from 0 on.
                 for slot in 0..(state.n_iter as usize).saturating_sub(done - window) {
                     let record = records[slot * batch + problem];
-                    history.push(IterationStats {
-                        inertia: record.cost,
-                        changed: record.changed.into(),
-                        shift: record.shift,
-                    });
+                    history.push(stats_of(record));
                 }
             }
             if !is_last && states.iter().any(|state| state.done == 0) {
@@ -1127,6 +1123,12 @@ impl<T: GpuElement> Call<T> {
             || Error::Cuda { call: "updating centroids".into(), code: "planned without an update".into() };
         self.places.update.as_ref().ok_or_else(missing)
     }
+}
+
+/// What an iteration found. Its inertia is a sum of differences in f32, which may come out below 0 where it is nearly 0.
+fn stats_of(record: IterationRecord) -> IterationStats {
+    let inertia = if record.cost < 0.0 { 0.0 } else { record.cost };
+    IterationStats { inertia, changed: record.changed.into(), shift: record.shift }
 }
 
 /// A run without points is a bug of this crate; it is reported.

@@ -35,7 +35,7 @@ const JOB_LIMIT: Duration = Duration::from_secs(75);
 /// For imports.
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// Milliseconds that the samples of one measurement may take, unless five take longer.
-const SAMPLING_MS: f64 = 2000.0;
+const SAMPLING_MS: f64 = 1000.0;
 const QUICK_SAMPLING_MS: f64 = 250.0;
 /// Times a process that died is started again.
 const RESTARTS: usize = 2;

@@ -185,9 +185,18 @@ fn fit_parts<T: Element>(
     const CHUNK_BYTES: usize = 256 << 20;
     let n = points.len() / d;
     let panel = panel_rows(n, options.k)?;
-    let panels = CHUNK_BYTES / (panel * d * size_of::<T>());
-    let chunk_rows = panel * panels.min(n.div_ceil(panel) / gpus.devices.len()).max(1);
-    let mut worker = gpus.worker([n, options.k], &points[..d], chunk_rows)?;
+    // Several chunks are to fit, so that some may stay.
+    let bytes = gpus.memory.map_or(CHUNK_BYTES, |memory| CHUNK_BYTES.min((memory / 8) as usize));
+    let panels = bytes / (panel * d * size_of::<T>());
+    let mut chunk_rows = panel * panels.min(n.div_ceil(panel) / gpus.devices.len()).max(1);
+    let mut worker = loop {
+        match gpus.worker([n, options.k], &points[..d], chunk_rows) {
+            Err(Error::OutOfDeviceMemory { .. }) if chunk_rows > panel => {
+                chunk_rows = panel * (chunk_rows / panel / 2);
+            }
+            worker => break worker?,
+        }
+    };
     let keep = &mut |_: &State<_>, _| Ok(());
     let around = Around { problem: at, watch, together: &Alone, keep };
     let state = State::new(centroids.to_vec());

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::model::{BatchSummary, IterationStats};
 use crate::observer::{IterationEnd, Progress, Watch};
 use ndarray::ArrayView2;
+use rayon::prelude::*;
 use std::ops::{DerefMut, Range};
 
 /// What a pass over the points is to find. Labels, changes and inertia always are.
@@ -207,5 +208,7 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
 }
 
 fn rounded<T: Element>(centroids: &[T::Centroid]) -> Vec<T::Centroid> {
-    centroids.iter().map(|&c| T::round_centroid(c)).collect()
+    /// Fewer cost more to hand out than to round.
+    const VALUES: usize = 1 << 14;
+    centroids.par_iter().with_min_len(VALUES).map(|&c| T::round_centroid(c)).collect()
 }

@@ -818,7 +818,7 @@ fn check_gpus<T: Point>() {
     for count in 2..=gpus() {
         let all = options.clone().backend(Backend::cuda_devices(0..count).unwrap());
         assert!(bits_but_costs(&all.fit(points.view()).unwrap()) == bits_but_costs(&one), "{count} GPUs");
-        let little = all.gpu_memory(150_000_000).fit(points.view()).unwrap();
+        let little = all.gpu_memory(250_000_000).fit(points.view()).unwrap();
         assert!(bits_but_costs(&little) == bits_but_costs(&one), "{count} GPUs, little memory");
     }
     // A batch is spread over them.

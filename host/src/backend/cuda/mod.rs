@@ -182,7 +182,7 @@ fn fit_parts<T: Element>(
     (watch, at): (&Watch<'_, T::Centroid>, usize),
 ) -> Result<(Vec<T::Centroid>, BatchSummary, Vec<u32>)> {
     /// Far more than a copy of it and its launches cost by themselves.
-    const CHUNK_BYTES: usize = 256 << 20;
+    const CHUNK_BYTES: usize = 512 << 20;
     let n = points.len() / d;
     let panel = panel_rows(n, options.k)?;
     // Several chunks are to fit, so that some may stay.

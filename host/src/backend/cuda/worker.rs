@@ -233,6 +233,10 @@ impl<T: Element> Feed<T, CudaWorker<T>> for Slices<'_, T> {
         seen: &dyn Fn(usize) -> Result<()>,
         _free: &mut Vec<PageLocked<T>>,
     ) -> Result<()> {
+        if with_parts!(&worker.parts, parts: _U => parts.keeps_all()) {
+            with_parts!(&mut worker.parts, parts: _U => parts.add_kept())?;
+            return seen(self.points.len() / self.d);
+        }
         let mut row = 0;
         for points in self.points.chunks(self.chunk_rows * self.d) {
             let rows = row..row + points.len() / self.d;

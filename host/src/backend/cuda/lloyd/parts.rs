@@ -9,7 +9,7 @@
 //! the bits are those of a fit of all points at once.
 use super::*;
 use crate::lloyd::{Found, Pass};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Device memory that is left to others.
@@ -33,7 +33,7 @@ struct Shard<T: GpuElement> {
     cut: Cut,
     total: Call<T>,
     /// By first row.
-    resident: HashMap<usize, Call<T>>,
+    resident: BTreeMap<usize, Call<T>>,
     /// Chunks that may yet stay.
     room: usize,
     slots: Vec<Call<T>>,
@@ -123,6 +123,28 @@ impl<T: GpuElement> Parts<T> {
         Ok(copied)
     }
 
+    /// Whether all chunks are on their GPUs.
+    pub(crate) fn keeps_all(&self) -> bool {
+        self.shards.iter().all(|shard| shard.resident.len() == shard.rows.len().div_ceil(shard.chunk_rows))
+    }
+
+    /// Takes all chunks, which are kept; each GPU's launches from a thread of its own.
+    pub(crate) fn add_kept(&mut self) -> Result<()> {
+        let pass = self.pass;
+        if let [shard] = self.shards.as_slice() {
+            return shard.run_kept(pass);
+        }
+        std::thread::scope(|scope| {
+            let launch = |shard: &'_ mut Shard<T>| shard.run_kept(pass);
+            let threads: Vec<_> =
+                self.shards.iter_mut().map(|shard| scope.spawn(move || launch(shard))).collect();
+            threads.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
+    }
+
     /// Waits until the points of all chunks added so far are copied.
     pub(crate) fn wait(&self) -> Result<()> {
         for shard in &self.shards {
@@ -172,7 +194,7 @@ impl<T: GpuElement> Shard<T> {
         let mut shard = Shard {
             cut,
             total,
-            resident: HashMap::new(),
+            resident: BTreeMap::new(),
             room: 0,
             slots: Vec::new(),
             most_slots: SLOTS,
@@ -193,6 +215,11 @@ impl<T: GpuElement> Shard<T> {
         shard.most_slots = fit.min(SLOTS);
         shard.slots.push(call);
         Ok(shard)
+    }
+
+    fn run_kept(&self, pass: Pass) -> Result<()> {
+        self.total.device.enter()?;
+        self.resident.iter().try_for_each(|(&row, call)| call.run_part(&self.total, row, pass))
     }
 
     /// A call for a chunk.

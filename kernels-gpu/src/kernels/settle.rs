@@ -86,8 +86,10 @@ unsafe fn settle_many<T: Scalar>(
     params: SettleParams,
 ) {
     let shape = params.shape;
-    let groups = many.div_ceil(SETTLE_GROUP);
     let blocks = grid_dim_x().min(params.blocks);
+    // What a group's points share is not worth a block's waiting for each of them in turn.
+    let group_points = if many <= blocks { 1 } else { SETTLE_GROUP };
+    let groups = div(many + group_points - 1, group_points);
     let mut team = 1;
     if groups > 0 && shape.batch == 1 {
         team = div(blocks, groups).min(shape.k.div_ceil(UPDATE_WARPS * SCAN_CENTROIDS)).max(1);
@@ -97,10 +99,10 @@ unsafe fn settle_many<T: Scalar>(
     let teams = div(blocks, team);
     let mut group = if block_idx_x() < teams * team { first_group } else { groups };
     while group < groups {
-        let left = many - group * SETTLE_GROUP;
-        let entries = if left < SETTLE_GROUP { left } else { SETTLE_GROUP };
+        let left = many - group * group_points;
+        let entries = if left < group_points { left } else { group_points };
         let row_of =
-            |entry: u32| *rows.add((shape.batch * shape.n - 1 - group * SETTLE_GROUP - entry) as usize);
+            |entry: u32| *rows.add((shape.batch * shape.n - 1 - group * group_points - entry) as usize);
         let mut entry = 0;
         while entry < entries {
             // A pass over the centroids of a problem serves all of the group's points of that problem.

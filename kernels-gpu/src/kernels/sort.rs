@@ -27,6 +27,31 @@ const WARPS: u32 = SORT_THREADS / WARP_SIZE;
 /// Keys of a warp in a tile.
 const PER_WARP: u32 = SORT_TILE / WARPS;
 
+/// Lanes whose key is the same as this one's in its lowest `bits` bits, for each of `N` keys: a vote for each bit, since
+/// the instruction that matches whole keys takes its time for each that differs.
+#[inline(always)]
+unsafe fn lanes_of<const N: usize>(keys: [u32; N], bits: u32) -> [u32; N] {
+    let mut lanes = [FULL_MASK; N];
+    let mut bit = 0;
+    while bit < bits {
+        let mut at = 0;
+        while at < N {
+            let is_set = keys[at] >> bit & 1 != 0;
+            let set = warp_vote_ballot(FULL_MASK, is_set);
+            lanes[at] &= if is_set { set } else { !set };
+            at += 1;
+        }
+        bit += 1;
+    }
+    lanes
+}
+
+/// Bits that tell labels under `k` and a key that is none, of bits all set, apart.
+#[inline(always)]
+fn bits_of(k: u32) -> u32 {
+    WARP_SIZE - k.leading_zeros()
+}
+
 /// A sort tile: which rows of which problem.
 #[derive(Clone, Copy)]
 struct Tile {
@@ -200,7 +225,7 @@ pub(super) unsafe fn scatter(
                 let row = if inside { tile.row(order, place, params) } else { 0 };
                 // Lanes past the end form a group of their own, which places nothing.
                 let digit = if inside { digit_of(labels, tile, row, params) } else { SORT_DIGITS };
-                let peers = warp_match_any(FULL_MASK, digit);
+                let [peers] = lanes_of([digit], SORT_BITS + 1);
                 let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
                 let start = if inside { mine.get(digit) } else { 0 };
                 sync_warp(FULL_MASK);
@@ -383,11 +408,12 @@ pub(super) unsafe fn sort_panel(
             let mut place = first;
             while place < last {
                 let labels = eight_labels(labels, panel_first, place, last);
+                let lanes = lanes_of(labels, bits_of(params.shape.k));
                 unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
                   // Lanes past the end form a group of their own, which places nothing.
                   let label = labels[I];
                   let inside = label != u32::MAX;
-                  let peers = warp_match_any(FULL_MASK, label);
+                  let peers = lanes[I];
                   let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
                   let start = if inside { mine.get(label) } else { 0 };
                   sync_warp(FULL_MASK);
@@ -637,11 +663,12 @@ pub(super) unsafe fn whole_place(
             let mut place = first;
             while place < last {
                 let labels = eight_labels(labels, tile.panel_first, place, last);
+                let lanes = lanes_of(labels, bits_of(params.shape.k));
                 unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
                     // Lanes past the end form a group of their own, which places nothing.
                     let label = labels[I];
                     let inside = label != u32::MAX;
-                    let peers = warp_match_any(FULL_MASK, label);
+                    let peers = lanes[I];
                     let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
                     let half = label % 2 * 16;
                     let mut offset = 0;

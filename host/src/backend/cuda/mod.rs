@@ -224,7 +224,37 @@ fn fit_whole<T: Element>(
     Ok(LloydOutcome { centroids, labels: outcome.labels, problems: outcome.problems })
 }
 
+/// Labels; of points that the GPU has no room for, part after part.
 pub(crate) fn assign<T: Element>(
+    device: &Device,
+    problem: &Problem<'_, T>,
+    centroids: &[T::Centroid],
+    k: usize,
+) -> Result<Vec<u32>> {
+    let refused = match assign_whole(device, problem, centroids, k) {
+        Err(error @ Error::OutOfDeviceMemory { .. }) if problem.batch * problem.n > 1 => error,
+        outcome => return outcome,
+    };
+    let Problem { batch, n, d, .. } = *problem;
+    // Halves: of the problems, or of the points of the only one.
+    let (units, rows) = if batch > 1 { (batch, n) } else { (n, 1) };
+    // So little has room only where there is none for the centroids.
+    if batch == 1 && n <= 1 << 16 {
+        return Err(refused);
+    }
+    let mut labels = Vec::with_capacity(batch * n);
+    for part in [0..units / 2, units / 2..units] {
+        let points = &problem.points[part.start * rows * d..part.end * rows * d];
+        let (batch, n) = if batch > 1 { (part.len(), n) } else { (1, part.len()) };
+        let centroids =
+            if problem.batch > 1 { &centroids[part.start * k * d..part.end * k * d] } else { centroids };
+        let half = Problem { points: Cow::Borrowed(points), batch, n, d };
+        labels.extend(assign(device, &half, centroids, k)?);
+    }
+    Ok(labels)
+}
+
+fn assign_whole<T: Element>(
     device: &Device,
     problem: &Problem<'_, T>,
     centroids: &[T::Centroid],

@@ -162,28 +162,44 @@ impl Worker {
         let workload = workload(&job["case"])?;
         let plan = job["plan"].as_str().ok_or("a plan is missing")?.parse()?;
         let iterations = number(&job["iterations"])?;
-        let times = match workload.dtype {
+        let iteration = match workload.dtype {
             DType::F16 => self.time_as(workload, iterations, plan, f16::from_f32),
             DType::BF16 => self.time_as(workload, iterations, plan, bf16::from_f32),
             _ => self.time_as(workload, iterations, plan, |value| value),
         }?;
-        Ok(json!({ "iteration": times.iteration.median() }))
+        Ok(json!({ "iteration": iteration }))
     }
 
+    /// Milliseconds of an iteration, as the share of whole fits: first ones and later ones have not the same to do.
     fn time_as<T: Element>(
         &mut self,
         workload: Workload,
         iterations: usize,
         plan: LaunchPlan,
         convert: impl Fn(f32) -> T + Sync,
-    ) -> Result<StageTimes> {
+    ) -> Result<f64> {
+        let Workload { batch, n, k, d, .. } = workload;
         if self.points.as_ref().is_none_or(|(known, _)| *known != workload) {
-            let points = normal_points(workload.batch * workload.n * workload.d, 1, convert);
+            let points = normal_points(batch * n * d, 1, convert);
             self.points = Some((workload, Box::new(points)));
         }
         let points = self.points.as_ref().and_then(|(_, points)| points.downcast_ref::<Vec<T>>());
+        let points = ArrayView3::from_shape((batch, n, d), points.ok_or("no points")?)?;
         tuning::use_plan(0, plan)?;
-        Ok(time_points(0, points.ok_or("no points")?, workload, iterations)?)
+        let options = FlashKMeans::new(k).init(Init::Random).tol(0.0).max_iter(iterations);
+        let mut workspace = options.backend(Backend::Cuda { ordinal: 0 }).workspace::<T>(batch, n, d)?;
+        workspace.load(points)?;
+        // The first fits are not replayed yet.
+        workspace.fit()?;
+        workspace.fit()?;
+        let mut times = [0.0; 3];
+        for time in &mut times {
+            let start = Instant::now();
+            workspace.fit()?;
+            *time = start.elapsed().as_secs_f64() * 1e3 / iterations as f64;
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[1])
     }
 
     fn run(&mut self, job: &Value) -> Result<Value> {

@@ -204,7 +204,8 @@ impl FlashKMeans {
         self.fit_watched(points, &Watch::nobody())
     }
 
-    /// [`fit`](Self::fit), with an observer that may end it early.
+    /// [`fit`](Self::fit), with an observer that may end it early. One GPU fits the problems of a batch together, without
+    /// calling it.
     ///
     /// # Errors
     /// As [`fit`](Self::fit), and [`Error::Stopped`] when the observer broke a pass off.

@@ -98,6 +98,30 @@ fn json(line: &str) -> Value {
 }
 
 #[test]
+fn rows_that_are_not_finite_may_be_left_out() {
+    let place = Place::new();
+    let points = place.three_blobs("p.npy");
+    place.good("fit p.npy -k 3 --seed 1 --backend cpu --labels all.npy --centroids all_c.npy");
+    // Two rows more, at the begin and in between.
+    let mut rows: Vec<[f32; 2]> = points.rows().into_iter().map(|row| [row[0], row[1]]).collect();
+    rows.insert(0, [f32::NAN, 1.0]);
+    rows.insert(7, [2.0, f32::NEG_INFINITY]);
+    write_npy(place.path("holes.npy"), Array2::from(rows).view()).unwrap();
+    place.refused("fit holes.npy -k 3 --backend cpu", &["row 0", "NaN"]);
+    let options = "-k 3 --seed 1 --backend cpu --nan skip-row --labels l.npy --centroids c.npy";
+    let output = place.run(&format!("fit holes.npy {options}"));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("2 rows"), "{}", text(&output.stderr));
+    let mut labels = place.labels("l.npy", 14);
+    assert_eq!((labels.remove(7), labels.remove(0)), (u32::MAX, u32::MAX));
+    assert_eq!(labels, place.labels("all.npy", 12));
+    assert_eq!(std::fs::read(place.path("c.npy")).unwrap(), std::fs::read(place.path("all_c.npy")).unwrap());
+    // Fewer are left than there are to be clusters.
+    place.refused("fit holes.npy -k 13 --backend cpu --nan skip-row", &["13", "12"]);
+    place.refused("fit holes.npy -k 3 --nan skip-row --memory 1", &["skip-row"]);
+}
+
+#[test]
 fn fit_then_predict_gives_the_same_labels() {
     let place = Place::new();
     let options = "-k 10 --seed 0 --backend cpu";

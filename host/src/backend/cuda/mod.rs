@@ -117,10 +117,9 @@ pub(crate) fn fit<T: Element>(
     watch: &Watch<'_, T::Centroid>,
 ) -> Result<LloydOutcome<T::Centroid>> {
     let one = gpus.devices.len() == 1;
-    if one
-        && !watch.is_watched()
-        && gpus.memory.is_none_or(|memory| whole_bytes(problem, options.k) <= memory)
-    {
+    // Problems of a batch are fitted together, which nobody can watch one by one.
+    let is_watched = watch.is_watched() && problem.batch == 1;
+    if one && !is_watched && gpus.memory.is_none_or(|memory| whole_bytes(problem, options.k) <= memory) {
         problem.check_finite()?;
         match fit_whole(gpus.first(), problem, &centroids, options) {
             Err(Error::OutOfDeviceMemory { requested, free }) => {

@@ -95,6 +95,9 @@ pub(crate) struct FitArgs {
     /// auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all. f64 points run on the CPU
     #[arg(long, default_value = "auto", value_parser = backend, value_name = "BACKEND")]
     pub(crate) backend: Backend,
+    /// What a row with NaN or infinity does: stop the fit, or stay out of it with the label 4294967295
+    #[arg(long, value_enum, default_value = "error", value_name = "error|skip-row")]
+    pub(crate) nan: NanArg,
     /// Write the centroids: float32, or float64 for f64 points
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) centroids: Option<PathBuf>,
@@ -238,6 +241,12 @@ pub(crate) enum GenerateDType {
     #[default]
     F32,
     F16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NanArg {
+    Error,
+    SkipRow,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

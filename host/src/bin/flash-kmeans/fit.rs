@@ -1,5 +1,5 @@
 //! `flash-kmeans fit`.
-use crate::args::{DTypeArg, FitArgs, InitArg, Metric};
+use crate::args::{DTypeArg, FitArgs, InitArg, Metric, NanArg};
 use crate::check::{self, Outputs, with_dtype};
 use crate::failure::{Failure, bad_file};
 use crate::given::Given;
@@ -13,7 +13,7 @@ use flash_kmeans::report::{Picture, grouped};
 use flash_kmeans::{
     Backend, DType, Element, Error, FlashKMeans, Init, KMeans, ModelFile, PointsDim, Streaming,
 };
-use ndarray::{Array2, ArrayView, Axis, Ix2, Ix3};
+use ndarray::{Array1, Array2, ArrayView, Axis, Ix2, Ix3};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -33,6 +33,7 @@ struct Plan {
     /// How the points are read, where they are not all in memory.
     streaming: Option<Streaming>,
     max_iter: usize,
+    skips_rows: bool,
     progress: bool,
     json: bool,
     quiet: bool,
@@ -49,6 +50,7 @@ pub(crate) fn run(args: FitArgs, quiet: bool) -> Result<(), Failure> {
     job::refuse("this build does not have the feature `mpi`")?;
     let plan = Plan::new(args, quiet)?;
     with_dtype!(plan.dtype, T => match (plan.file.batch(), &plan.streaming) {
+        (None, None) if plan.skips_rows => plan.run_without_some::<T>(),
         (None, None) => plan.run::<T, Ix2>(),
         (None, Some(streaming)) => plan.stream::<T>(streaming),
         (Some(_), _) => plan.run::<T, Ix3>(),
@@ -94,6 +96,12 @@ impl Plan {
         }
         let dtype = dtype_of(&file, args.dtype);
         let streaming = streaming(&args, &file, dtype)?;
+        let skips_rows = args.nan == NanArg::SkipRow;
+        if skips_rows && (file.batch().is_some() || streaming.is_some()) {
+            return Err(Failure::bad_input(
+                "--nan skip-row: only points of shape (n, d) that are in memory are fitted without some of their rows",
+            ));
+        }
         if let Some(path) = &args.checkpoint {
             outputs.check("--checkpoint", path, &[])?;
         }
@@ -140,6 +148,7 @@ impl Plan {
             parameters,
             streaming,
             max_iter: args.max_iter.get(),
+            skips_rows,
             progress: args.progress,
             json: args.json,
             quiet,
@@ -161,6 +170,30 @@ impl Plan {
         let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
         drop(watcher);
         self.write(&model, model.labels().view(), Some(points), start.elapsed())
+    }
+
+    /// [`run`](Self::run) of the rows that are finite.
+    fn run_without_some<T: Element<Centroid: Value>>(&self) -> Result<(), Failure> {
+        self.log();
+        let points = self.file.read::<T>()?;
+        let points =
+            points.view().into_dimensionality::<Ix2>().map_err(|e| Failure::bad_input(e.to_string()))?;
+        let rows = points.rows().into_iter().enumerate();
+        let kept: Vec<usize> =
+            rows.filter(|(_, row)| row.iter().all(|v| v.is_finite())).map(|(at, _)| at).collect();
+        let skipped = points.nrows() - kept.len();
+        let rest = points.select(Axis(0), &kept);
+        let start = Instant::now();
+        let mut watcher = self.watcher();
+        let model = self.options.fit_observed(rest.view(), &mut watcher);
+        let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
+        drop(watcher);
+        let mut labels = Array1::from_elem(points.nrows(), u32::MAX);
+        kept.iter().zip(model.labels()).for_each(|(&row, &label)| labels[row] = label);
+        if skipped > 0 && !self.quiet {
+            eprintln!("{skipped} rows with NaN or infinity were left out; their label is {}", u32::MAX);
+        }
+        self.write(&model, labels.view(), Some(rest.view()), start.elapsed())
     }
 
     /// [`run`](Self::run) with points that are read a chunk at a time.

@@ -37,6 +37,8 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 /// Milliseconds that the samples of one measurement may take, unless five take longer.
 const SAMPLING_MS: f64 = 1000.0;
 const QUICK_SAMPLING_MS: f64 = 250.0;
+/// Who takes so many times as long as the best is not asked for larger cases of a suite: time is for who may be the best.
+const FAR_BEHIND: f64 = 20.0;
 /// Times a process that died is started again.
 const RESTARTS: usize = 2;
 
@@ -77,6 +79,8 @@ struct Bench {
     participants: Vec<Participant>,
     data: Data,
     known: HashMap<Case, Known>,
+    /// The least case of a suite at which an implementation was far behind.
+    behind: HashMap<(Suite, String), Case>,
     log: Log,
     records: Vec<Record>,
     deadline: Instant,
@@ -160,7 +164,8 @@ pub(crate) fn run(suites: &[Suite], options: &Options) -> Result<()> {
     let deadline = start + Duration::from_secs_f64(minutes * 60.0);
     let sampling_ms = if options.quick { QUICK_SAMPLING_MS } else { SAMPLING_MS };
     let known = HashMap::new();
-    let mut bench = Bench { participants, data, known, log, records, deadline, sampling_ms, has_gpu };
+    let behind = HashMap::new();
+    let mut bench = Bench { participants, data, known, behind, log, records, deadline, sampling_ms, has_gpu };
     if has_gpu {
         bench.clocks("before")?;
         bench.ceilings()?;
@@ -266,6 +271,14 @@ impl Bench {
                     }
                     continue;
                 }
+                let name = &self.participants[at].program.name;
+                if let Some(known) =
+                    self.behind.get(&(suite, name.clone())).filter(|k| case.flops() > k.flops())
+                {
+                    let reason = format!("more than {FAR_BEHIND} times as slow as the best at {known}");
+                    outcomes[at] = Some(Outcome::Skipped { reason });
+                    continue;
+                }
                 let mut outcome = self.measure_one(suite, case, at, &mut samples[at]);
                 // The worst verdict of all rounds.
                 if let (Outcome::Measured { gate, .. }, Some(Outcome::Measured { gate: before, .. })) =
@@ -274,6 +287,13 @@ impl Bench {
                     *gate = gate.and(*before);
                 }
                 outcomes[at] = Some(outcome);
+            }
+        }
+        let names: Vec<String> = self.participants.iter().map(|one| one.program.name.clone()).collect();
+        for name in far_behind(&names, &outcomes) {
+            let known = self.behind.entry((suite, name.clone())).or_insert(case);
+            if case.flops() < known.flops() {
+                *known = case;
             }
         }
         for (at, outcome) in outcomes.into_iter().enumerate() {
@@ -483,6 +503,25 @@ pub(crate) fn in_workspace() -> bool {
     !beside("bench-worker").is_file() && root().join("xtask").join("peers").is_dir()
 }
 
+/// Those others than this project that took [`FAR_BEHIND`] times as long as the best.
+fn far_behind<'a>(names: &'a [String], outcomes: &[Option<Outcome>]) -> Vec<&'a String> {
+    let times: Vec<Option<f64>> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Some(Outcome::Measured { time, .. }) => Some(time.median),
+            _ => None,
+        })
+        .collect();
+    let best = times.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+    let is_far = |time: &Option<f64>| time.is_some_and(|time| time > FAR_BEHIND * best);
+    names
+        .iter()
+        .zip(&times)
+        .filter(|(name, time)| *name != OURS && is_far(time))
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// A file beside this executable.
 fn beside(name: &str) -> PathBuf {
     env::current_exe().ok().and_then(|path| Some(path.parent()?.join(name))).unwrap_or_else(|| name.into())
@@ -561,4 +600,24 @@ fn scratch(options: &Options, cases: &[Case]) -> PathBuf {
     let free = output_of(Command::new("df").args(["--output=avail", "-B1", "/dev/shm"]));
     let free = free.ok().and_then(|text| text.lines().nth(1)?.trim().parse::<f64>().ok()).unwrap_or(0.0);
     if free > bytes { "/dev/shm".into() } else { env::temp_dir() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_far_behind_is_told_by_the_best() {
+        let measured = |ms| {
+            let time = Time { median: ms, p10: None, p90: None, samples: 5 };
+            let gate =
+                judge(&Case::parse("1,10,2,3,f32").unwrap(), Difference { inertia: 0.0, labels: None });
+            Some(Outcome::Measured { time, gate, note: None })
+        };
+        let names = [OURS, "quick", "slow", "absent"].map(str::to_owned);
+        let outcomes = [measured(90.0), measured(1.0), measured(20.5), None];
+        assert_eq!(far_behind(&names, &outcomes), [&names[2]]);
+        assert!(far_behind(&names, &[measured(1.0), measured(19.0), None, None]).is_empty());
+        assert!(far_behind(&names, &[None, None, None, None]).is_empty());
+    }
 }

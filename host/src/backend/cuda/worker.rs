@@ -172,6 +172,7 @@ fn to_f32<T: Element>(centroids: &[T::Centroid]) -> Vec<f32> {
 /// longer than to copy it: it pays where the same memory is used often, or for points that a GPU has no room for.
 pub struct PageLocked<T> {
     pinned: Pinned,
+    device: Device,
     len: usize,
     _type: PhantomData<T>,
 }
@@ -193,7 +194,14 @@ impl<T: Element> PageLocked<T> {
             value: len.to_string(),
             rule: "the bytes of all values must have an address",
         })?;
-        Ok(PageLocked { pinned: device.pinned(bytes)?, len, _type: PhantomData })
+        Ok(PageLocked { pinned: device.pinned(bytes)?, device: device.clone(), len, _type: PhantomData })
+    }
+}
+
+impl<T> Drop for PageLocked<T> {
+    fn drop(&mut self) {
+        // The driver unlocks only for a thread with a context; where there is none to be had, the memory stays locked.
+        let _ = self.device.enter();
     }
 }
 

@@ -539,9 +539,15 @@ impl<T: GpuElement> Call<T> {
 
     /// Puts rows of the points, or the given centroids, in place of the centroids.
     fn give_centroids(&self, rows: Option<Place<u32>>) -> Result<()> {
+        // Without rows, no point is read, and a total has none.
+        let (mut points, mut row_numbers) = (std::ptr::null(), std::ptr::null());
+        if let Some(rows) = rows {
+            points = self.points()?;
+            row_numbers = self.at(rows)?.cast_const();
+        }
         let kernel = Gather::<T::Device> {
-            points: self.points()?.cast(),
-            rows: rows.map_or(Ok(std::ptr::null_mut()), |rows| self.at(rows))?,
+            points: points.cast(),
+            rows: row_numbers,
             given: self.at(self.places.given)?,
             centroids: self.at(self.places.centroids)?,
             rounded: self.at(self.places.rounded)?.cast(),
@@ -553,18 +559,26 @@ impl<T: GpuElement> Call<T> {
 
     /// What a run finds before its first iteration.
     fn reset(&self) -> Result<()> {
+        self.clear()?;
+        self.arena()?.zero(&self.stream, self.places.open)?;
+        if self.places.update.is_some() {
+            // No label is this one, so the first assignment changes all of them.
+            self.fill(self.places.labels, u32::MAX)?;
+        }
+        self.prepare()
+    }
+
+    /// Forgets how the iterations before went.
+    fn clear(&self) -> Result<()> {
         let arena = self.arena()?;
         arena.zero(&self.stream, self.places.states)?;
-        arena.zero(&self.stream, self.places.open)?;
         if let Some(update) = &self.places.update {
             arena.zero(&self.stream, update.converge_counters)?;
             arena.zero(&self.stream, update.thresholds)?;
             // A window is read whole, though its last iterations may not be done.
             arena.zero(&self.stream, update.records)?;
-            // No label is this one, so the first assignment changes all of them.
-            self.fill(self.places.labels, u32::MAX)?;
         }
-        self.prepare()
+        Ok(())
     }
 
     /// Launches, replayed as one from the second run on: to capture them costs more than it saves once.

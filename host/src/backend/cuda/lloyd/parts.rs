@@ -369,25 +369,12 @@ impl<T: GpuElement> Call<T> {
     /// Begins a pass under these centroids.
     fn begin_total(&self, centroids: &[f32], centre: &[f32]) -> Result<()> {
         self.device.enter()?;
-        let (arena, update) = (self.arena()?, self.update()?);
         self.upload(self.places.given, centroids)?;
         self.upload(self.places.centre, centre)?;
-        arena.zero(&self.stream, self.places.states)?;
-        arena.zero(&self.stream, update.converge_counters)?;
-        arena.zero(&self.stream, update.thresholds)?;
-        arena.zero(&self.stream, update.records)?;
+        self.clear()?;
         // Nothing moves in a pass that only labels.
-        arena.zero(&self.stream, update.moves)?;
-        let kernel = Gather::<T::Device> {
-            points: std::ptr::null(),
-            rows: std::ptr::null(),
-            given: self.at(self.places.given)?,
-            centroids: self.at(self.places.centroids)?,
-            rounded: self.at(self.places.rounded)?.cast(),
-            params: GatherParams { shape: self.shape },
-        };
-        // SAFETY: as in `means`.
-        unsafe { self.device.launch(&self.stream, &kernel)? };
+        self.arena()?.zero(&self.stream, self.update()?.moves)?;
+        self.give_centroids(None)?;
         // Parts read this on streams of their own.
         self.wait()
     }

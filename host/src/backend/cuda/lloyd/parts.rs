@@ -98,7 +98,7 @@ impl<T: GpuElement> Parts<T> {
         shard.total.device.enter()?;
         let Some(points) = points else {
             let call = shard.resident.get(&rows.start).ok_or_else(no_points)?;
-            call.run_part(&shard.total, rows.start, pass)?;
+            call.run_kept(&shard.total, rows.start, pass)?;
             return Ok(None);
         };
         let stays = shard.room > 0;
@@ -219,7 +219,7 @@ impl<T: GpuElement> Shard<T> {
 
     fn run_kept(&self, pass: Pass) -> Result<()> {
         self.total.device.enter()?;
-        self.resident.iter().try_for_each(|(&row, call)| call.run_part(&self.total, row, pass))
+        self.resident.iter().try_for_each(|(&row, call)| call.run_kept(&self.total, row, pass))
     }
 
     /// A call for a chunk.
@@ -264,7 +264,7 @@ impl<T: GpuElement> Call<T> {
         Ok(())
     }
 
-    /// Takes the points of a chunk, with the labels that the pass before left.
+    /// Takes the points of a chunk and the pass's centroids, with the labels that the pass before left.
     fn take(&mut self, total: &Call<T>, row: usize, points: &[T], is_locked: bool) -> Result<Option<Event>> {
         let Some(Points::Own { arena, place }) = &self.points else { return Err(no_points()) };
         let (d, pitch) = (self.shape.d as usize, self.shape.pitch as usize);
@@ -292,9 +292,14 @@ impl<T: GpuElement> Call<T> {
         Ok(copied)
     }
 
+    /// [`Self::run_part`] of points that stayed since the pass before: of the new one they lack the centroids.
+    fn run_kept(&self, total: &Call<T>, row: usize, pass: Pass) -> Result<()> {
+        self.copy(self.places.rounded, total, total.places.rounded)?;
+        self.run_part(total, row, pass)
+    }
+
     /// A chunk's share of a pass: labels, sums and statistics, for the total.
     fn run_part(&self, total: &Call<T>, row: usize, pass: Pass) -> Result<()> {
-        self.copy(self.places.rounded, total, total.places.rounded)?;
         self.assign(self.places.states)?;
         if pass.sums {
             let update = self.update()?;

@@ -586,15 +586,22 @@ impl<T: GpuElement> Call<T> {
         if self.runs.get() < 2 {
             return launches();
         }
-        let graph = match graph.get() {
-            Some(graph) => graph,
-            None => {
-                let captured = self.device.capture(&self.stream, launches)?;
-                graph.get_or_init(|| captured)
-            }
-        };
+        let graph = self.captured(graph, launches)?;
         // SAFETY: as in `means`.
         unsafe { graph.launch(&self.stream) }
+    }
+
+    /// The graph of these launches, captured when first asked for.
+    fn captured<'a>(
+        &self,
+        graph: &'a OnceCell<Graph>,
+        launches: impl FnOnce() -> Result<()>,
+    ) -> Result<&'a Graph> {
+        if let Some(graph) = graph.get() {
+            return Ok(graph);
+        }
+        let captured = self.device.capture(&self.stream, launches)?;
+        Ok(graph.get_or_init(|| captured))
     }
 
     /// Centroids in the points' type, as f32.
@@ -650,7 +657,8 @@ impl<T: GpuElement> Call<T> {
             let window = self.window.min(options.max_iter - done);
             let mut left = window;
             while left >= 2 && options.max_iter > 2 {
-                self.replay_pair()?;
+                // SAFETY: as in `means`.
+                unsafe { self.pair_of_iterations()?.launch(&self.stream) }?;
                 left -= 2;
             }
             for _ in 0..left {
@@ -719,22 +727,10 @@ impl<T: GpuElement> Call<T> {
         check("cuMemsetD32Async", code)
     }
 
-    /// Two iterations, replayed in the first run already.
-    fn replay_pair(&self) -> Result<()> {
-        let pair = match self.graphs.pair.get() {
-            Some(pair) => pair,
-            None => {
-                let captured = self.pair_of_iterations()?;
-                self.graphs.pair.get_or_init(|| captured)
-            }
-        };
-        // SAFETY: as in `means`.
-        unsafe { pair.launch(&self.stream) }
-    }
-
-    /// Two iterations to be replayed: two, because norms of centroids have two slots that take turns.
-    fn pair_of_iterations(&self) -> Result<Graph> {
-        self.device.capture(&self.stream, || {
+    /// Two iterations to be replayed, in the first run already: two, because norms of centroids have two slots that take
+    /// turns.
+    fn pair_of_iterations(&self) -> Result<&Graph> {
+        self.captured(&self.graphs.pair, || {
             self.iteration()?;
             self.iteration()
         })

@@ -29,6 +29,23 @@ pub(crate) struct LloydOutcome<C: Float> {
     pub(crate) problems: Vec<BatchSummary>,
 }
 
+/// The end of one problem: centroids, summary and labels.
+pub(crate) type End<C> = (Vec<C>, BatchSummary, Vec<u32>);
+
+impl<C: Float> LloydOutcome<C> {
+    /// The problems of a batch, in order, each of which came to an end by itself.
+    pub(crate) fn of(ends: Vec<Result<End<C>>>) -> Result<Self> {
+        let mut outcome = LloydOutcome { centroids: Vec::new(), labels: Vec::new(), problems: Vec::new() };
+        for end in ends {
+            let (centroids, summary, labels) = end?;
+            outcome.centroids.extend(centroids);
+            outcome.labels.extend(labels);
+            outcome.problems.push(summary);
+        }
+        Ok(outcome)
+    }
+}
+
 /// A backend ready to work.
 #[derive(Clone, Debug)]
 pub(crate) enum Engine {

@@ -48,14 +48,7 @@ pub(crate) fn fit<T: Element>(
         let (centroids, summary) = lloyd(&mut worker, &mut panels, state, (n, d, options), around)?;
         Ok((centroids, summary, worker.into_labels()?))
     });
-    let mut outcome = LloydOutcome { centroids: Vec::new(), labels: Vec::new(), problems: Vec::new() };
-    for end in ends {
-        let (centroids, summary, labels) = end?;
-        outcome.centroids.extend(centroids);
-        outcome.labels.extend(labels);
-        outcome.problems.push(summary);
-    }
-    Ok(outcome)
+    LloydOutcome::of(ends)
 }
 
 pub(crate) fn assign<T: Element>(

@@ -20,11 +20,10 @@ pub(crate) use worker::{CudaWorker, panel_rows};
 
 use worker::Slices;
 
-use super::{LloydOptions, LloydOutcome};
+use super::{End, LloydOptions, LloydOutcome};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::lloyd::{Alone, Around, State, Worker};
-use crate::model::BatchSummary;
 use crate::observer::Watch;
 use crate::params::Backend;
 use crate::points::Problem;
@@ -153,14 +152,7 @@ pub(crate) fn fit<T: Element>(
             threads.into_iter().flat_map(join).collect()
         })
     };
-    let mut outcome = LloydOutcome { centroids: Vec::new(), labels: Vec::new(), problems: Vec::new() };
-    for end in ends {
-        let (centroids, summary, labels) = end?;
-        outcome.centroids.extend(centroids);
-        outcome.labels.extend(labels);
-        outcome.problems.push(summary);
-    }
-    Ok(outcome)
+    LloydOutcome::of(ends)
 }
 
 /// About the bytes of device memory that a fit of whole problems takes.
@@ -179,7 +171,7 @@ fn fit_parts<T: Element>(
     centroids: &[T::Centroid],
     options: &LloydOptions,
     (watch, at): (&Watch<'_, T::Centroid>, usize),
-) -> Result<(Vec<T::Centroid>, BatchSummary, Vec<u32>)> {
+) -> Result<End<T::Centroid>> {
     /// Far more than a copy of it and its launches cost by themselves.
     const CHUNK_BYTES: usize = 512 << 20;
     let n = points.len() / d;

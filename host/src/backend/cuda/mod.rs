@@ -7,6 +7,7 @@ mod device;
 mod hopper;
 mod lloyd;
 mod memory;
+mod of_type;
 mod plan;
 mod run;
 mod worker;

@@ -1,5 +1,6 @@
 //! A call of any of the types that kernels take, behind one type.
 use super::lloyd::{Call, Role, Start};
+use super::of_type::{OfType, with_type};
 use super::{Device, cast, no_f64};
 use crate::backend::LloydOptions;
 use crate::element::{DType, Element};
@@ -9,37 +10,11 @@ use crate::points::Problem;
 use half::{bf16, f16};
 
 /// [`Call`] of one of the types that kernels take.
-pub(crate) struct Run(Calls);
-
-enum Calls {
-    F32(Call<f32>),
-    F16(Call<f16>),
-    BF16(Call<bf16>),
-}
-
-/// Calls `$body` with the call inside, whose points' type is `$T` there.
-macro_rules! with_call {
-    ($run:expr, $call:ident: $T:ident => $body:expr) => {
-        match $run {
-            Calls::F32($call) => {
-                type $T = f32;
-                $body
-            }
-            Calls::F16($call) => {
-                type $T = f16;
-                $body
-            }
-            Calls::BF16($call) => {
-                type $T = bf16;
-                $body
-            }
-        }
-    };
-}
+pub(crate) struct Run(OfType<Call<f32>, Call<f16>, Call<bf16>>);
 
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = with_call!(&self.0, _call: T => T::DTYPE);
+        let name = with_type!(&self.0, _call: T => T::DTYPE);
         f.debug_tuple("Run").field(&name).finish()
     }
 }
@@ -51,48 +26,48 @@ impl Run {
         shape: [usize; 3],
         options: &LloydOptions,
     ) -> Result<Self> {
-        let calls = match T::DTYPE {
-            DType::F32 => Calls::F32(Call::new(device, shape, options.k, Role::Fit(options))?),
-            DType::F16 => Calls::F16(Call::new(device, shape, options.k, Role::Fit(options))?),
-            DType::BF16 => Calls::BF16(Call::new(device, shape, options.k, Role::Fit(options))?),
+        let call = match T::DTYPE {
+            DType::F32 => OfType::F32(Call::new(device, shape, options.k, Role::Fit(options))?),
+            DType::F16 => OfType::F16(Call::new(device, shape, options.k, Role::Fit(options))?),
+            DType::BF16 => OfType::BF16(Call::new(device, shape, options.k, Role::Fit(options))?),
             DType::F64 => return Err(no_f64(device)),
         };
-        Ok(Run(calls))
+        Ok(Run(call))
     }
 
     /// The points must be of the type that the run was made for.
     pub(crate) fn load<T: Element>(&mut self, problem: &Problem<'_, T>) -> Result<()> {
-        with_call!(&mut self.0, call: U => call.load(&cast::<T, U>(problem)))
+        with_type!(&mut self.0, call: U => call.load(&cast::<T, U>(problem)))
     }
 
     /// # Safety
     /// As [`Call::borrow`], for points of the type that the run was made for.
     pub(crate) unsafe fn borrow<T: Element>(&mut self, points: *const T) -> Result<()> {
         // SAFETY: this function's contract.
-        with_call!(&mut self.0, call: U => unsafe { call.borrow(points.cast::<U>()) })
+        with_type!(&mut self.0, call: U => unsafe { call.borrow(points.cast::<U>()) })
     }
 
     pub(crate) fn fit(&mut self, start: Start<'_>, options: &LloydOptions) -> Result<Vec<BatchSummary>> {
-        with_call!(&self.0, call: _T => {
+        with_type!(&self.0, call: _T => {
             call.start(start)?;
             call.fit(options)
         })
     }
 
     pub(crate) fn centroids(&self) -> Result<Vec<f32>> {
-        with_call!(&self.0, call: _T => call.centroids())
+        with_type!(&self.0, call: _T => call.centroids())
     }
 
     pub(crate) fn labels(&self) -> Result<Vec<u32>> {
-        with_call!(&self.0, call: _T => call.labels())
+        with_type!(&self.0, call: _T => call.labels())
     }
 
     pub(crate) fn device_labels(&self) -> *const u32 {
-        with_call!(&self.0, call: _T => call.device_labels())
+        with_type!(&self.0, call: _T => call.device_labels())
     }
 
     /// Centroids in the points' type.
     pub(crate) fn device_centroids(&self) -> *const u8 {
-        with_call!(&self.0, call: _T => call.device_centroids().cast())
+        with_type!(&self.0, call: _T => call.device_centroids().cast())
     }
 }

@@ -1,6 +1,7 @@
 //! Fits in passes over chunks, on one or several GPUs: what streams take, and points that a GPU has no room for.
 use super::lloyd::Parts;
 use super::memory::Pinned;
+use super::of_type::{OfType, with_type};
 use super::{Device, no_f64};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
@@ -14,38 +15,12 @@ use std::ops::{Deref, DerefMut, Range};
 
 /// [`Parts`] of points of `T`.
 pub(crate) struct CudaWorker<T: Element> {
-    parts: AnyParts,
+    parts: OfType<Parts<f32>, Parts<f16>, Parts<bf16>>,
     device: Device,
     panel_rows: usize,
     d: usize,
     /// Buffers that may yet be read, with the end of that.
     in_flight: VecDeque<(Event, PageLocked<T>)>,
-}
-
-enum AnyParts {
-    F32(Parts<f32>),
-    F16(Parts<f16>),
-    BF16(Parts<bf16>),
-}
-
-/// Calls `$body` with the parts inside, whose points' type is `$T` there.
-macro_rules! with_parts {
-    ($parts:expr, $inside:ident: $T:ident => $body:expr) => {
-        match $parts {
-            AnyParts::F32($inside) => {
-                type $T = f32;
-                $body
-            }
-            AnyParts::F16($inside) => {
-                type $T = f16;
-                $body
-            }
-            AnyParts::BF16($inside) => {
-                type $T = bf16;
-                $body
-            }
-        }
-    };
 }
 
 /// Rows of a panel of `n` points in `k` clusters.
@@ -71,9 +46,9 @@ impl<T: Element> CudaWorker<T> {
             bytemuck::cast_slice(first)
         }
         let parts = match T::DTYPE {
-            DType::F32 => AnyParts::F32(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
-            DType::F16 => AnyParts::F16(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
-            DType::BF16 => AnyParts::BF16(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
+            DType::F32 => OfType::F32(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
+            DType::F16 => OfType::F16(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
+            DType::BF16 => OfType::BF16(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
             DType::F64 => return Err(no_f64(&device)),
         };
         let (panel_rows, d) = (panel_rows(n, k)?, first.len());
@@ -82,7 +57,7 @@ impl<T: Element> CudaWorker<T> {
 
     /// [`Worker::add`] of points in memory; those that are page-locked stay as they are until the pass ends.
     fn add_points(&mut self, rows: Range<usize>, points: Option<&[T]>, is_locked: bool) -> Result<()> {
-        with_parts!(&mut self.parts, parts: U => {
+        with_type!(&mut self.parts, parts: U => {
             parts.add(rows, points.map(bytemuck::cast_slice::<T, U>), is_locked).map(drop)
         })
     }
@@ -103,12 +78,12 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
     }
 
     fn keeps(&self, rows: &Range<usize>) -> bool {
-        with_parts!(&self.parts, parts: _U => parts.keeps(rows.start))
+        with_type!(&self.parts, parts: _U => parts.keeps(rows.start))
     }
 
     fn begin(&mut self, centroids: &[T::Centroid], pass: Pass) -> Result<()> {
         let centroids = to_f32::<T>(centroids);
-        with_parts!(&mut self.parts, parts: _U => parts.begin(&centroids, pass))
+        with_type!(&mut self.parts, parts: _U => parts.begin(&centroids, pass))
     }
 
     fn add(
@@ -119,7 +94,7 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
     ) -> Result<()> {
         let Some(points) = points else { return self.add_points(rows, None, false) };
         let values = &points[..rows.len() * self.d];
-        let read = with_parts!(&mut self.parts, parts: U => {
+        let read = with_type!(&mut self.parts, parts: U => {
             parts.add(rows, Some(bytemuck::cast_slice::<T, U>(values)), true)?
         });
         if let Some(read) = read {
@@ -142,7 +117,7 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
         free: &mut Vec<PageLocked<T>>,
     ) -> Result<Found> {
         let mut values = to_f32::<T>(centroids);
-        let found = with_parts!(&mut self.parts, parts: _U => parts.finish(&mut values))?;
+        let found = with_type!(&mut self.parts, parts: _U => parts.finish(&mut values))?;
         // All work is done, copies included.
         free.extend(self.in_flight.drain(..).map(|(_, points)| points));
         for (centroid, value) in centroids.iter_mut().zip(values) {
@@ -152,7 +127,7 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
     }
 
     fn into_labels(self) -> Result<Vec<u32>> {
-        with_parts!(&self.parts, parts: _U => parts.labels())
+        with_type!(&self.parts, parts: _U => parts.labels())
     }
 }
 
@@ -160,7 +135,7 @@ impl<T: Element> Drop for CudaWorker<T> {
     fn drop(&mut self) {
         // After an error, copies may still read what is about to be freed; that they cannot be waited for says that
         // the device is lost, and with it the copies.
-        let _ = with_parts!(&self.parts, parts: _U => parts.wait());
+        let _ = with_type!(&self.parts, parts: _U => parts.wait());
     }
 }
 
@@ -241,8 +216,8 @@ impl<T: Element> Feed<T, CudaWorker<T>> for Slices<'_, T> {
         seen: &dyn Fn(usize) -> Result<()>,
         _free: &mut Vec<PageLocked<T>>,
     ) -> Result<()> {
-        if with_parts!(&worker.parts, parts: _U => parts.keeps_all()) {
-            with_parts!(&mut worker.parts, parts: _U => parts.add_kept())?;
+        if with_type!(&worker.parts, parts: _U => parts.keeps_all()) {
+            with_type!(&mut worker.parts, parts: _U => parts.add_kept())?;
             return seen(self.points.len() / self.d);
         }
         let mut row = 0;

@@ -224,7 +224,7 @@ pub(crate) fn assign<T: Element>(
     k: usize,
 ) -> Result<Vec<u32>> {
     let refused = match assign_whole(device, problem, centroids, k) {
-        Err(error @ Error::OutOfDeviceMemory { .. }) if problem.batch * problem.n > 1 => error,
+        Err(error @ Error::OutOfDeviceMemory { .. }) => error,
         outcome => return outcome,
     };
     let Problem { batch, n, d, .. } = *problem;

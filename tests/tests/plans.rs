@@ -3,14 +3,10 @@
 //! Without a GPU the test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead. `FLASH_KMEANS_SMALL=1` makes
 //! problems small, for sanitizers.
 use flash_kmeans::tuning::{LaunchPlan, gpu, use_plan};
-use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init};
+use flash_kmeans::{Element, FlashKMeans, Init};
+use flash_kmeans_tests::{CUDA, has_gpu, is_set};
 use half::{bf16, f16};
 use ndarray::{Array3, s};
-use std::io::Write;
-
-fn is_set(name: &str) -> bool {
-    std::env::var(name).is_ok_and(|value| value == "1")
-}
 
 /// Plans that between them take every way, for a GPU whose plan by rule is `rule`.
 fn plans(rule: LaunchPlan) -> Vec<LaunchPlan> {
@@ -67,7 +63,7 @@ fn check<T: Element<Centroid = f32>>(
     let (n, k) = if is_set("FLASH_KMEANS_SMALL") { (n.min(500), k.min(150)) } else { (n, k) };
     let points = points([batch, n, d], convert);
     let first = Init::Given(points.slice(s![.., ..k, ..]).mapv(Element::to_f64).into_dyn());
-    let options = FlashKMeans::new(k).init(first).tol(0.0).max_iter(6).backend(Backend::Cuda { ordinal: 0 });
+    let options = FlashKMeans::new(k).init(first).tol(0.0).max_iter(6).backend(CUDA);
     let found: Vec<_> = plans
         .iter()
         .map(|plan| {
@@ -103,15 +99,10 @@ fn check<T: Element<Centroid = f32>>(
 
 #[test]
 fn results_have_the_same_bits_by_any_plan() {
-    let gpu = match gpu(0) {
-        Ok(gpu) => gpu,
-        Err(Error::BackendUnavailable { reason, .. }) => {
-            assert!(!is_set("FLASH_KMEANS_REQUIRE_GPU"), "no GPU ({reason})");
-            let _ = std::io::stderr().write_all(format!("skipped: no GPU ({reason})\n").as_bytes());
-            return;
-        }
-        Err(error) => panic!("there is a GPU, but {error}"),
-    };
+    if !has_gpu() {
+        return;
+    }
+    let gpu = gpu(0).unwrap();
     let plans = plans(LaunchPlan::by_rule(&gpu.hardware));
     for d in [3, 64, 65, 80, 100, 128, 200, 768] {
         check(&plans, [1, 20_000, 600, d], |v| v);

@@ -156,6 +156,21 @@ impl Job {
     }
 }
 
+/// Milliseconds of an iteration, and what a fit of `iterations` gave. A fit has a closing assignment and the like beside
+/// its iterations: the difference to a fit of one is iterations alone.
+fn iteration_of_fits<M, E>(
+    iterations: usize,
+    fit: impl Fn(usize) -> std::result::Result<M, E>,
+) -> std::result::Result<(f64, M), E> {
+    let start = Instant::now();
+    fit(1)?;
+    let few = start.elapsed();
+    let start = Instant::now();
+    let model = fit(iterations)?;
+    let many = start.elapsed();
+    Ok((1e3 * (many.as_secs_f64() - few.as_secs_f64()) / (iterations - 1) as f64, model))
+}
+
 impl Worker {
     /// Milliseconds of an iteration by a plan, on normal points.
     fn time(&mut self, job: &Value) -> Result<Value> {
@@ -276,16 +291,10 @@ impl Worker {
                 leave_centroids(&model.ok_or("no call")?)?;
                 Ok(json!({ "ms": times, "note": "from pageable host memory, and back to it" }))
             }
-            // A fit has a closing assignment and the like beside its iterations: the difference is iterations alone.
             "cpu" => {
-                let start = Instant::now();
-                fit(1)?;
-                let few = start.elapsed().as_secs_f64();
-                let start = Instant::now();
-                let model = fit(job.iterations)?;
-                let many = start.elapsed().as_secs_f64();
+                let (milliseconds, model) = iteration_of_fits(job.iterations, fit)?;
                 leave_centroids(&model)?;
-                Ok(json!({ "ms": [1e3 * (many - few) / (job.iterations - 1) as f64] }))
+                Ok(json!({ "ms": [milliseconds] }))
             }
             _ => Ok(json!({ "skip": "no such suite" })),
         }
@@ -335,13 +344,8 @@ fn linfa_run(job: &Value) -> Result<Value> {
             .max_n_iterations(iterations as u64)
             .fit(&points)
     };
-    let start = Instant::now();
-    fit(1)?;
-    let few = start.elapsed().as_secs_f64();
-    let start = Instant::now();
-    let model = fit(job.iterations)?;
-    let many = start.elapsed().as_secs_f64();
+    let (milliseconds, model) = iteration_of_fits(job.iterations, fit)?;
     job.leave("centroids", model.centroids().as_slice().ok_or("centroids are not in order")?)?;
     let note = "a centroid counts as one of its cluster's points";
-    Ok(json!({ "ms": [1e3 * (many - few) / (job.iterations - 1) as f64], "note": note }))
+    Ok(json!({ "ms": [milliseconds], "note": note }))
 }

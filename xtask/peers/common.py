@@ -83,26 +83,28 @@ class Job:
         cache = torch.cuda.get_device_properties(0).L2_cache_size
         fits = self.batch * self.n * self.d * (4 if self.dtype == "f32" else 2) < 2 * cache
         spoiler = torch.empty(2 * cache, device="cuda", dtype=torch.uint8) if fits else None
-
-        def once():
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            if fits:
-                spoiler.zero_()
-            begin.record()
-            work()
-            end.record()
-            return begin, end
-
         for _ in range(2):
             work()
         torch.cuda.synchronize()
         times, start = [], time.perf_counter()
         while True:
-            begin, end = once()
-            torch.cuda.synchronize()
-            times.append(begin.elapsed_time(end))
+            if fits:
+                spoiler.zero_()
+            times.append(event_time(work))
             if self.enough(times, start):
                 return times
+
+    def streaming(self, kmeans_large):
+        """The answer for points in pinned host memory, of `kmeans_largeN` as flash-kmeans and FlashLib have it."""
+        import torch
+
+        points = pinned(self)
+        first = points[: self.k].cuda()
+        call = lambda: kmeans_large(
+            points, self.k, max_iters=self.iterations, tol=-1.0, init_centroids=first, device="cuda:0")
+        times, (_, centroids) = self.host_times(call, torch.cuda.synchronize)
+        self.leave_centroids(centroids)
+        return {"ms": times, "note": "from pinned host memory"}
 
     def iteration_times(self, fit, few, many, finish=lambda: None):
         """Milliseconds an iteration: the difference of a long and a short call, by the host's clock."""
@@ -119,6 +121,18 @@ class Job:
             times.append(1e3 * (lengths[1] - lengths[0]) / (many - few))
             if self.enough(times, begin):
                 return times, result
+
+
+def event_time(work):
+    """Milliseconds of one call, by device events."""
+    import torch
+
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    work()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end)
 
 
 def _like(rows, tensor):

@@ -1,5 +1,5 @@
 """flash-kmeans (Triton), https://pypi.org/project/flash-kmeans."""
-from common import DevicePoints, cuda_torch, pinned, serve, versions
+from common import DevicePoints, cuda_torch, serve, versions
 
 
 class Peer:
@@ -19,13 +19,7 @@ class Peer:
         job.only("assign", "update", "iteration", "latency", "streaming")
         torch = self.torch
         if job.suite == "streaming":
-            points = pinned(job)
-            first = points[: job.k].cuda()
-            call = lambda: self.package.kmeans_largeN(
-                points, job.k, max_iters=job.iterations, tol=-1.0, init_centroids=first, device="cuda:0")
-            times, (_, centroids) = job.host_times(call, torch.cuda.synchronize)
-            job.leave_centroids(centroids)
-            return {"ms": times, "note": "from pinned host memory"}
+            return job.streaming(self.package.kmeans_largeN)
         x, c = self.points.of(job)
         if job.suite == "latency":
             call = lambda: self.fit(x, c, job.iterations)

@@ -1,5 +1,9 @@
 """FlashLib, https://pypi.org/project/flashlib: its CuTe kernels where they take the problem, else its Triton ones."""
-from common import DevicePoints, cuda_torch, pinned, serve, versions
+from common import DevicePoints, cuda_torch, event_time, serve, versions
+
+
+def brief(work):
+    return min([event_time(work) for _ in range(4)][1:])
 
 
 class Peer:
@@ -21,13 +25,13 @@ class Peer:
         key = (job.batch, job.n, job.k, job.d, job.dtype)
         if key not in self.tiles:
             triton = lambda: self.kmeans.euclid_assign_triton(x, c)
-            best, least = None, self.brief(triton)
+            best, least = None, brief(triton)
             eligible = job.batch == 1 and job.dtype != "f32" and job.d % 16 == 0 and job.d <= 512
             for tile in self.candidates(job) if eligible and self.cute._try_init_cutedsl() else []:
                 try:
                     # Compiled apart first: a failure inside of the call would pass for Triton's time.
                     self.compile(x, c, tile)
-                    time = self.brief(lambda: self.cute.cutedsl_assign_euclid(x, c, cute_tile=tile))
+                    time = brief(lambda: self.cute.cutedsl_assign_euclid(x, c, cute_tile=tile))
                 except Exception as error:
                     print(f"{key} {tile}: {error}")
                     continue
@@ -54,18 +58,6 @@ class Peer:
         out = self.torch.empty(x.shape[1], device=x.device, dtype=self.torch.int32)
         self.cute._get_compiled_assign(x[0], c[0], c_sq, out, tile[0], tile[1], use_ws=tile[2])
 
-    def brief(self, work):
-        torch = self.torch
-        times = []
-        for _ in range(4):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            work()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(begin.elapsed_time(end))
-        return min(times[1:])
-
     def assign(self, x, c, tile, out=None):
         if tile is None:
             return self.kmeans.euclid_assign_triton(x, c, out=out)
@@ -82,13 +74,7 @@ class Peer:
         job.only("assign", "update", "iteration", "latency", "streaming")
         torch = self.torch
         if job.suite == "streaming":
-            points = pinned(job)
-            first = points[: job.k].cuda()
-            call = lambda: self.kmeans.kmeans_largeN(
-                points, job.k, max_iters=job.iterations, tol=-1.0, init_centroids=first, device="cuda:0")
-            times, (_, centroids) = job.host_times(call, torch.cuda.synchronize)
-            job.leave_centroids(centroids)
-            return {"ms": times, "note": "from pinned host memory"}
+            return job.streaming(self.kmeans.kmeans_largeN)
         # It would keep all tensors that its kernels ever saw.
         self.cute._dlpack_cache.clear()
         x, c = self.points.of(job)

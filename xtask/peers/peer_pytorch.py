@@ -1,5 +1,5 @@
 """Plain PyTorch: a product, a minimum, a sum by index; and what products and copies reach by themselves."""
-from common import DevicePoints, cuda_torch, serve, versions
+from common import DevicePoints, cuda_torch, event_time, serve, versions
 
 # Values of a block of the matrix of distances.
 BLOCK = 1 << 28
@@ -17,15 +17,7 @@ class Peer:
         def median(work, count=20):
             for _ in range(3):
                 work()
-            times = []
-            for _ in range(count):
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                begin.record()
-                work()
-                end.record()
-                torch.cuda.synchronize()
-                times.append(begin.elapsed_time(end))
-            return sorted(times)[count // 2]
+            return sorted(event_time(work) for _ in range(count))[count // 2]
 
         found = []
         for name, dtype, tf32 in [

@@ -1,4 +1,4 @@
-//! Times the CPU's iterations: `cpu_iteration N D K ITERATIONS`, or with `POINTS.npy INIT.npy` the peers' files.
+//! Times the CPU's iterations: `cpu_iteration N D K ITERATIONS`.
 use flash_kmeans::stages::normal_points;
 use flash_kmeans::{Backend, FlashKMeans, Init};
 use ndarray::Array2;

@@ -32,17 +32,20 @@ pub const SORT_DIGITS: u32 = 1 << SORT_BITS;
 pub const UPDATE_THREADS: u32 = 256;
 /// Warps of the update kernels' blocks.
 pub const UPDATE_WARPS: u32 = UPDATE_THREADS / 32;
-/// Sorted places that one warp sums, and the same of short panels, whose few warps would not fill the GPU.
+/// Sorted places that one warp sums, and the same of short panels, whose few warps would not fill the GPU: a warp's lanes,
+/// for panels that one block sums.
 pub const STRETCH: u32 = 128;
 /// See [`STRETCH`].
 pub const SHORT_STRETCH: u32 = 32;
 /// Longest panel of short stretches.
 const SHORT_PANEL: u32 = 1 << 17;
 
-/// Threads of the sort of a panel in one block.
-pub const PANEL_SORT_THREADS: u32 = 1024;
-/// Most clusters of it: their counts fit the 99 KiB of shared memory that every GPU has.
-pub const PANEL_SORT_CLUSTERS: u32 = 512;
+/// Points of a panel that one block sorts and sums, a thread each.
+pub const BLOCK_PANEL_POINTS: u32 = 1024;
+/// Most points of a problem whose panels are: of more, what the panels write is no longer little.
+const BLOCK_PROBLEM_POINTS: u32 = 1 << 15;
+/// Most clusters of it: their counts fit the 48 KiB of shared memory that are always there.
+pub const BLOCK_PANEL_CLUSTERS: u32 = 512;
 
 /// Most clusters of a sort in one pass over whole labels.
 pub const WHOLE_CLUSTERS: u32 = 4096;
@@ -180,9 +183,20 @@ impl Panels {
     #[inline]
     pub const fn of(n: u32, k: u32) -> Self {
         let wish = (k as u64 * 16).next_power_of_two();
-        let wish = if wish < 1 << 20 { 1 << 20 } else { wish };
+        let wish = if n <= BLOCK_PROBLEM_POINTS && k <= BLOCK_PANEL_CLUSTERS {
+            BLOCK_PANEL_POINTS as u64
+        } else if wish < 1 << 20 {
+            1 << 20
+        } else {
+            wish
+        };
         let len = if wish < n as u64 { wish as u32 } else { n };
         Panels { count: n.div_ceil(len), len }
+    }
+    /// Whether one block sorts and sums a panel.
+    #[inline]
+    pub const fn fit_a_block(&self, k: u32) -> bool {
+        self.len <= BLOCK_PANEL_POINTS && k <= BLOCK_PANEL_CLUSTERS
     }
     /// Sort tiles of a panel.
     #[inline]
@@ -871,53 +885,6 @@ impl Default for ScatterShared {
     }
 }
 
-/// Shared memory of `sort_panel`.
-#[derive(Clone, Copy, Debug)]
-pub struct PanelSortShared {
-    /// `[warp][cluster]`: a warp's keys of each cluster, then where its next one goes.
-    pub places: Slot<u32>,
-    /// Sums of warps in the scan of clusters.
-    pub warp_sums: Slot<u32>,
-    /// Bytes of it all.
-    pub bytes: u32,
-}
-
-impl PanelSortShared {
-    /// The layout.
-    #[inline]
-    pub const fn new() -> Self {
-        let mut layout = Layout::new();
-        PanelSortShared {
-            places: layout.array(PANEL_SORT_THREADS / 32 * PANEL_SORT_CLUSTERS),
-            warp_sums: layout.array(PANEL_SORT_THREADS / 32),
-            bytes: layout.bytes(),
-        }
-    }
-}
-
-impl Default for PanelSortShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Parameters of `sort_panel`: one block a panel.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct PanelSortParams {
-    /// The problems.
-    pub shape: Shape,
-    /// Their panels.
-    pub panels: Panels,
-}
-impl Items for PanelSortParams {
-    #[inline]
-    fn blocks(&self) -> u64 {
-        self.shape.batch as u64 * self.panels.count as u64
-    }
-}
-
 /// Shared memory of `whole_count`.
 #[derive(Clone, Copy, Debug)]
 pub struct WholeCountShared {
@@ -1119,16 +1086,85 @@ impl Items for SumsParams {
     }
 }
 
-/// Features of a lane of `finalise` at a time.
+/// Features of an item of `panel_sums`.
+pub const PANEL_SUMS_FEATURES: u32 = 128;
+
+/// Shared memory of `panel_sums`.
+#[derive(Clone, Copy, Debug)]
+pub struct PanelSumsShared {
+    /// `[warp][cluster]`, 16 bits each: a warp's points of each cluster, then those of the warps before.
+    pub counts: Slot<u32>,
+    /// Where each cluster begins, and the last one ends.
+    pub bases: Slot<u32>,
+    /// The sorted points, with their labels.
+    pub order: Slot<u32>,
+    /// Sums of warps in the scan of clusters.
+    pub warp_sums: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl PanelSumsShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        PanelSumsShared {
+            counts: layout.array(BLOCK_PANEL_POINTS / 32 * BLOCK_PANEL_CLUSTERS / 2),
+            bases: layout.array(BLOCK_PANEL_CLUSTERS + 1),
+            order: layout.array(BLOCK_PANEL_POINTS),
+            warp_sums: layout.array(BLOCK_PANEL_POINTS / 32),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for PanelSumsShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of `panel_sums`: a block for each chunk of [`PANEL_SUMS_FEATURES`] features of each panel.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PanelSumsParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels, which [`Panels::fit_a_block`].
+    pub panels: Panels,
+}
+impl PanelSumsParams {
+    /// Chunks of a row.
+    #[inline]
+    pub const fn chunks(&self) -> u32 {
+        self.shape.d.div_ceil(PANEL_SUMS_FEATURES)
+    }
+}
+impl Items for PanelSumsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.panels.count as u64 * self.chunks() as u64
+    }
+}
+
+/// Features of a lane of `finalise`.
 pub const FINALISE_VALUES: u32 = 4;
+/// Features of a chunk of a cluster, a warp's.
+pub const FINALISE_FEATURES: u32 = 32 * FINALISE_VALUES;
+/// Rows of partial sums that a warp has in flight.
+pub const FINALISE_IN_FLIGHT: u32 = 8;
+/// Most rows of a cluster that one warp adds up; of more, all warps of a block have a share.
+pub const FINALISE_ROWS: u32 = 192;
 
 /// Shared memory of `finalise`.
 #[derive(Clone, Copy, Debug)]
 pub struct FinaliseShared {
     /// `[warp][value][lane]` sums of a warp.
     pub sums: Slot<f64>,
-    /// Points of a warp.
-    pub counts: Slot<u32>,
+    /// Rows of each warp's cluster, where all warps share it.
+    pub rows: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -1140,7 +1176,7 @@ impl FinaliseShared {
         let mut layout = Layout::new();
         FinaliseShared {
             sums: layout.array(UPDATE_THREADS * FINALISE_VALUES),
-            counts: layout.array(UPDATE_WARPS),
+            rows: layout.array(UPDATE_WARPS),
             bytes: layout.bytes(),
         }
     }
@@ -1153,7 +1189,7 @@ impl Default for FinaliseShared {
     }
 }
 
-/// Parameters of `finalise`: [`FinaliseParams::warps`] warps for each cluster of each problem.
+/// Parameters of `finalise`: a warp for each chunk of [`FINALISE_FEATURES`] features of each cluster of each problem.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct FinaliseParams {
@@ -1163,28 +1199,21 @@ pub struct FinaliseParams {
     pub panels: Panels,
 }
 impl FinaliseParams {
-    /// Warps that share a cluster: a function of the problem alone, for the order of additions is.
+    /// Chunks of a cluster.
     #[inline]
-    pub const fn warps(&self) -> u32 {
-        // Of clusters this large some are many times larger, and take so much longer.
-        const LARGE: u64 = 2048;
-        if self.shape.n as u64 >= LARGE * self.shape.k as u64 { UPDATE_WARPS } else { 1 }
+    pub const fn chunks(&self) -> u32 {
+        self.shape.d.div_ceil(FINALISE_FEATURES)
     }
-    /// Parts of a panel that are a warp's each.
+    /// Chunks of all clusters.
     #[inline]
-    pub const fn parts(&self) -> u32 {
-        let mut parts = 1;
-        while parts * self.panels.count < self.warps() {
-            parts *= 2;
-        }
-        parts
+    pub const fn items(&self) -> u64 {
+        self.shape.batch as u64 * self.shape.k as u64 * self.chunks() as u64
     }
 }
 impl Items for FinaliseParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        let clusters = self.shape.batch as u64 * self.shape.k as u64;
-        if self.warps() == UPDATE_WARPS { clusters } else { clusters.div_ceil(UPDATE_WARPS as u64) }
+        self.items().div_ceil(UPDATE_WARPS as u64)
     }
 }
 
@@ -1261,6 +1290,8 @@ pub struct ConvergeParams {
     pub shape: Shape,
     /// Entries of the assignment's statistics for a problem.
     pub tiles: u32,
+    /// Entries of the moves of its centroids.
+    pub moves: u32,
     /// Iterations of which records are kept: that of iteration `i` goes to slot `i % window`.
     pub window: u32,
 }
@@ -1269,9 +1300,9 @@ impl ConvergeParams {
     /// of additions is.
     #[inline]
     pub const fn parts(&self) -> u32 {
-        /// Entries and clusters that a block takes as long for as the launch of it does.
+        /// Entries that a block takes as long for as the launch of it does.
         const FEW: u32 = 4096;
-        let most = if self.tiles > self.shape.k { self.tiles } else { self.shape.k };
+        let most = if self.tiles > self.moves { self.tiles } else { self.moves };
         let parts = most.div_ceil(FEW);
         if parts < REDUCE_THREADS { parts } else { REDUCE_THREADS }
     }

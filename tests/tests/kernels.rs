@@ -148,11 +148,6 @@ fn check_sort(size: [u32; 3], panel_len: u32, spread: Labels, seed: u64, way: Wa
         arrays.labels.set(&labels);
         check_sorted(&arrays, arrays.sort_whole(way), &labels, &done);
     }
-    if k <= PANEL_SORT_CLUSTERS {
-        let arrays = Arrays::<f32>::new(shape, panel_len, &points, &vec![0.0; (batch * k) as usize], &done);
-        arrays.labels.set(&labels);
-        check_sorted(&arrays, arrays.sort_panels(way), &labels, &done);
-    }
 }
 
 /// The order and the starts of every panel of problems that are not done.
@@ -207,6 +202,22 @@ fn sorting_takes_tiles_that_are_not_full_and_labels_of_three_digits() {
 
 /// Partial sums, means, their rounding and their moves.
 fn check_update<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: Labels, seed: u64, way: Way) {
+    check_sums::<T>(size, panel_len, data, spread, seed, way, false);
+    if (Panels { count: 1, len: panel_len }).fit_a_block(size[2]) {
+        check_sums::<T>(size, panel_len, data, spread, seed, way, true);
+    }
+}
+
+/// By `panel_sums`, or by `segment_sums` after a sort.
+fn check_sums<T: Point>(
+    size: [u32; 4],
+    panel_len: u32,
+    data: Data,
+    spread: Labels,
+    seed: u64,
+    way: Way,
+    by_blocks: bool,
+) {
     let [batch, n, k, d] = size;
     let shape = shape::<T>(batch, n, k, d);
     let random = &mut Random(seed);
@@ -227,10 +238,23 @@ fn check_update<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: La
             starts.extend(s);
         }
     }
-    order.set(&rows);
-    arrays.starts.set(&starts);
-
-    arrays.sum(&order, way);
+    if by_blocks {
+        arrays.sum_panels(way);
+        let of_panel = starts.len() / (batch * panels.count) as usize;
+        for (group, starts) in starts.chunks(of_panel).enumerate() {
+            let first = group * of_panel;
+            if done[group / panels.count as usize] {
+                assert!((first..first + of_panel).all(|at| arrays.starts.is_poison(at)));
+            } else {
+                assert_eq!(arrays.starts.get()[first..first + of_panel], *starts, "starts of panel {group}");
+            }
+        }
+        arrays.starts.set(&starts);
+    } else {
+        order.set(&rows);
+        arrays.starts.set(&starts);
+        arrays.sum(&order, way);
+    }
     let (sums, heads) = (arrays.sums.get(), arrays.heads.get());
     arrays.finalise(way);
 
@@ -305,11 +329,12 @@ fn check_update<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: La
                 assert_eq!(rounded[at], T::from_f32(means[at]));
                 moved += (f64::from(means[at]) - f64::from(centroids[at])).powi(2);
             }
-            let at = problem * k + cluster;
+            let chunks = d.div_ceil(FINALISE_FEATURES as usize);
+            let at = (problem * k + cluster) * chunks;
             if done[problem] {
-                assert!(arrays.moves.is_poison(at));
+                assert!((at..at + chunks).all(|at| arrays.moves.is_poison(at)));
             } else {
-                assert_near(moves[at], moved, 1e-12 * moved, "move");
+                assert_near(moves[at..at + chunks].iter().sum(), moved, 1e-12 * moved, "move");
             }
         }
     }
@@ -377,7 +402,7 @@ fn check_converge(batch: u32, n: u32, k: u32, [iteration, window]: [u32; 2], see
         arrays.states.get().into_iter().map(|state| LoopState { n_iter: iteration, ..state }).collect();
     arrays.states.set(&states);
     let all_records = Memory::<IterationRecord>::poison(window as usize * batch);
-    let params = ConvergeParams { shape, tiles: tiles as u32, window };
+    let params = ConvergeParams { shape, tiles: tiles as u32, moves: k as u32, window };
     let partial = Memory::<IterationRecord>::poison(params.blocks() as usize);
     let counters = Memory::of(&vec![0u32; batch]);
     way.launch(Converge {

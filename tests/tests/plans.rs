@@ -19,8 +19,6 @@ fn plans(rule: LaunchPlan) -> Vec<LaunchPlan> {
             floored_tiles: 1,
             floored_steps: NEVER,
             settle_blocks: 1,
-            block_sort_points: 0,
-            block_sort_clusters: 0,
             whole_sort_clusters: 0,
         },
         LaunchPlan {
@@ -28,17 +26,9 @@ fn plans(rule: LaunchPlan) -> Vec<LaunchPlan> {
             floored_tiles: NEVER,
             floored_steps: 0,
             settle_blocks: 16,
-            block_sort_points: NEVER,
             ..rule
         },
-        LaunchPlan {
-            narrow_steps: 5,
-            ordered_tiles: NEVER,
-            floored_tiles: 2,
-            floored_steps: NEVER,
-            block_sort_points: 0,
-            ..rule
-        },
+        LaunchPlan { narrow_steps: 5, ordered_tiles: NEVER, floored_tiles: 2, floored_steps: NEVER, ..rule },
     ]
 }
 

@@ -194,18 +194,8 @@ fn knobs(has_tensor_cores: bool, quick: bool) -> Vec<Knob> {
         }
         knobs.push(knob("settle_blocks", Role::Amount, &[1, 2, 4, 6, 8, 16], shapes));
     }
-    let n = &[1 << 13, 1 << 14, 1 << 15, 1 << 16, 1 << 17];
-    let sizes: Vec<(usize, usize)> =
-        some(&[1, 64], quick).iter().flat_map(|&batch| n.iter().map(move |&n| (batch, n))).collect();
-    let shapes = grid(&sizes, some(&[256, 64], quick), &[16]);
-    let candidates = &[1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16, 1 << 17];
-    knobs.push(knob("block_sort_points", Role::UpTo(|case| case.n), candidates, shapes));
-
-    let shapes = grid(some(&[(1, 1 << 13), (64, 1 << 13)], quick), &[64, 128, 256, 512], &[16]);
-    knobs.push(knob("block_sort_clusters", Role::UpTo(|case| case.k), &[32, 64, 128, 256, 512], shapes));
-
     let shapes =
-        grid(some(&[(1, 1 << 20), (32, 1 << 15), (1, 1 << 23)], quick), &[512, 1024, 2048, 4096], &[16]);
+        grid(some(&[(1, 1 << 20), (32, 1 << 16), (1, 1 << 23)], quick), &[512, 1024, 2048, 4096], &[16]);
     knobs.push(knob("whole_sort_clusters", Role::UpTo(|case| case.k), &[256, 512, 1024, 2048, 4096], shapes));
     knobs
 }
@@ -337,7 +327,7 @@ mod tests {
     fn plan() -> Plan {
         Plan::parse(
             "narrow_steps=8 ordered_tiles=4 floored_tiles=16 floored_steps=8 settle_blocks=4 \
-                     block_sort_points=16384 block_sort_clusters=512 whole_sort_clusters=4096",
+             whole_sort_clusters=4096",
         )
         .unwrap()
     }

@@ -13,12 +13,15 @@
 //! (`pack_points`), which moves a score by at most `‖x − x̂‖‖c‖ + ‖x̂‖‖c − ĉ‖` (Cauchy and Schwarz), norms that
 //! are known. The bias is that of `c`.
 //!
-//! Products of 16-bit values are exact in f32; their sum is not. With `u = 2⁻²⁴`, a tensor core adds 16 products
-//! to an accumulator with at most 18 truncations of one part in `2⁻²³` of a partial sum, none of which exceeds
-//! `‖x̂‖‖ĉ‖`, so a score is within
+//! Products of 16-bit values are exact in f32; their sum is not. A tensor core aligns the terms of a sum to the largest of
+//! them and cuts them off: on Hopper two bits below an f32's last, as `tests/tensor_cores.rs` sees, so that each of up to
+//! 18 terms of a step of 16 products, accumulators included, loses less than 2⁻²⁵ of the largest, and each of up to two
+//! results less than 2⁻²³ of itself. None of those exceeds `‖x̂‖‖ĉ‖`. With `u = 2⁻²⁴`, a step costs at most
+//! `(18/2 + 2·2)u = 13u` of that, which with a tenth for what the errors add to the partial sums is `0.9u` a
+//! feature, so a score is within
 //!
 //! ```text
-//! (γ + u)‖x̂‖‖ĉ‖ + (d/16 + 20)u·½‖c‖² + ‖x − x̂‖‖c‖ + ‖x̂‖‖c − ĉ‖,   γ = 1.25·(d + 16)·2⁻²³
+//! (γ + u)‖x̂‖‖ĉ‖ + (d/16 + 20)u·½‖c‖² + ‖x − x̂‖‖c‖ + ‖x̂‖‖c − ĉ‖,   γ = 0.9·(d + 16)·u
 //! ```
 //! of the true one (the sum, the final addition, the bias as `pack_centroids` adds it up). Two scores further apart than twice
 //! that are in the right order. A point with more than one centroid inside goes on a list with its two candidates, or
@@ -331,7 +334,7 @@ impl Rows {
         let at = self.of_item(items);
         let item = Item::of(item, params);
         let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
-        let bound = Bound::new(terms, *largest, *largest.add(1));
+        let bound = Bound::on_hopper(terms, *largest, *largest.add(1));
         if me == 0 {
             let inverse = |value: f32| if value > 0.0 { 1.0 / value } else { 0.0 };
             let scales = self.shared.scales.here().add(items.0 % 2 * 2);

@@ -10,11 +10,18 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// By the norm and the residual of a centroid, or the largest of some; `terms` is the features that are multiplied.
+    /// By the norm and the residual of a centroid, or the largest of some; `terms` is the features that are multiplied, by
+    /// Hopper's `wgmma`.
     #[inline(always)]
-    pub(super) fn new(terms: u32, norm: f32, residual: f32) -> Self {
+    pub(super) fn on_hopper(terms: u32, norm: f32, residual: f32) -> Self {
+        Self::new(0.9, terms, norm, residual)
+    }
+
+    /// `roundings`, of 2⁻²⁴ each, are what a product can cost its sum.
+    #[inline(always)]
+    fn new(roundings: f32, terms: u32, norm: f32, residual: f32) -> Self {
         const U: f32 = 1.0 / 16_777_216.0;
-        let sum = 2.5 * (terms + 16) as f32 * U + 3.0 * U;
+        let sum = roundings * (terms + 16) as f32 * U + 3.0 * U;
         Bound {
             of_rounded: 2.02 * (sum * (norm + residual) + residual),
             of_residual: 2.02 * norm,

@@ -34,11 +34,11 @@ pub(super) unsafe fn converge(
         let state = states.add(batch as usize);
         if (*state).done == 0 {
             let mut mine = NOTHING;
-            let (mut cluster, to) = part_of(shape.k, part, parts);
-            cluster += me;
-            while cluster < to {
-                mine.shift += *moves.add((batch * shape.k as u64 + cluster as u64) as usize);
-                cluster += REDUCE_THREADS;
+            let (mut entry, to) = part_of(params.moves, part, parts);
+            entry += me;
+            while entry < to {
+                mine.shift += *moves.add((batch * params.moves as u64 + entry as u64) as usize);
+                entry += REDUCE_THREADS;
             }
             let (mut tile, to) = part_of(params.tiles, part, parts);
             tile += me;

@@ -1,8 +1,12 @@
 //! Means and moves of the centroids, from the partial sums of panels and stretches.
 //!
-//! A cluster's total is added in one order, in f64: each of the warps that share a cluster adds its part of every panel,
-//! or its panels, in order, in each what the panel has where the cluster begins and then the heads of the stretches that
-//! it goes on through; then the warps' totals are added in order.
+//! ```text
+//! rows of a cluster     panel 0: what the panel has where the cluster begins, heads of the stretches that it goes on
+//!                       through; panel 1: …
+//! a warp                all of them, for 128 features; of many, all warps of a block have an equal share each
+//! ```
+//! Rows are added in f64, in their order, eight at a time, and then the shares in theirs: an order that depends on the
+//! labels alone.
 use super::segment_sums::sums_about_first;
 use crate::spec::*;
 use cuda_std::float::Scalar;
@@ -11,10 +15,11 @@ use cuda_std::unroll;
 use cuda_std::warp::*;
 
 const SHARED: FinaliseShared = FinaliseShared::new();
-/// Features of a lane at a time.
+/// Features of a lane.
 const VALUES: usize = FINALISE_VALUES as usize;
 
-/// New centroids, the same rounded to `T`, and `‖c_new − c_old‖²` of each. An empty cluster keeps its centroid.
+/// New centroids, the same rounded to `T`, and `‖c_new − c_old‖²` of each by chunks of features. An empty cluster keeps its
+/// centroid.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads.
@@ -30,150 +35,238 @@ pub(super) unsafe fn finalise<T: Scalar>(
     moves: *mut f64,
     params: FinaliseParams,
 ) {
-    let shape = params.shape;
-    let clusters = shape.batch as u64 * shape.k as u64;
-    let warps = params.warps();
-    let (cluster_of_block, part) = (div(warp_id(), warps), warp_id() & (warps - 1));
-    let mut item = block_idx_x() as u64;
-    while item < params.blocks() {
-        let cluster_of_all = item * div(UPDATE_WARPS, warps) as u64 + cluster_of_block as u64;
-        let is_one = cluster_of_all < clusters;
-        let batch = if is_one { div_u64(cluster_of_all, shape.k as u64) } else { 0 };
-        // All warps of a block meet at its barriers.
-        let is_open = is_one && (*states.add(batch as usize)).done == 0;
-        let cluster = cluster_of_all - batch * shape.k as u64;
-        // Sums may be of points less their problem's first.
-        let origin = origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
-        let mut moved = 0.0;
-        let mut first = 0;
-        while first < shape.d {
-            let feature = first + lane_id();
-            let mut total = Total { sums: [0.0; VALUES], count: 0 };
-            if is_open {
-                total = total_of(sums, heads, starts, batch, cluster, feature, part, params);
+    let partials = Partials { sums, heads, starts, params };
+    let shared_rows = SHARED.rows.here();
+    let mut first = block_idx_x() as u64 * UPDATE_WARPS as u64;
+    while first < params.items() {
+        let mine = Item::of(first + warp_id() as u64, states, params);
+        let mut rows = 0;
+        let mut total = Total::NONE;
+        if mine.is_open {
+            total.points = partials.count(mine, &mut rows);
+            if rows <= FINALISE_ROWS {
+                partials.add(mine, 0, rows, &mut total);
             }
-            if warps > 1 {
-                total = total.of_cluster(cluster_of_block * warps, part, warps);
-            }
-            if is_open && part == 0 {
-                unroll!(V in [0, 1, 2, 3] => {
-                    let feature = feature + V as u32 * WARP_SIZE;
-                    if feature < shape.d {
-                        let place = (cluster_of_all * shape.d as u64 + feature as u64) as usize;
-                        let old = *centroids.add(place);
-                        let about =
-                            if sums_about_first::<T>() { (*origin.add(feature as usize)).to_f32() } else { 0.0 };
-                        let mean = about as f64 + total.sums[V] / total.count as f64;
-                        let new = if total.count == 0 { old } else { mean as f32 };
-                        *centroids.add(place) = new;
-                        *rounded.add(place) = T::from_f32(new);
-                        let difference = new as f64 - old as f64;
-                        moved += difference * difference;
-                    }
-                });
-            }
-            first += VALUES as u32 * WARP_SIZE;
         }
-        let moved = warp_sum_f64(moved);
-        if is_open && part == 0 && lane_id() == 0 {
-            *moves.add(cluster_of_all as usize) = moved;
+        let is_shared = rows > FINALISE_ROWS;
+        if lane_id() == 0 {
+            shared_rows.set(warp_id(), if is_shared { rows } else { 0 });
         }
-        item += grid_dim_x() as u64;
+        sync_threads();
+        let mut other = 0;
+        while other < UPDATE_WARPS {
+            let rows = shared_rows.get(other) as u64;
+            if rows > 0 {
+                let item = Item::of(first + other as u64, states, params);
+                let border = |warp: u32| (rows * warp as u64 / UPDATE_WARPS as u64) as u32;
+                let mut share = Total::NONE;
+                partials.add(item, border(warp_id()), border(warp_id() + 1), &mut share);
+                total.take_shares(share, other);
+            }
+            other += 1;
+        }
+        if mine.is_open {
+            let moved = mine.end(total, origin, centroids, rounded, params);
+            if lane_id() == 0 {
+                *moves.add((first + warp_id() as u64) as usize) = moved;
+            }
+        }
+        // The counts of rows have been read.
+        sync_threads();
+        first += grid_dim_x() as u64 * UPDATE_WARPS as u64;
     }
 }
 
-/// A lane's sums over some of a cluster's points, and how many those are.
+/// A chunk of a cluster's features.
+#[derive(Clone, Copy)]
+struct Item {
+    batch: u64,
+    cluster: u64,
+    /// The lane's first feature; the others are 32 apart.
+    feature: u32,
+    /// Whether there is such an item, of a problem that is not done.
+    is_open: bool,
+}
+
+impl Item {
+    #[inline(always)]
+    unsafe fn of(item: u64, states: *const LoopState, params: FinaliseParams) -> Self {
+        let of_problem = params.shape.k as u64 * params.chunks() as u64;
+        let is_one = item < params.items();
+        let batch = if is_one { div_u64(item, of_problem) } else { 0 };
+        let of_batch = item - batch * of_problem;
+        let cluster = div_u64(of_batch, params.chunks() as u64);
+        let chunk = (of_batch - cluster * params.chunks() as u64) as u32;
+        let is_open = is_one && (*states.add(batch as usize)).done == 0;
+        Item { batch, cluster, feature: chunk * FINALISE_FEATURES + lane_id(), is_open }
+    }
+
+    /// Stores the mean; the squared distance from the centroid before.
+    #[inline(always)]
+    unsafe fn end<T: Scalar>(
+        self,
+        total: Total,
+        origin: *const T,
+        centroids: *mut f32,
+        rounded: *mut T,
+        params: FinaliseParams,
+    ) -> f64 {
+        let shape = params.shape;
+        // Sums may be of points less their problem's first.
+        let origin = origin.add((self.batch * shape.n as u64 * shape.pitch as u64) as usize);
+        let row = (self.batch * shape.k as u64 + self.cluster) * shape.d as u64;
+        let mut moved = 0.0;
+        unroll!(V in [0, 1, 2, 3] => {
+            let feature = self.feature + V as u32 * WARP_SIZE;
+            if feature < shape.d {
+                let place = (row + feature as u64) as usize;
+                let old = *centroids.add(place);
+                let about = if sums_about_first::<T>() { (*origin.add(feature as usize)).to_f32() } else { 0.0 };
+                let mean = about as f64 + total.sums[V] / total.points as f64;
+                let new = if total.points == 0 { old } else { mean as f32 };
+                *centroids.add(place) = new;
+                *rounded.add(place) = T::from_f32(new);
+                let difference = new as f64 - old as f64;
+                moved += difference * difference;
+            }
+        });
+        warp_sum_f64(moved)
+    }
+}
+
+/// A lane's sums over a cluster's points, and how many those are.
 #[derive(Clone, Copy)]
 struct Total {
     sums: [f64; VALUES],
-    count: u32,
+    points: u32,
 }
 
 impl Total {
-    /// What all `warps` warps of a cluster from `first` on have, in the first of them.
+    const NONE: Total = Total { sums: [0.0; VALUES], points: 0 };
+
+    /// Adds up the shares that the warps of the block have, in warp `owner`.
     #[inline(always)]
-    unsafe fn of_cluster(mut self, first: u32, part: u32, warps: u32) -> Total {
-        let (sums, counts) = (SHARED.sums.here(), SHARED.counts.here());
-        let place = |warp: u32, value: u32| (warp * VALUES as u32 + value) * WARP_SIZE + lane_id();
-        unroll!(V in [0, 1, 2, 3] => { sums.set(place(warp_id(), V as u32), self.sums[V]); });
-        if lane_id() == 0 {
-            counts.set(warp_id(), self.count);
+    unsafe fn take_shares(&mut self, share: Total, owner: u32) {
+        let sums = SHARED.sums.here();
+        let place = |warp: u32, value: u32| (warp * FINALISE_VALUES + value) * WARP_SIZE + lane_id();
+        unroll!(V in [0, 1, 2, 3] => { sums.set(place(warp_id(), V as u32), share.sums[V]); });
+        sync_threads();
+        let mut warp = if warp_id() == owner { 0 } else { UPDATE_WARPS };
+        while warp < UPDATE_WARPS {
+            unroll!(V in [0, 1, 2, 3] => { self.sums[V] += sums.get(place(warp, V as u32)); });
+            warp += 1;
         }
         sync_threads();
-        let mut other = if part == 0 { 1 } else { warps };
-        while other < warps {
-            unroll!(V in [0, 1, 2, 3] => { self.sums[V] += sums.get(place(first + other, V as u32)); });
-            self.count += counts.get(first + other);
-            other += 1;
-        }
-        sync_threads();
-        self
     }
 }
 
-/// Sums of features `feature`, `feature + 32`, … over the part of a cluster's points that is warp `part`'s.
-#[inline(always)]
-unsafe fn total_of(
+/// The rows of partial sums. A lane looks at one panel's share of a cluster, the warp at 32 at a time.
+#[derive(Clone, Copy)]
+struct Partials {
     sums: *const f32,
     heads: *const f32,
     starts: *const u32,
-    batch: u64,
-    cluster: u64,
-    feature: u32,
-    part: u32,
     params: FinaliseParams,
-) -> Total {
-    let shape = params.shape;
-    let d = shape.d as usize;
-    let (stretch, stretches) = (params.panels.stretch(), params.panels.stretches() as u64);
-    let (parts, warps) = (params.parts(), params.warps());
-    let mut total = Total { sums: [0.0; VALUES], count: 0 };
-    // So many parts of a panel are a warp's each.
-    let mut unit = part;
-    while unit < params.panels.count * parts {
-        let panel = div(unit, parts);
-        let part = unit - panel * parts;
-        let group = batch * params.panels.count as u64 + panel as u64;
-        let border = starts.add((group * (shape.k as u64 + 1) + cluster) as usize);
-        let begin = *border;
-        let end = *border.add(1);
-        if end > begin {
-            if part == 0 {
-                total.count += end - begin;
-                let sums = sums.add(((group * shape.k as u64 + cluster) * d as u64) as usize);
-                unroll!(V in [0, 1, 2, 3] => { total.sums[V] += value(sums, feature + V as u32 * WARP_SIZE, shape); });
-            }
-            let head_of = div(begin, stretch);
-            let all = div(end - 1, stretch) - head_of;
-            let mut at = div(all * part, parts);
-            let to = div(all * (part + 1), parts);
-            let mut head =
-                heads.add(((group * stretches + head_of as u64 + 1 + at as u64) * d as u64) as usize);
-            // Four heads' loads at a time: a cluster of a whole panel has thousands.
-            while at < to {
-                let mut values = [[0.0f32; VALUES]; 4];
-                unroll!(H in [0, 1, 2, 3] => {
-                    if at + (H as u32) < to {
-                        unroll!(V in [0, 1, 2, 3] => {
-                            values[H][V] = value(head.add(H * d), feature + V as u32 * WARP_SIZE, shape) as f32;
-                        });
-                    }
-                });
-                unroll!(V in [0, 1, 2, 3] => {
-                    let pairs = [values[0][V] as f64 + values[1][V] as f64, values[2][V] as f64 + values[3][V] as f64];
-                    total.sums[V] += pairs[0] + pairs[1];
-                });
-                head = head.add(4 * d);
-                at += 4;
-            }
-        }
-        unit += warps;
-    }
-    total
 }
 
-/// A feature of a row, or nothing past its end.
-#[inline(always)]
-unsafe fn value(row: *const f32, feature: u32, shape: Shape) -> f64 {
-    if feature < shape.d { *row.add(feature as usize) as f64 } else { 0.0 }
+impl Partials {
+    /// Where the cluster begins and ends in panel `panel`, counted over all problems.
+    #[inline(always)]
+    unsafe fn segment(self, panel: u64, cluster: u64) -> (u32, u32) {
+        let border = self.starts.add((panel * (self.params.shape.k as u64 + 1) + cluster) as usize);
+        (*border, *border.add(1))
+    }
+
+    /// Rows of a segment.
+    #[inline(always)]
+    unsafe fn rows_of(self, (begin, end): (u32, u32)) -> u32 {
+        let stretch = self.params.panels.stretch();
+        if end > begin { 1 + div(end - 1, stretch) - div(begin, stretch) } else { 0 }
+    }
+
+    /// The cluster's points, and its rows.
+    #[inline(always)]
+    unsafe fn count(self, item: Item, rows: &mut u32) -> u32 {
+        let panels = self.params.panels.count;
+        let mut points = 0;
+        let mut panel = lane_id();
+        while panel < panels {
+            let segment = self.segment(item.batch * panels as u64 + panel as u64, item.cluster);
+            points += segment.1 - segment.0;
+            *rows += self.rows_of(segment);
+            panel += WARP_SIZE;
+        }
+        *rows = warp_shuffle_idx(FULL_MASK, warp_inclusive_sum_u32(*rows), WARP_SIZE - 1);
+        warp_shuffle_idx(FULL_MASK, warp_inclusive_sum_u32(points), WARP_SIZE - 1)
+    }
+
+    /// Adds the cluster's rows from `from` up to `to`.
+    #[inline(always)]
+    unsafe fn add(self, item: Item, from: u32, to: u32, total: &mut Total) {
+        let shape = self.params.shape;
+        let panels = self.params.panels;
+        let (stretch, stretches) = (panels.stretch(), panels.stretches() as u64);
+        // Rows of the panels before.
+        let mut before = 0;
+        let mut first_panel = 0;
+        while first_panel < panels.count && before < to {
+            let panel = first_panel + lane_id();
+            let group = item.batch * panels.count as u64 + panel as u64;
+            let segment = if panel < panels.count { self.segment(group, item.cluster) } else { (0, 0) };
+            let rows = self.rows_of(segment);
+            let through = warp_inclusive_sum_u32(rows);
+            let first_row = through - rows;
+            let sums = group * shape.k as u64 + item.cluster;
+            let heads = group * stretches + div(segment.0, stretch) as u64;
+            let all = warp_shuffle_idx(FULL_MASK, through, WARP_SIZE - 1);
+
+            let mut row = from.saturating_sub(before);
+            let end = if to - before < all { to - before } else { all };
+            while row < end {
+                // Where the row is that is so many further on as the lane's number. The panel is that of the last lane
+                // whose first row is not beyond it: those without rows are passed by.
+                let mine = row + lane_id();
+                let mut lane = 0;
+                unroll!(B in [16, 8, 4, 2, 1] => {
+                    let further = lane + B as u32;
+                    lane = if warp_shuffle_idx(FULL_MASK, first_row, further) <= mine { further } else { lane };
+                });
+                let of_panel = (mine - warp_shuffle_idx(FULL_MASK, first_row, lane)) as u64;
+                let of_sums = warp_shuffle_idx(FULL_MASK, sums, lane);
+                let of_heads = warp_shuffle_idx(FULL_MASK, heads, lane);
+                // The lowest bit says which array: a pointer that has passed between lanes would be one to anywhere.
+                let source = if of_panel == 0 { of_sums << 1 } else { (of_heads + of_panel) << 1 | 1 };
+                let mut at = 0;
+                while at < WARP_SIZE && row < end {
+                    self.add_eight(item, source, at, end - row, total);
+                    at += FINALISE_IN_FLIGHT;
+                    row += FINALISE_IN_FLIGHT;
+                }
+            }
+            before += all;
+            first_panel += WARP_SIZE;
+        }
+    }
+
+    /// Adds the first `rows` of the eight rows whose places lanes `at` to `at + 7` have.
+    #[inline(always)]
+    unsafe fn add_eight(self, item: Item, source: u64, at: u32, rows: u32, total: &mut Total) {
+        let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
+        unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            let source = warp_shuffle_idx(FULL_MASK, source, at + R as u32);
+            let array = if source & 1 == 0 { self.sums } else { self.heads };
+            let source = array.add(((source >> 1) * self.params.shape.d as u64) as usize);
+            unroll!(V in [0, 1, 2, 3] => {
+                let feature = item.feature + V as u32 * WARP_SIZE;
+                if (R as u32) < rows && feature < self.params.shape.d {
+                    values[R][V] = *source.add(feature as usize);
+                }
+            });
+        });
+        unroll!(V in [0, 1, 2, 3] => {
+            let value = |row: usize| values[row][V] as f64;
+            total.sums[V] += ((value(0) + value(1)) + (value(2) + value(3)))
+                + ((value(4) + value(5)) + (value(6) + value(7)));
+        });
+    }
 }

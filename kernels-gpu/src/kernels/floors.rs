@@ -88,7 +88,7 @@ pub(super) unsafe fn floors(
                     let norm = *centroid_norms.add(centroid as usize);
                     let terms = hopper_panels(shape.d) * HOPPER_PANEL_FEATURES;
                     let residual = *centroid_residuals.add(centroid as usize);
-                    let bound = Bound::new(terms, sqrt_approx(norm), residual);
+                    let bound = Bound::on_hopper(terms, sqrt_approx(norm), residual);
                     let point = sqrt_approx(*norms.add(row as usize));
                     let residual = if residuals.is_null() { 0.0 } else { *residuals.add(row as usize) };
                     *floors.add(row as usize) = score - 0.5 * (norm + bound.of(point, residual));

@@ -29,6 +29,8 @@ mod pack_centroids;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod pack_points;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod panel_sums;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod segment_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod settle;
@@ -230,7 +232,7 @@ const SCAN: BlockShape = BlockShape::new(SORT_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
 const SCATTER: BlockShape = BlockShape::new(SORT_THREADS).shared(ScatterShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
-const PANEL_SORT: BlockShape = BlockShape::new(PANEL_SORT_THREADS).shared(PanelSortShared::new().bytes);
+const PANEL_SUMS: BlockShape = BlockShape::new(BLOCK_PANEL_POINTS).shared(PanelSumsShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const WHOLE_COUNT: BlockShape = BlockShape::new(SORT_THREADS).shared(WholeCountShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
@@ -243,7 +245,8 @@ const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
 const SUMS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(4);
 #[cfg(not(target_arch = "nvptx64"))]
-const FINALISE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes);
+const FINALISE: BlockShape =
+    BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes).blocks_per_sm(2);
 #[cfg(not(target_arch = "nvptx64"))]
 const SETTLE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(SettleShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
@@ -278,6 +281,12 @@ kernels! {
              states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
             = segment_sums::segment_sums, SUMS,
             [fk_segment_sums_f32: f32, fk_segment_sums_f16: F16, fk_segment_sums_bf16: BF16];
+        /// Sort and sums of panels of few points.
+        PanelSums<T>: PanelSumsInstance
+            (points: *const T, origin: *const T, labels: *const u32, states: *const LoopState, starts: *mut u32,
+             sums: *mut f32, heads: *mut f32; params: PanelSumsParams)
+            = panel_sums::panel_sums, PANEL_SUMS,
+            [fk_panel_sums_f32: f32, fk_panel_sums_f16: F16, fk_panel_sums_bf16: BF16];
         /// Means and moves of the centroids.
         Finalise<T>: FinaliseInstance
             (origin: *const T, sums: *const f32, heads: *const f32, starts: *const u32,
@@ -362,11 +371,6 @@ kernels! {
             (labels: *const u32, histogram: *const u32, starts: *const u32, states: *const LoopState,
              sorted: *mut u32; params: WholeParams)
             = sort::whole_place, WHOLE_PLACE, fk_whole_place;
-        /// The whole sort of short panels of few clusters.
-        SortPanel
-            (labels: *const u32, states: *const LoopState, sorted: *mut u32, starts: *mut u32;
-             params: PanelSortParams)
-            = sort::sort_panel, PANEL_SORT, fk_sort_panel;
         /// Where each cluster begins in its panel's sorted order.
         SegmentStarts
             (labels: *const u32, sorted: *const u32, states: *const LoopState, starts: *mut u32;

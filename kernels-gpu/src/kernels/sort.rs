@@ -7,7 +7,7 @@
 //!   scatter     row -> total of lower digits + earlier tiles + earlier in the tile
 //! ```
 //! Up to [`WHOLE_CLUSTERS`] clusters, one pass sorts by whole labels, in larger tiles, and its scan says where clusters
-//! begin. A short panel of few clusters takes one launch instead of all these: `sort_panel`.
+//! begin. Problems of few points take one launch instead of all these and of the sums: `panel_sums`.
 //!
 //! Only row indices move, never points. Stable and without atomics on places, so the order within a cluster
 //! is the order of the rows: sums over it have the same bits on every run. Bytes of a pass: the ids twice,
@@ -19,7 +19,6 @@ use cuda_std::warp::*;
 
 const HISTOGRAM: HistogramShared = HistogramShared::new();
 const SCATTER: ScatterShared = ScatterShared::new();
-const PANEL: PanelSortShared = PanelSortShared::new();
 const COUNT: WholeCountShared = WholeCountShared::new();
 const STARTS: WholeStartsShared = WholeStartsShared::new();
 const PLACE: WholePlaceShared = WholePlaceShared::new();
@@ -30,7 +29,7 @@ const PER_WARP: u32 = SORT_TILE / WARPS;
 /// Lanes whose key is the same as this one's in its lowest `bits` bits, for each of `N` keys: a vote for each bit, since
 /// the instruction that matches whole keys takes its time for each that differs.
 #[inline(always)]
-unsafe fn lanes_of<const N: usize>(keys: [u32; N], bits: u32) -> [u32; N] {
+pub(super) unsafe fn lanes_of<const N: usize>(keys: [u32; N], bits: u32) -> [u32; N] {
     let mut lanes = [FULL_MASK; N];
     let mut bit = 0;
     while bit < bits {
@@ -48,7 +47,7 @@ unsafe fn lanes_of<const N: usize>(keys: [u32; N], bits: u32) -> [u32; N] {
 
 /// Bits that tell labels under `k` and a key that is none, of bits all set, apart.
 #[inline(always)]
-fn bits_of(k: u32) -> u32 {
+pub(super) fn bits_of(k: u32) -> u32 {
     WARP_SIZE - k.leading_zeros()
 }
 
@@ -317,119 +316,6 @@ pub(super) unsafe fn segment_starts(
             *starts.add(border as usize) = low;
         }
         border += grid_dim_x() as u64 * UPDATE_THREADS as u64;
-    }
-}
-
-/// The sorted rows of a panel and its clusters' first places, a block a panel: what the passes and `segment_starts` do,
-/// for at most [`PANEL_SORT_CLUSTERS`] clusters.
-///
-/// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`PANEL_SORT_THREADS`] threads.
-#[inline(always)]
-pub(super) unsafe fn sort_panel(
-    labels: *const u32,
-    states: *const LoopState,
-    sorted: *mut u32,
-    starts: *mut u32,
-    params: PanelSortParams,
-) {
-    const WARPS: u32 = PANEL_SORT_THREADS / WARP_SIZE;
-    let k = params.shape.k;
-    let places = PANEL.places.here();
-    let warp_sums = PANEL.warp_sums.here();
-    let mine = places.add(warp_id() * k);
-    let groups = params.blocks();
-    let mut group = block_idx_x() as u64;
-    while group < groups {
-        let batch = div_u64(group, params.panels.count as u64);
-        if (*states.add(batch as usize)).done == 0 {
-            let panel_first = (group - batch * params.panels.count as u64) as u32 * params.panels.len;
-            let rest = params.shape.n - panel_first;
-            let len = if rest < params.panels.len { rest } else { params.panels.len };
-            let labels = labels.add((batch * params.shape.n as u64) as usize);
-            let mut at = thread_idx_x();
-            while at < WARPS * k {
-                places.set(at, 0);
-                at += PANEL_SORT_THREADS;
-            }
-            sync_threads();
-
-            // Each warp owns consecutive places of the panel. Count, then place: what makes it stable.
-            let per_warp = (len.div_ceil(WARPS)).next_multiple_of(WARP_SIZE);
-            let first = warp_id() * per_warp;
-            let last = if first + per_warp < len { first + per_warp } else { len };
-            let mut place = first;
-            while place < last {
-                let labels = eight_labels(labels, panel_first, place, last);
-                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    if labels[I] != u32::MAX {
-                        mine.fetch_add(labels[I], 1);
-                    }
-                });
-                place += 8 * WARP_SIZE;
-            }
-            sync_threads();
-
-            // One thread a cluster: where its first key goes, then where each warp's does.
-            let cluster = thread_idx_x();
-            let mut total = 0;
-            if cluster < k {
-                let mut warp = 0;
-                while warp < WARPS {
-                    total += places.get(warp * k + cluster);
-                    warp += 1;
-                }
-            }
-            let through = warp_inclusive_sum_u32(total);
-            if lane_id() == WARP_SIZE - 1 {
-                warp_sums.set(warp_id(), through);
-            }
-            sync_threads();
-            let before = warp_inclusive_sum_u32(warp_sums.get(lane_id()));
-            let before = warp_shuffle_idx(FULL_MASK, before, if warp_id() == 0 { 0 } else { warp_id() - 1 });
-            if cluster < k {
-                let mut place = through - total + if warp_id() == 0 { 0 } else { before };
-                let start = starts.add((group * (k as u64 + 1) + cluster as u64) as usize);
-                *start = place;
-                if cluster == k - 1 {
-                    *start.add(1) = len;
-                }
-                let mut warp = 0;
-                while warp < WARPS {
-                    let count = places.get(warp * k + cluster);
-                    places.set(warp * k + cluster, place);
-                    place += count;
-                    warp += 1;
-                }
-            }
-            sync_threads();
-
-            let sorted = sorted.add((batch * params.shape.n as u64 + panel_first as u64) as usize);
-            let mut place = first;
-            while place < last {
-                let labels = eight_labels(labels, panel_first, place, last);
-                let lanes = lanes_of(labels, bits_of(params.shape.k));
-                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                  // Lanes past the end form a group of their own, which places nothing.
-                  let label = labels[I];
-                  let inside = label != u32::MAX;
-                  let peers = lanes[I];
-                  let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
-                  let start = if inside { mine.get(label) } else { 0 };
-                  sync_warp(FULL_MASK);
-                  if inside {
-                      *sorted.add((start + earlier) as usize) = panel_first + place + I as u32 * WARP_SIZE + lane_id();
-                      if earlier == 0 {
-                          mine.set(label, start + peers.count_ones());
-                      }
-                  }
-                  sync_warp(FULL_MASK);
-                });
-                place += 8 * WARP_SIZE;
-            }
-            sync_threads();
-        }
-        group += grid_dim_x() as u64;
     }
 }
 

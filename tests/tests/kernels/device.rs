@@ -205,7 +205,7 @@ impl<T: Point> Arrays<T> {
             starts: Memory::poison(groups * (k + 1)),
             sums: Memory::poison(groups * k * d),
             heads: Memory::poison(groups * panels.stretches() as usize * d),
-            moves: Memory::poison(batch * k),
+            moves: Memory::poison(FinaliseParams { shape, panels }.items() as usize),
             thresholds: Memory::poison(batch),
             records: Memory::poison(batch),
         }
@@ -269,16 +269,18 @@ impl<T: Point> Arrays<T> {
         sorted
     }
 
-    /// [`Self::sort`] in one launch.
-    pub(crate) fn sort_panels(&self, way: Way) -> &Memory<u32> {
-        way.launch(SortPanel {
+    /// Sort and sums in one launch.
+    pub(crate) fn sum_panels(&self, way: Way) {
+        way.launch(PanelSums::<T> {
+            points: self.points.at(),
+            origin: self.points.at(),
             labels: self.labels.at(),
             states: self.states.at(),
-            sorted: self.orders[0].at(),
             starts: self.starts.at(),
-            params: PanelSortParams { shape: self.shape, panels: self.panels },
+            sums: self.sums.at(),
+            heads: self.heads.at(),
+            params: PanelSumsParams { shape: self.shape, panels: self.panels },
         });
-        &self.orders[0]
     }
 
     pub(crate) fn sum(&self, sorted: &Memory<u32>, way: Way) {
@@ -311,7 +313,8 @@ impl<T: Point> Arrays<T> {
 
     pub(crate) fn converge(&self, way: Way) {
         let tiles = AssignParams { shape: self.shape }.tiles();
-        let params = ConvergeParams { shape: self.shape, tiles, window: 1 };
+        let moves = self.shape.k * FinaliseParams { shape: self.shape, panels: self.panels }.chunks();
+        let params = ConvergeParams { shape: self.shape, tiles, moves, window: 1 };
         let partial = Memory::<IterationRecord>::poison(params.blocks() as usize);
         let counters = Memory::of(&vec![0u32; self.shape.batch as usize]);
         way.launch(Converge {

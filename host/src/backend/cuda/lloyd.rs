@@ -332,7 +332,8 @@ impl<T: GpuElement> Call<T> {
             None => AssignParams { shape }.blocks() as usize,
         };
         let sort = device.plan().sort(panels, shape.k);
-        let converge = ConvergeParams { shape, tiles: (tiles / batch) as u32, window: window as u32 };
+        let finalise = FinaliseParams { shape, panels };
+        let converge = converge_params(finalise, tiles / batch, window);
         let updates = !matches!(role, Role::Assign);
         let places = Places {
             labels: plan.array(batch * n),
@@ -367,7 +368,7 @@ impl<T: GpuElement> Call<T> {
                     starts: plan.array(groups * (k + 1)),
                     sums: plan.array(groups * k * d),
                     heads: plan.array(groups * panels.stretches() as usize * d),
-                    moves: plan.array(batch * k),
+                    moves: plan.array(finalise.items() as usize),
                     thresholds: plan.array(batch),
                     records: plan.array(window * batch),
                     partial_records: plan.array(converge.blocks() as usize),
@@ -413,14 +414,17 @@ impl<T: GpuElement> Call<T> {
         });
         if updates {
             kernels.extend(match sort {
-                Sort::Block => vec![SortPanel::SPEC],
-                Sort::Whole => vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC],
+                Sort::Block => vec![<PanelSums<T::Device> as Kernel>::SPEC],
+                Sort::Whole => {
+                    let sums = <SegmentSums<T::Device> as Kernel>::SPEC;
+                    vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums]
+                }
                 Sort::Digits => {
-                    vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC]
+                    let sums = <SegmentSums<T::Device> as Kernel>::SPEC;
+                    vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC, sums]
                 }
             });
             kernels.extend([
-                <SegmentSums<T::Device> as Kernel>::SPEC,
                 <Finalise<T::Device> as Kernel>::SPEC,
                 Converge::SPEC,
                 <Moments<T::Device> as Kernel>::SPEC,
@@ -770,7 +774,6 @@ impl<T: GpuElement> Call<T> {
     }
 
     fn converge(&self, update: &UpdatePlaces) -> Result<()> {
-        let shape = self.shape;
         let states = self.at(self.places.states)?.cast::<LoopState>();
         let converge = Converge {
             moves: self.at(update.moves)?,
@@ -781,7 +784,11 @@ impl<T: GpuElement> Call<T> {
             records: self.at(update.records)?.cast(),
             partial: self.at(update.partial_records)?.cast(),
             counters: self.at(update.converge_counters)?,
-            params: ConvergeParams { shape, tiles: self.tiles(), window: self.window as u32 },
+            params: converge_params(
+                FinaliseParams { shape: self.shape, panels: self.panels },
+                self.tiles() as usize,
+                self.window,
+            ),
         };
         // SAFETY: as above.
         unsafe { self.device.launch(&self.stream, &converge) }
@@ -1002,8 +1009,8 @@ impl<T: GpuElement> Call<T> {
         self.assign(self.places.open)
     }
 
-    /// Sorts the row indices of each panel by label and finds where each cluster begins.
-    fn sort(&self, update: &UpdatePlaces) -> Result<*const u32> {
+    /// Sorts the row indices of each panel by label and finds where each cluster begins; nothing where [`Self::sums`] does.
+    fn sort(&self, update: &UpdatePlaces) -> Result<Option<*const u32>> {
         let (shape, panels) = (self.shape, self.panels);
         let labels = self.at(self.places.labels)?;
         let states = self.at(self.places.states)?.cast::<LoopState>();
@@ -1013,11 +1020,7 @@ impl<T: GpuElement> Call<T> {
         let [mut order, mut sorted] = [self.at(update.orders[0])?, self.at(update.orders[1])?];
         let sort = self.device.plan().sort(panels, shape.k);
         if sort == Sort::Block {
-            let params = PanelSortParams { shape, panels };
-            let kernel = SortPanel { labels, states, sorted: order, starts, params };
-            // SAFETY: as in `means`.
-            unsafe { self.device.launch(&self.stream, &kernel)? };
-            return Ok(order);
+            return Ok(None);
         }
         if sort == Sort::Whole {
             let params = WholeParams { shape, panels };
@@ -1031,7 +1034,7 @@ impl<T: GpuElement> Call<T> {
                 self.device.launch_grid(&self.stream, &begin, panels.min(MOST_BLOCKS))?;
                 self.device.launch(&self.stream, &place)?;
             }
-            return Ok(order);
+            return Ok(Some(order));
         }
         for pass in 0..SortParams::passes(shape.k) {
             let params = SortParams { shape, panels, pass };
@@ -1051,22 +1054,25 @@ impl<T: GpuElement> Call<T> {
         let borders = SegmentStarts { labels, sorted: order, states, starts, params };
         // SAFETY: as in `means`.
         unsafe { self.device.launch(&self.stream, &borders)? };
-        Ok(order)
+        Ok(Some(order))
     }
 
     /// Partial sums of every cluster.
-    fn sums(&self, update: &UpdatePlaces, sorted: *const u32) -> Result<()> {
-        let kernel = SegmentSums::<T::Device> {
-            points: self.points()?.cast(),
-            origin: self.origin()?.cast(),
-            labels: self.at(self.places.labels)?,
-            sorted,
-            starts: self.at(update.starts)?,
-            states: self.at(self.places.states)?.cast(),
-            sums: self.at(update.sums)?,
-            heads: self.at(update.heads)?,
-            params: SumsParams::new(self.shape, self.panels, 16 / size_of::<T>() as u32),
+    fn sums(&self, update: &UpdatePlaces, sorted: Option<*const u32>) -> Result<()> {
+        let (shape, panels) = (self.shape, self.panels);
+        let (points, origin) = (self.points()?.cast(), self.origin()?.cast());
+        let (labels, states) = (self.at(self.places.labels)?, self.at(self.places.states)?.cast());
+        let (starts, sums, heads) = (self.at(update.starts)?, self.at(update.sums)?, self.at(update.heads)?);
+        let Some(sorted) = sorted else {
+            let params = PanelSumsParams { shape, panels };
+            let kernel =
+                PanelSums::<T::Device> { points, origin, labels, states, starts, sums, heads, params };
+            // SAFETY: as in `means`; the pitch makes rows of whole vectors, and the panels fit a block.
+            return unsafe { self.device.launch(&self.stream, &kernel) };
         };
+        let params = SumsParams::new(shape, panels, 16 / size_of::<T>() as u32);
+        let kernel =
+            SegmentSums::<T::Device> { points, origin, labels, sorted, starts, states, sums, heads, params };
         // SAFETY: as in `means`; the pitch makes rows of whole vectors.
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
@@ -1144,6 +1150,12 @@ fn stats_of(record: IterationRecord) -> IterationStats {
 /// A run without points is a bug of this crate; it is reported.
 fn no_points() -> Error {
     Error::Cuda { call: "starting a run".into(), code: "no points were given".into() }
+}
+
+/// Convergence after `finalise`, by so many of the assignment's statistics for a problem.
+fn converge_params(finalise: FinaliseParams, tiles: usize, window: usize) -> ConvergeParams {
+    let shape = finalise.shape;
+    ConvergeParams { shape, tiles: tiles as u32, moves: shape.k * finalise.chunks(), window: window as u32 }
 }
 
 /// Few points need to be settled; how many, the host does not know.

@@ -2,7 +2,7 @@
 //!
 //! None of them changes labels or centroids: labels are exact and the order of additions is the problem's own, whichever
 //! kernels run. (The inertia of an iteration in the history, which nothing is decided by, may differ in its last bits.) What
-//! fixes the order of additions, [`Panels`] and the shares of a cluster in [`FinaliseParams`], is no part of a plan.
+//! fixes the order of additions, [`Panels`] and what `finalise` makes of them, is no part of a plan.
 use crate::error::{Error, Result};
 use kernels_gpu::spec::*;
 use std::fmt;
@@ -61,7 +61,7 @@ impl FromStr for Hardware {
 /// How the row indices of a panel are sorted; all ways give the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// A block a panel.
+    /// A block a panel, which then sums it.
     Block,
     /// One pass by whole labels.
     Whole,
@@ -83,77 +83,50 @@ pub struct LaunchPlan {
     pub floored_steps: u32,
     /// Blocks a multiprocessor that settle what the tensor cores could not.
     pub settle_blocks: u32,
-    /// Longest panel that one block sorts.
-    pub block_sort_points: u32,
-    /// Most clusters of it.
-    pub block_sort_clusters: u32,
     /// Most clusters of a sort in one pass by whole labels.
     pub whole_sort_clusters: u32,
 }
 
 impl LaunchPlan {
     /// The names of all values, in their order.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 6] = [
         "narrow_steps",
         "ordered_tiles",
         "floored_tiles",
         "floored_steps",
         "settle_blocks",
-        "block_sort_points",
-        "block_sort_clusters",
         "whole_sort_clusters",
     ];
 
     /// All values, in the order of [`Self::NAMES`].
-    pub fn values(&self) -> [u32; 8] {
+    pub fn values(&self) -> [u32; 6] {
         let Self {
             narrow_steps,
             ordered_tiles,
             floored_tiles,
             floored_steps,
             settle_blocks,
-            block_sort_points,
-            block_sort_clusters,
             whole_sort_clusters,
         } = *self;
-        [
-            narrow_steps,
-            ordered_tiles,
-            floored_tiles,
-            floored_steps,
-            settle_blocks,
-            block_sort_points,
-            block_sort_clusters,
-            whole_sort_clusters,
-        ]
+        [narrow_steps, ordered_tiles, floored_tiles, floored_steps, settle_blocks, whole_sort_clusters]
     }
 
     /// The plan of these values, in the order of [`Self::NAMES`].
-    pub fn of_values(values: [u32; 8]) -> Self {
-        let [
-            narrow_steps,
-            ordered_tiles,
-            floored_tiles,
-            floored_steps,
-            settle_blocks,
-            block_sort_points,
-            block_sort_clusters,
-            whole_sort_clusters,
-        ] = values;
+    pub fn of_values(values: [u32; 6]) -> Self {
+        let [narrow_steps, ordered_tiles, floored_tiles, floored_steps, settle_blocks, whole_sort_clusters] =
+            values;
         LaunchPlan {
             narrow_steps,
             ordered_tiles,
             floored_tiles,
             floored_steps,
             settle_blocks,
-            block_sort_points,
-            block_sort_clusters,
             whole_sort_clusters,
         }
     }
 
     /// What each value can be on `hardware`: kernels have to fit its shared memory, and labels their counters.
-    fn limits(hardware: &Hardware) -> [RangeInclusive<u32>; 8] {
+    fn limits(hardware: &Hardware) -> [RangeInclusive<u32>; 6] {
         let where_fits = |bytes: u32, most: u32| if bytes <= hardware.shared_bytes { most } else { 0 };
         let narrow = |steps: &u32| HopperShared::new(*steps).bytes <= hardware.shared_bytes;
         // The wide kernel takes panels of 64 features, two at least.
@@ -164,8 +137,6 @@ impl LaunchPlan {
             1..=u32::MAX,
             0..=u32::MAX,
             1..=64,
-            0..=u32::MAX,
-            0..=where_fits(PanelSortShared::new().bytes, PANEL_SORT_CLUSTERS),
             0..=where_fits(WholePlaceShared::new().bytes, WHOLE_CLUSTERS),
         ]
     }
@@ -184,7 +155,7 @@ impl LaunchPlan {
         const SETTLE_BLOCKS: u32 = 512;
         const TILES_A_MULTIPROCESSOR: u64 = 2;
         const SECTOR_BYTES: u64 = 32;
-        let [narrow, .., block_sort, whole_sort] = Self::limits(hardware).map(|limits| *limits.end());
+        let [narrow, .., whole_sort] = Self::limits(hardware).map(|limits| *limits.end());
         let multiprocessors = hardware.multiprocessors.max(1);
         let heads = TILES_A_MULTIPROCESSOR * u64::from(multiprocessors) * SECTOR_BYTES;
         let heads = (u64::from(hardware.l2_bytes) / heads).min(u64::from(u32::MAX)) as u32;
@@ -194,8 +165,6 @@ impl LaunchPlan {
             floored_tiles: 16,
             floored_steps: 8,
             settle_blocks: SETTLE_BLOCKS.div_ceil(multiprocessors).clamp(4, 8),
-            block_sort_points: 1 << 14,
-            block_sort_clusters: block_sort,
             // A digit's worth takes one pass either way.
             whole_sort_clusters: heads.max(SORT_DIGITS).min(whole_sort),
         }
@@ -255,7 +224,7 @@ impl LaunchPlan {
     }
 
     pub(super) fn sort(&self, panels: Panels, k: u32) -> Sort {
-        if panels.len <= self.block_sort_points && k <= self.block_sort_clusters {
+        if panels.fit_a_block(k) {
             Sort::Block
         } else if k <= self.whole_sort_clusters {
             Sort::Whole
@@ -277,7 +246,7 @@ impl fmt::Display for LaunchPlan {
 impl FromStr for LaunchPlan {
     type Err = String;
     fn from_str(text: &str) -> Parsed<Self> {
-        let mut values = [0; 8];
+        let mut values = [0; 6];
         for (value, word) in values.iter_mut().zip(values_of(Self::NAMES, text)?) {
             *value = number(word)?;
         }
@@ -396,17 +365,17 @@ mod tests {
         }
         let h200 = LaunchPlan::by_rule(&H200);
         assert_eq!((h200.narrow_steps, h200.settle_blocks), (8, 4));
-        assert_eq!((h200.block_sort_clusters, h200.whole_sort_clusters), (512, 4096));
+        assert_eq!(h200.whole_sort_clusters, 4096);
         // 3 MiB hold the open sectors of 56 tiles for no more clusters than this.
         assert_eq!(LaunchPlan::by_rule(&SMALL).whole_sort_clusters, 1755);
         let tiny = LaunchPlan::by_rule(&Hardware { shared_bytes: 48 << 10, ..SMALL });
-        assert_eq!((tiny.block_sort_clusters, tiny.whole_sort_clusters), (0, 0));
-        assert_eq!(tiny.sort(Panels::of(1000, 10), 10), Sort::Digits);
+        assert_eq!(tiny.whole_sort_clusters, 0);
+        assert_eq!(tiny.sort(Panels::of(1000, 1000), 1000), Sort::Digits);
     }
 
     #[test]
     fn a_line_comes_back_as_it_was_written() {
-        let plan = LaunchPlan::of_values([5, 2, 64, 12, 8, 32_768, 256, 2048]);
+        let plan = LaunchPlan::of_values([5, 2, 64, 12, 8, 2048]);
         let table = format!("# GPUs\n\n{SMALL}: {}\n{H200}: {plan} # a name\n", LaunchPlan::by_rule(&SMALL));
         assert_eq!(read(&H200, &table).unwrap(), Some(plan));
         assert_eq!(read(&SMALL, &table).unwrap(), Some(LaunchPlan::by_rule(&SMALL)));
@@ -437,9 +406,9 @@ mod tests {
         let shape = |k, d| Shape::new(1, 1 << 20, k, d, 2);
         assert!(plan.has_floors(shape(1921, 96)));
         assert!(!plan.has_floors(shape(1920, 96)) && !plan.has_floors(shape(1921, 97)));
-        assert_eq!(plan.sort(Panels::of(1 << 14, 512), 512), Sort::Block);
-        assert_eq!(plan.sort(Panels::of(1 << 14, 513), 513), Sort::Whole);
-        assert_eq!(plan.sort(Panels::of((1 << 14) + 1, 512), 512), Sort::Whole);
+        assert_eq!(plan.sort(Panels::of(1 << 15, 512), 512), Sort::Block);
+        assert_eq!(plan.sort(Panels::of(1 << 15, 513), 513), Sort::Whole);
+        assert_eq!(plan.sort(Panels::of((1 << 15) + 1, 512), 512), Sort::Whole);
         assert_eq!(plan.sort(Panels::of(1 << 20, 4097), 4097), Sort::Digits);
     }
 }

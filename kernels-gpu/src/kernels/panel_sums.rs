@@ -1,0 +1,253 @@
+//! The whole of the sort-inverse update's sums for problems of few points: a block sorts a panel and sums it, so that
+//! neither waits for another launch and the order never leaves the chip.
+//!
+//! ```text
+//! a thread a point     its place: clusters before its own + warps before its own + lanes before it
+//! a warp a stretch     32 sorted places, row by row, a lane a feature; a sum is written where its cluster ends
+//! ```
+//! What it writes is what `segment_sums` does, for stretches of [`SHORT_STRETCH`]. Blocks that have other features of the
+//! same points sort them again, which takes less than to tell each other.
+use super::segment_sums::sums_about_first;
+use super::sort::{bits_of, lanes_of};
+use crate::spec::*;
+use cuda_std::float::Scalar;
+use cuda_std::shared::Shared;
+use cuda_std::thread::*;
+use cuda_std::unroll;
+use cuda_std::warp::*;
+
+const SHARED: PanelSumsShared = PanelSumsShared::new();
+const WARPS: u32 = BLOCK_PANEL_POINTS / WARP_SIZE;
+/// No label.
+const NONE: u32 = u32::MAX;
+
+/// Partial sums of points, less their problem's first where [`sums_about_first`], and where each cluster begins in its
+/// panel. `origin` is where the first points are, `n` rows from problem to problem.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`, whose panels [`Panels::fit_a_block`], `points` aligned to 16 bytes; a
+/// block has [`BLOCK_PANEL_POINTS`] threads.
+#[inline(always)]
+pub(super) unsafe fn panel_sums<T: Scalar>(
+    points: *const T,
+    origin: *const T,
+    labels: *const u32,
+    states: *const LoopState,
+    starts: *mut u32,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: PanelSumsParams,
+) {
+    let shape = params.shape;
+    let panels = params.panels;
+    let mut item = block_idx_x() as u64;
+    while item < params.blocks() {
+        let group = div_u64(item, params.chunks() as u64);
+        let chunk = (item - group * params.chunks() as u64) as u32;
+        let batch = div_u64(group, panels.count as u64);
+        if (*states.add(batch as usize)).done == 0 {
+            let panel_first = (group - batch * panels.count as u64) as u32 * panels.len;
+            let rest = shape.n - panel_first;
+            let len = if rest < panels.len { rest } else { panels.len };
+            let row = batch * shape.n as u64 + panel_first as u64;
+            // The chunk that begins the row says where clusters do.
+            let starts = starts.add((group * (shape.k as u64 + 1)) as usize);
+            sort(labels.add(row as usize), len, shape.k, starts, chunk == 0);
+            let chunk = Chunk {
+                points: points.add((row * shape.pitch as u64) as usize),
+                origin: origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize),
+                sums: sums.add((group * shape.k as u64 * shape.d as u64) as usize),
+                head: heads
+                    .add(((group * panels.stretches() as u64 + warp_id() as u64) * shape.d as u64) as usize),
+                first: chunk * PANEL_SUMS_FEATURES,
+                shape,
+            };
+            chunk.sum_stretch(len);
+            // The order has been read.
+            sync_threads();
+        }
+        item += grid_dim_x() as u64;
+    }
+}
+
+/// Sorts the panel's points by label: `[place]` label above, and point below 2¹⁶.
+#[inline(always)]
+unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_starts: bool) {
+    let counts = SHARED.counts.here();
+    let bases = SHARED.bases.here();
+    let (me, words) = (thread_idx_x(), k.div_ceil(2));
+    let mut word = me;
+    while word < WARPS * words {
+        counts.set(word, 0);
+        word += BLOCK_PANEL_POINTS;
+    }
+    let label = if me < len { *labels.add(me as usize) } else { NONE };
+    let [peers] = lanes_of([label], bits_of(k));
+    let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
+    sync_threads();
+    // Two clusters a word.
+    let mine = counts.add(warp_id() * words);
+    if label != NONE && earlier == 0 {
+        mine.fetch_add(label / 2, peers.count_ones() << (label % 2 * 16));
+    }
+    sync_threads();
+
+    // What earlier warps have of both clusters of a word, at once: neither reaches 2¹⁶.
+    let mut both = 0;
+    if me < words {
+        let mut warp = 0;
+        while warp < WARPS {
+            let mut found = [0; 8];
+            unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => { found[W] = counts.get((warp + W as u32) * words + me); });
+            unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                counts.set((warp + W as u32) * words + me, both);
+                both += found[W];
+            });
+            warp += 8;
+        }
+    }
+    let (even, odd) = (both & 0xffff, both >> 16);
+    let base = before_in_block(even + odd);
+    // Said otherwise than above: of the same condition, LLVM would make one branch around two clones of the scan, in which
+    // the lanes of a warp would not meet.
+    if 2 * me < k {
+        bases.set(2 * me, base);
+        bases.set(2 * me + 1, base + even);
+        if writes_starts {
+            *starts.add(2 * me as usize) = base;
+            // The end of the panel, or the cluster between.
+            *starts.add(2 * me as usize + 1) = base + even;
+            if 2 * me + 2 == k {
+                *starts.add(k as usize) = base + even + odd;
+            }
+        }
+    }
+    sync_threads();
+    if label != NONE {
+        let of_warps = mine.get(label / 2) >> (label % 2 * 16) & 0xffff;
+        SHARED.order.here().set(bases.get(label) + of_warps + earlier, label << 16 | me);
+    }
+    sync_threads();
+}
+
+/// The sum of `value` over the threads before this one.
+#[inline(always)]
+unsafe fn before_in_block(value: u32) -> u32 {
+    const { assert!(WARPS == WARP_SIZE) };
+    let warps: Shared<u32> = SHARED.warp_sums.here();
+    let through = warp_inclusive_sum_u32(value);
+    if lane_id() == WARP_SIZE - 1 {
+        warps.set(warp_id(), through);
+    }
+    sync_threads();
+    let of_warps = warp_inclusive_sum_u32(warps.get(lane_id()));
+    let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
+    (if warp_id() == 0 { 0 } else { before }) + through - value
+}
+
+/// Some features of a panel's points.
+#[derive(Clone, Copy)]
+struct Chunk<T> {
+    points: *const T,
+    origin: *const T,
+    /// Of the panel.
+    sums: *mut f32,
+    /// Of the warp's stretch.
+    head: *mut f32,
+    /// The first feature.
+    first: u32,
+    shape: Shape,
+}
+
+/// Values of a lane: all of a chunk's words, with 32 lanes between one and the next.
+const VALUES: usize = (PANEL_SUMS_FEATURES / WARP_SIZE) as usize;
+
+impl<T: Scalar> Chunk<T> {
+    const PER_WORD: u32 = 4 / size_of::<T>() as u32;
+    /// Rows on their way at once: as many as there are registers for, with a thread a point.
+    const IN_FLIGHT: u32 = 4 * Self::PER_WORD;
+
+    /// The lane's first feature of word `W`.
+    #[inline(always)]
+    fn feature(self, word: usize) -> u32 {
+        self.first + (word as u32 * WARP_SIZE + lane_id()) * Self::PER_WORD
+    }
+
+    /// The lane's words of a row.
+    #[inline(always)]
+    unsafe fn words(self, row: *const T) -> [u32; VALUES] {
+        let mut words = [0; VALUES];
+        unroll!(W in [0, 1, 2, 3] => {
+            if (W as u32) < VALUES as u32 / Self::PER_WORD && self.feature(W) < self.shape.d {
+                words[W] = *row.add(self.feature(W) as usize).cast();
+            }
+        });
+        words
+    }
+
+    /// Adds up the warp's stretch.
+    #[inline(always)]
+    unsafe fn sum_stretch(self, len: u32) {
+        const { assert!(SHORT_STRETCH == WARP_SIZE && VALUES == 4) };
+        let order = SHARED.order.here();
+        let first = warp_id() * WARP_SIZE;
+        if first >= len {
+            return;
+        }
+        let rows = if len - first < WARP_SIZE { len - first } else { WARP_SIZE };
+        let mine = if lane_id() < rows { order.get(first + lane_id()) } else { NONE };
+        let next = warp_shuffle_down(FULL_MASK, mine, 1);
+        // Lanes whose point is its cluster's last of the stretch.
+        let is_last = lane_id() + 1 >= rows || next >> 16 != mine >> 16;
+        let lasts = warp_vote_ballot(FULL_MASK, is_last);
+        let first_label = warp_shuffle_idx(FULL_MASK, mine, 0) >> 16;
+        // What began in an earlier stretch goes to the stretch's own row.
+        let mut is_head = SHARED.bases.here().get(first_label) < first;
+
+        let origin = if sums_about_first::<T>() { self.words(self.origin) } else { [0; VALUES] };
+        let mut sum = [0.0f32; VALUES];
+        let mut at = 0;
+        while at < rows {
+            let mut found = [[0; VALUES]; 8];
+            unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let point = warp_shuffle_idx(FULL_MASK, mine, at + R as u32) & 0xffff;
+                if (R as u32) < Self::IN_FLIGHT && at + (R as u32) < rows {
+                    found[R] = self.words(self.points.add((point as u64 * self.shape.pitch as u64) as usize));
+                }
+            });
+            unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let row = at + R as u32;
+                let label = warp_shuffle_idx(FULL_MASK, mine, row) >> 16;
+                if (R as u32) < Self::IN_FLIGHT && row < rows {
+                    unroll!(V in [0, 1, 2, 3] => {
+                        let (word, part) = (V / Self::PER_WORD as usize, V % Self::PER_WORD as usize);
+                        let value = T::of_vector([found[R][word], 0, 0, 0], part);
+                        sum[V] += if sums_about_first::<T>() {
+                            value - T::of_vector([origin[word], 0, 0, 0], part)
+                        } else {
+                            value
+                        };
+                    });
+                    if lasts >> row & 1 == 1 {
+                        let of_cluster = self.sums.add((label as u64 * self.shape.d as u64) as usize);
+                        self.store(if is_head { self.head } else { of_cluster }, sum);
+                        is_head = false;
+                        sum = [0.0; VALUES];
+                    }
+                }
+            });
+            at += Self::IN_FLIGHT;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, target: *mut f32, sum: [f32; VALUES]) {
+        unroll!(V in [0, 1, 2, 3] => {
+            let (word, part) = (V / Self::PER_WORD as usize, V % Self::PER_WORD as usize);
+            let feature = self.feature(word) + part as u32;
+            if feature < self.shape.d {
+                *target.add(feature as usize) = sum[V];
+            }
+        });
+    }
+}

@@ -41,7 +41,7 @@ pub const SHORT_STRETCH: u32 = 32;
 const SHORT_PANEL: u32 = 1 << 17;
 
 /// Points of a panel that one block sorts and sums, a thread each.
-pub const BLOCK_PANEL_POINTS: u32 = 1024;
+pub const BLOCK_PANEL_POINTS: u32 = 512;
 /// Most points of a problem whose panels are: of more, what the panels write is no longer little.
 const BLOCK_PROBLEM_POINTS: u32 = 1 << 15;
 /// Most clusters of it: their counts fit the 48 KiB of shared memory that are always there.
@@ -1154,9 +1154,7 @@ pub const FINALISE_VALUES: u32 = 4;
 /// Features of a chunk of a cluster, a warp's.
 pub const FINALISE_FEATURES: u32 = 32 * FINALISE_VALUES;
 /// Rows of partial sums that a warp has in flight.
-pub const FINALISE_IN_FLIGHT: u32 = 8;
-/// Most rows of a cluster that one warp adds up; of more, all warps of a block have a share.
-pub const FINALISE_ROWS: u32 = 192;
+pub const FINALISE_IN_FLIGHT: u32 = 4;
 
 /// Shared memory of `finalise`.
 #[derive(Clone, Copy, Debug)]
@@ -1203,6 +1201,18 @@ impl FinaliseParams {
     #[inline]
     pub const fn chunks(&self) -> u32 {
         self.shape.d.div_ceil(FINALISE_FEATURES)
+    }
+    /// Most rows of partial sums of a cluster that one warp adds up: twice those of a usual one, or what is quick in any
+    /// case. Of more, all warps of a block have a share.
+    #[inline]
+    pub const fn most_rows(&self) -> u32 {
+        const QUICK: u32 = 32;
+        let heads = (self.panels.count * self.panels.stretches()).checked_div(self.shape.k);
+        let usual = match heads {
+            Some(heads) => 2 * (self.panels.count + heads),
+            None => 0,
+        };
+        if usual > QUICK { usual } else { QUICK }
     }
     /// Chunks of all clusters.
     #[inline]

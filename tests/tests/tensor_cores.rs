@@ -35,7 +35,7 @@ const PTX: &str = r"
     fence.proxy.async.shared::cta;
     bar.sync 0;
 
-    // Row 16·warp + lane / 4 of 64, columns 2·(lane % 4) and 8 further on; and 8 rows below.
+    // Row 16 * warp + lane / 4 of 64, columns 2 * (lane % 4) and 8 further on; and 8 rows below.
     shr.u32 %r4, %r0, 5;
     and.b32 %r5, %r0, 31;
     shl.b32 %r4, %r4, 4;
@@ -67,7 +67,7 @@ const PTX: &str = r"
     cvt.u64.u32 %d4, %r1;
     shr.u64 %d4, %d4, 4;
     and.b64 %d4, %d4, 16383;
-    // 128 bytes from one 8 × 8 matrix to the next, either way.
+    // 128 bytes from one 8 by 8 matrix to the next, either way.
     or.b64 %d4, %d4, 34360262656;
     setp.eq.u32 %p0, 0, 0;
     wgmma.fence.sync.aligned;
@@ -192,7 +192,7 @@ fn a_step_of_products_loses_no_more_than_the_bound_says() {
             let exact = terms.iter().sum::<f64>() + f64::from(sum);
             let largest = terms.iter().fold(f64::from(sum).abs(), |most, term| most.max(term.abs()));
             let found = after[row * COLUMNS];
-            assert!(after[row * COLUMNS..][..COLUMNS].iter().all(|&other| other == found));
+            assert_eq!(after[row * COLUMNS..][..COLUMNS], [found; COLUMNS]);
             // The results of the step, which may be taken in two halves, are at most the sum of all terms.
             let all: f64 = terms.iter().map(|term| term.abs()).sum::<f64>() + f64::from(sum).abs();
             let bound = 18.0 * 2f64.powi(-25) * largest + 2.0 * 2f64.powi(-23) * all;

@@ -55,6 +55,33 @@ pub unsafe fn sync_threads() {
     sys::barrier_all(0)
 }
 
+/// Waits until the launch before this one on the stream, which this one may have begun beside, has ended and its writes
+/// are seen.
+///
+/// # Safety
+/// None beyond being device code.
+///
+/// # PTX
+/// `griddepcontrol.wait`
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[inline(always)]
+pub unsafe fn grid_dependency_wait() {
+    sys::grid_dependency_wait()
+}
+
+/// Lets the launch that follows on the stream begin, once every block of this one has said so or ended.
+///
+/// # Safety
+/// What follows must wait by [`grid_dependency_wait`] before it uses what this launch writes.
+///
+/// # PTX
+/// `griddepcontrol.launch_dependents`
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[inline(always)]
+pub unsafe fn grid_launch_dependents() {
+    sys::grid_launch_dependents()
+}
+
 /// Orders this thread's global writes before its later ones, for all threads of the device.
 ///
 /// # Safety

@@ -100,6 +100,12 @@ const NAMES: &[(u32, &CStr)] = &[
     (999, c"CUDA_ERROR_UNKNOWN"),
 ];
 
+/// A code of [`known`] as `cust_raw` has it.
+pub(crate) fn result(code: u32) -> cust_raw::CUresult {
+    // SAFETY: `known` gives values of the enum only, which is represented as `u32`.
+    unsafe { transmute::<u32, cust_raw::CUresult>(known(code)) }
+}
+
 /// `code`, or `CUDA_ERROR_UNKNOWN` for one that a newer driver has introduced: `cust` reads the result as an
 /// enum, for which any other value would be undefined behaviour.
 pub(crate) fn known(code: u32) -> u32 {

@@ -20,6 +20,9 @@ mod entry_points;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 mod forward;
+mod launch;
+
+pub use launch::launch_overlapped;
 
 /// Nothing fails but what the driver fails, and nothing is counted.
 #[cfg(not(feature = "fault-injection"))]

@@ -5,7 +5,7 @@
 //!                       through; panel 1: …
 //! a warp                all of them, for 128 features; of many, all warps of a block have an equal share each
 //! ```
-//! Rows are added in f64, in their order, eight at a time, and then the shares in theirs: an order that depends on the
+//! Rows are added in f64, in their order, four at a time, and then the shares in theirs: an order that depends on the
 //! labels alone.
 use super::segment_sums::sums_about_first;
 use crate::spec::*;
@@ -37,6 +37,7 @@ pub(super) unsafe fn finalise<T: Scalar>(
 ) {
     let partials = Partials { sums, heads, starts, params };
     let shared_rows = SHARED.rows.here();
+    let most_rows = params.most_rows();
     let mut first = block_idx_x() as u64 * UPDATE_WARPS as u64;
     while first < params.items() {
         let mine = Item::of(first + warp_id() as u64, states, params);
@@ -44,26 +45,34 @@ pub(super) unsafe fn finalise<T: Scalar>(
         let mut total = Total::NONE;
         if mine.is_open {
             total.points = partials.count(mine, &mut rows);
-            if rows <= FINALISE_ROWS {
-                partials.add(mine, 0, rows, &mut total);
-            }
         }
-        let is_shared = rows > FINALISE_ROWS;
         if lane_id() == 0 {
-            shared_rows.set(warp_id(), if is_shared { rows } else { 0 });
+            shared_rows.set(warp_id(), if rows > most_rows { rows } else { 0 });
         }
         sync_threads();
-        let mut other = 0;
-        while other < UPDATE_WARPS {
-            let rows = shared_rows.get(other) as u64;
-            if rows > 0 {
-                let item = Item::of(first + other as u64, states, params);
-                let border = |warp: u32| (rows * warp as u64 / UPDATE_WARPS as u64) as u32;
-                let mut share = Total::NONE;
-                partials.add(item, border(warp_id()), border(warp_id() + 1), &mut share);
-                total.take_shares(share, other);
+        // Its own, if they are few; then its share of each warp's that are many. One loop, for code that runs once is
+        // waited for.
+        let (mut item, mut from, mut to) = (mine, 0, if rows > most_rows { 0 } else { rows });
+        let mut owner = 0;
+        loop {
+            let mut share = Total::NONE;
+            partials.add(item, from, to, &mut share);
+            if owner == 0 {
+                total.sums = share.sums;
+            } else {
+                total.take_shares(share, owner - 1);
             }
-            other += 1;
+            let mut many = 0;
+            while many == 0 && owner < UPDATE_WARPS {
+                many = shared_rows.get(owner) as u64;
+                owner += 1;
+            }
+            if many == 0 {
+                break;
+            }
+            item = Item::of(first + owner as u64 - 1, states, params);
+            let border = |warp: u32| (many * warp as u64 / UPDATE_WARPS as u64) as u32;
+            (from, to) = (border(warp_id()), border(warp_id() + 1));
         }
         if mine.is_open {
             let moved = mine.end(total, origin, centroids, rounded, params);
@@ -238,7 +247,7 @@ impl Partials {
                 let source = if of_panel == 0 { of_sums << 1 } else { (of_heads + of_panel) << 1 | 1 };
                 let mut at = 0;
                 while at < WARP_SIZE && row < end {
-                    self.add_eight(item, source, at, end - row, total);
+                    self.add_rows(item, source, at, end - row, total);
                     at += FINALISE_IN_FLIGHT;
                     row += FINALISE_IN_FLIGHT;
                 }
@@ -248,11 +257,11 @@ impl Partials {
         }
     }
 
-    /// Adds the first `rows` of the eight rows whose places lanes `at` to `at + 7` have.
+    /// Adds the first `rows` of the four rows whose places lanes `at` to `at + 3` have.
     #[inline(always)]
-    unsafe fn add_eight(self, item: Item, source: u64, at: u32, rows: u32, total: &mut Total) {
+    unsafe fn add_rows(self, item: Item, source: u64, at: u32, rows: u32, total: &mut Total) {
         let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
-        unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
+        unroll!(R in [0, 1, 2, 3] => {
             let source = warp_shuffle_idx(FULL_MASK, source, at + R as u32);
             let array = if source & 1 == 0 { self.sums } else { self.heads };
             let source = array.add(((source >> 1) * self.params.shape.d as u64) as usize);
@@ -265,8 +274,7 @@ impl Partials {
         });
         unroll!(V in [0, 1, 2, 3] => {
             let value = |row: usize| values[row][V] as f64;
-            total.sums[V] += ((value(0) + value(1)) + (value(2) + value(3)))
-                + ((value(4) + value(5)) + (value(6) + value(7)));
+            total.sums[V] += (value(0) + value(1)) + (value(2) + value(3));
         });
     }
 }

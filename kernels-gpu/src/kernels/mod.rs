@@ -123,6 +123,12 @@ macro_rules! kernels {
             $($alias)*
             #[unsafe(no_mangle)]
             unsafe extern "ptx-kernel" fn $entry($($pointer: $pointee,)* $params: $Params) {
+                // Launches overlap: the next one's blocks get ready while this one's work, and wait here.
+                #[cfg(target_feature = "sm_90a")]
+                {
+                    cuda_std::thread::grid_dependency_wait();
+                    cuda_std::thread::grid_launch_dependents();
+                }
                 $body($($pointer,)* $params)
             }
         };

@@ -133,14 +133,14 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
 /// The sum of `value` over the threads before this one.
 #[inline(always)]
 unsafe fn before_in_block(value: u32) -> u32 {
-    const { assert!(WARPS == WARP_SIZE) };
+    const { assert!(WARPS <= WARP_SIZE) };
     let warps: Shared<u32> = SHARED.warp_sums.here();
     let through = warp_inclusive_sum_u32(value);
     if lane_id() == WARP_SIZE - 1 {
         warps.set(warp_id(), through);
     }
     sync_threads();
-    let of_warps = warp_inclusive_sum_u32(warps.get(lane_id()));
+    let of_warps = warp_inclusive_sum_u32(warps.get(lane_id() % WARPS));
     let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
     (if warp_id() == 0 { 0 } else { before }) + through - value
 }
@@ -195,14 +195,15 @@ impl<T: Scalar> Chunk<T> {
             return;
         }
         let rows = if len - first < WARP_SIZE { len - first } else { WARP_SIZE };
-        let mine = if lane_id() < rows { order.get(first + lane_id()) } else { NONE };
-        let next = warp_shuffle_down(FULL_MASK, mine, 1);
-        // Lanes whose point is its cluster's last of the stretch.
-        let is_last = lane_id() + 1 >= rows || next >> 16 != mine >> 16;
-        let lasts = warp_vote_ballot(FULL_MASK, is_last);
-        let first_label = warp_shuffle_idx(FULL_MASK, mine, 0) >> 16;
+        // Lanes past the last have its point again, which nobody adds.
+        let mine = order.get(first + if lane_id() < rows { lane_id() } else { rows - 1 });
+        let label = mine >> 16;
+        let place = (mine & 0xffff) * self.shape.pitch;
+        let next = warp_shuffle_down(FULL_MASK, label, 1);
+        // Rows of which each is its cluster's last of the stretch.
+        let lasts = warp_vote_ballot(FULL_MASK, lane_id() + 1 >= rows || next != label);
         // What began in an earlier stretch goes to the stretch's own row.
-        let mut is_head = SHARED.bases.here().get(first_label) < first;
+        let mut is_head = SHARED.bases.here().get(warp_shuffle_idx(FULL_MASK, label, 0)) < first;
 
         let origin = if sums_about_first::<T>() { self.words(self.origin) } else { [0; VALUES] };
         let mut sum = [0.0f32; VALUES];
@@ -210,14 +211,13 @@ impl<T: Scalar> Chunk<T> {
         while at < rows {
             let mut found = [[0; VALUES]; 8];
             unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                let point = warp_shuffle_idx(FULL_MASK, mine, at + R as u32) & 0xffff;
-                if (R as u32) < Self::IN_FLIGHT && at + (R as u32) < rows {
-                    found[R] = self.words(self.points.add((point as u64 * self.shape.pitch as u64) as usize));
+                if (R as u32) < Self::IN_FLIGHT {
+                    let place = warp_shuffle_idx(FULL_MASK, place, at + R as u32);
+                    found[R] = self.words(self.points.add(place as usize));
                 }
             });
             unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
                 let row = at + R as u32;
-                let label = warp_shuffle_idx(FULL_MASK, mine, row) >> 16;
                 if (R as u32) < Self::IN_FLIGHT && row < rows {
                     unroll!(V in [0, 1, 2, 3] => {
                         let (word, part) = (V / Self::PER_WORD as usize, V % Self::PER_WORD as usize);
@@ -229,6 +229,7 @@ impl<T: Scalar> Chunk<T> {
                         };
                     });
                     if lasts >> row & 1 == 1 {
+                        let label = warp_shuffle_idx(FULL_MASK, label, row);
                         let of_cluster = self.sums.add((label as u64 * self.shape.d as u64) as usize);
                         self.store(if is_head { self.head } else { of_cluster }, sum);
                         is_head = false;

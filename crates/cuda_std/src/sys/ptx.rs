@@ -225,6 +225,17 @@ pub(crate) fn f32_to_bf16(v: f32) -> u16 {
     r
 }
 
+#[cfg(target_feature = "sm_90a")]
+#[inline(always)]
+pub(crate) unsafe fn grid_dependency_wait() {
+    asm!("griddepcontrol.wait;", options(nostack));
+}
+#[cfg(target_feature = "sm_90a")]
+#[inline(always)]
+pub(crate) unsafe fn grid_launch_dependents() {
+    asm!("griddepcontrol.launch_dependents;", options(nostack));
+}
+
 // A copy is no convergent operation; the memory clobber keeps its order with loads, stores and waits.
 #[inline(always)]
 pub(crate) unsafe fn cp_async_cg_16(dst: u32, src: *const u32) {

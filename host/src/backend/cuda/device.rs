@@ -25,6 +25,8 @@ struct Inner {
     name: String,
     /// `sm_90a` kernels run here.
     hopper: bool,
+    /// Launches begin while those before them end, in graphs too.
+    overlaps: bool,
     hardware: Hardware,
     functions: Mutex<HashMap<&'static str, LoadedKernel>>,
     arenas: Mutex<Vec<Arena>>,
@@ -161,10 +163,12 @@ impl Device {
         };
         let plan = LaunchPlan::of(&hardware)?;
         let context = Context::new(device).map_err(refused)?;
+        let hopper = (major, minor) == (9, 0) && !portable_kernels();
         let inner = Inner {
             ordinal,
             name: device.name().map_err(refused)?,
-            hopper: (major, minor) == (9, 0) && !portable_kernels(),
+            hopper,
+            overlaps: hopper && libcuda::version() >= Some((12, 4)) && std::env::var_os("FK_NOPDL").is_none(),
             hardware,
             functions: Mutex::default(),
             arenas: Mutex::default(),
@@ -393,22 +397,28 @@ impl Device {
             None => return Err(failed("finding a kernel just loaded", CudaError::NotFound)),
         };
         kernel.with_addresses(|addresses| {
+            let (threads, shared_bytes) = (K::SPEC.threads, K::SPEC.shared_bytes);
+            let (stream, addresses, none) = (stream.as_inner(), addresses.as_mut_ptr(), std::ptr::null_mut());
             // SAFETY: the addresses are those of the kernel's own arguments, in its order, by construction
-            // of `Kernel`; the rest is this function's contract.
+            // of `Kernel`; `sm_90a` kernels wait for what is before them; the rest is this function's contract.
             let code = unsafe {
-                sys::cuLaunchKernel(
-                    function,
-                    blocks,
-                    1,
-                    1,
-                    K::SPEC.threads,
-                    1,
-                    1,
-                    K::SPEC.shared_bytes,
-                    stream.as_inner(),
-                    addresses.as_mut_ptr(),
-                    std::ptr::null_mut(),
-                )
+                if self.0.overlaps {
+                    libcuda::launch_overlapped(function, blocks, threads, shared_bytes, stream, addresses)
+                } else {
+                    sys::cuLaunchKernel(
+                        function,
+                        blocks,
+                        1,
+                        1,
+                        threads,
+                        1,
+                        1,
+                        shared_bytes,
+                        stream,
+                        addresses,
+                        none,
+                    )
+                }
             };
             check(K::SPEC.name, code)
         })

@@ -1,0 +1,71 @@
+//! Launches that may begin while the one before them ends (CUDA's programmatic dependent launch), which `cust_raw` does not
+//! declare.
+use core::ffi::{CStr, c_int, c_uint, c_void};
+use cust_raw::{CUfunction, CUresult, CUstream};
+
+use crate::{code, fault, forward};
+
+/// The driver's `CUlaunchConfig`.
+#[repr(C)]
+struct Config {
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    shared_bytes: c_uint,
+    stream: CUstream,
+    attributes: *const Attribute,
+    attribute_count: c_uint,
+}
+
+/// The driver's `CUlaunchAttribute`, of an integer.
+#[repr(C, align(8))]
+struct Attribute {
+    id: c_uint,
+    pad: c_uint,
+    value: c_int,
+    rest: [c_uint; 15],
+}
+const _: () = assert!(size_of::<Attribute>() == 72 && size_of::<Config>() == 56);
+
+type LaunchKernelEx =
+    unsafe extern "C" fn(*const Config, CUfunction, *mut *mut c_void, *mut *mut c_void) -> u32;
+
+/// Launches `function` on `stream`, `blocks` blocks of `threads` threads; its blocks may become resident while the launch
+/// before it on the stream still runs, and do so once each of that one's blocks has allowed it. The function has to wait
+/// (`griddepcontrol.wait`) before it touches memory. `cuLaunchKernelEx` of CUDA 11.8 and later.
+///
+/// # Safety
+/// As the driver's documentation of `cuLaunchKernel` says.
+pub unsafe fn launch_overlapped(
+    function: CUfunction,
+    blocks: u32,
+    threads: u32,
+    shared_bytes: u32,
+    stream: CUstream,
+    arguments: *mut *mut c_void,
+) -> CUresult {
+    static SLOT: forward::Slot = forward::Slot::new();
+    const NAME: &CStr = c"cuLaunchKernelEx";
+    /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
+    const OVERLAPS: c_uint = 6;
+    if let Some(code) = fault::next() {
+        return code::result(code);
+    }
+    let attribute = Attribute { id: OVERLAPS, pad: 0, value: 1, rest: [0; 15] };
+    let config = Config {
+        grid: [blocks, 1, 1],
+        block: [threads, 1, 1],
+        shared_bytes,
+        stream,
+        attributes: &attribute,
+        attribute_count: 1,
+    };
+    code::result(match SLOT.get(NAME) {
+        // SAFETY: the address is that of the driver's function of this name; what it reads outlives the call, and the
+        // caller vouches for the rest.
+        Ok(address) => unsafe {
+            let launch: LaunchKernelEx = core::mem::transmute(address);
+            code::known(launch(&config, function, arguments, core::ptr::null_mut()))
+        },
+        Err(code) => code,
+    })
+}

@@ -33,6 +33,8 @@ mod element;
 mod error;
 mod init;
 pub mod io;
+#[cfg(feature = "linfa")]
+pub mod linfa;
 mod lloyd;
 mod memory;
 mod mini_batch;

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::workspace::{cargo, difference, output_of, read, root, target, write};
 
 /// Beside the default features. `mpi` is left out, as it needs an installed MPI to build.
-const FEATURES: &str = "serde";
+const FEATURES: &str = "linfa,serde";
 
 /// Brings docs/public-api.txt up to date, or says in what it differs.
 pub(crate) fn run(check: bool) -> Result<()> {

@@ -4,6 +4,7 @@ mod dist;
 mod lint;
 mod profile;
 mod ptx;
+mod public_api;
 mod resources;
 mod setup;
 mod tune;
@@ -54,6 +55,12 @@ enum Command {
     Profile(profile::Arguments),
     /// Finds the launch plan of the present GPU by measuring, and writes it to a table of plans.
     Tune(tune::Arguments),
+    /// Writes what users of the library can name to docs/public-api.txt.
+    PublicApi {
+        /// Writes nothing; fails when the file that is checked in differs.
+        #[arg(long)]
+        check: bool,
+    },
     /// Gathers release executables and the GPU tests in dist, for a machine without this workspace.
     Dist,
 }
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
+        Command::PublicApi { check } => public_api::run(check),
         Command::Dist => dist::run(),
     };
     match done {

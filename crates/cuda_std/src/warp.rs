@@ -124,18 +124,6 @@ pub unsafe fn warp_vote_ballot(mask: u32, predicate: bool) -> u32 {
     sys::ballot(mask, predicate)
 }
 
-/// The lanes of `mask` that hold the same `value` as this one.
-///
-/// # Safety
-/// Every lane of `mask` must reach the same call.
-///
-/// # PTX
-/// `match.any.sync.b32`
-#[inline(always)]
-pub unsafe fn warp_match_any(mask: u32, value: u32) -> u32 {
-    sys::match_any(mask, value)
-}
-
 /// Sum over the lanes, in every lane, in one fixed order.
 ///
 /// # Safety

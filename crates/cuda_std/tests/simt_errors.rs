@@ -88,7 +88,7 @@ fn lanes_in_different_warp_operations() {
         if lane_id() < 5 {
             warp_vote_ballot(FULL_MASK, true);
         } else {
-            warp_match_any(FULL_MASK, 1);
+            warp_shuffle_xor(FULL_MASK, 1u32, 1);
         }
     });
     // A shuffle in one arm of a branch, with the mask of both.

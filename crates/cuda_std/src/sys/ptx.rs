@@ -15,8 +15,6 @@ unsafe extern "C" {
     fn llvm_shfl_down(mask: u32, value: u32, delta: u32, clamp: u32) -> u32;
     #[link_name = "llvm.nvvm.vote.ballot.sync"]
     fn llvm_ballot(mask: u32, predicate: bool) -> u32;
-    #[link_name = "llvm.nvvm.match.any.sync.i32"]
-    fn llvm_match_any(mask: u32, value: u32) -> u32;
     #[link_name = "llvm.nvvm.bar.warp.sync"]
     fn llvm_sync_warp(mask: u32);
     #[link_name = "llvm.nvvm.barrier.cta.sync.aligned.all"]
@@ -80,10 +78,6 @@ pub(crate) unsafe fn shuffle_down(mask: u32, value: u32, delta: u32) -> u32 {
 #[inline(always)]
 pub(crate) unsafe fn ballot(mask: u32, predicate: bool) -> u32 {
     llvm_ballot(mask, predicate)
-}
-#[inline(always)]
-pub(crate) unsafe fn match_any(mask: u32, value: u32) -> u32 {
-    llvm_match_any(mask, value)
 }
 
 /// Base address of the block's dynamic shared memory, in the shared window.

@@ -73,10 +73,6 @@ pub(crate) unsafe fn shuffle_down(mask: u32, value: u32, delta: u32) -> u32 {
 pub(crate) unsafe fn ballot(mask: u32, predicate: bool) -> u32 {
     warp_op(Kind::Ballot, mask, &[u32::from(predicate)])[0]
 }
-/// `match.any.sync.b32`: the lanes of the mask with the caller's value.
-pub(crate) unsafe fn match_any(mask: u32, value: u32) -> u32 {
-    warp_op(Kind::MatchAny, mask, &[value])[0]
-}
 
 /// Not 0, so that an offset used where an address is meant is out of bounds.
 #[inline]

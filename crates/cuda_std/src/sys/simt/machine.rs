@@ -18,7 +18,6 @@ pub(super) enum Kind {
     ShuffleUp,
     ShuffleDown,
     Ballot,
-    MatchAny,
     Ldmatrix,
     LdmatrixTrans,
     MmaF16,
@@ -298,13 +297,6 @@ impl Machine {
                 lanes.iter_mut().enumerate().filter(|(lane, _)| named(*lane)).for_each(|(_, lane)| {
                     lane.results[0] = ballot;
                 });
-            }
-            Kind::MatchAny => {
-                for lane in (0..lanes.len()).filter(|&lane| named(lane)) {
-                    let value = lanes[lane].arguments[0];
-                    let same = (0..lanes.len()).filter(|&m| named(m) && lanes[m].arguments[0] == value);
-                    lanes[lane].results[0] = same.fold(0, |same, m| same | 1 << m);
-                }
             }
             _ => {
                 for lane in (0..lanes.len()).filter(|&lane| named(lane)) {

@@ -1,0 +1,177 @@
+//! Points that come in batches, each of which is seen once.
+use crate::backend::{Engine, LloydOutcome};
+use crate::element::Float;
+use crate::error::{Error, Result};
+use crate::model::BatchSummary;
+use crate::params::Init;
+use crate::points::Problem;
+use crate::{Element, FlashKMeans, KMeans, init, restarts};
+use ndarray::{ArrayView2, Ix2};
+use rayon::prelude::*;
+
+/// Mini-batch k-means (Sculley, 2010): centroids that follow points which come a batch at a time, each seen once. Made by
+/// [`FlashKMeans::mini_batch`].
+///
+/// A step labels a batch under the centroids as they are, exactly and on the backend that was chosen, as
+/// [`KMeans::predict`] does. Then, for each cluster `k` with `m_k` points of the batch,
+///
+/// ```text
+/// c_k += Σ (x − c_k) / (n_k + m_k)        n_k += m_k
+/// ```
+///
+/// in float64: a centroid is the mean of all points that it was ever given, and where it started counts for nothing. Sums
+/// are taken on the CPU in the order of the points: the same batches in the same order give the same bits on every run,
+/// whatever the number of threads and whichever backend labels. A cluster that is given no points stays where it is.
+///
+/// ```
+/// use flash_kmeans::{Backend, FlashKMeans};
+/// use ndarray::array;
+///
+/// let mut clusters = FlashKMeans::new(2).backend(Backend::Cpu).mini_batch::<f32>()?;
+/// clusters.partial_fit(array![[0.0, 0.0], [9.0, 9.0], [0.2, 0.0]].view())?;
+/// clusters.partial_fit(array![[9.2, 9.0]].view())?;
+/// assert_eq!(clusters.counts(), [2, 2]);
+/// let model = clusters.into_model(array![[1.0, 0.0], [8.0, 9.0]].view())?;
+/// assert_ne!(model.labels()[0], model.labels()[1]);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MiniBatch<T: Element> {
+    options: FlashKMeans,
+    engine: Engine,
+    /// `k · d` values; none before the first batch.
+    means: Vec<f64>,
+    /// The means as the points' type can hold them, which distances are taken to.
+    centroids: Vec<T::Centroid>,
+    counts: Vec<u64>,
+    n_steps: usize,
+}
+
+impl FlashKMeans {
+    /// Clusters of points that come in batches: see [`MiniBatch`]. The first centroids are found in the first batch, unless
+    /// they are given. Of the other options, only `seed`, `backend` and `gpu_memory` matter.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for several starts or a sample, and as [`fit`](Self::fit);
+    /// [`Error::BackendUnavailable`] when the backend was named and cannot be had.
+    pub fn mini_batch<T: Element>(&self) -> Result<MiniBatch<T>> {
+        self.check()?;
+        self.check_streams()?;
+        Ok(MiniBatch {
+            engine: self.engine(T::DTYPE)?,
+            means: Vec::new(),
+            centroids: Vec::new(),
+            counts: vec![0; self.n_clusters()],
+            n_steps: 0,
+            options: self.clone(),
+        })
+    }
+}
+
+impl<T: Element> MiniBatch<T> {
+    /// Takes a batch of points, `(m, d)`, with the same `d` each time. The first needs at least as many points as there are
+    /// clusters, unless centroids are given.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for no points, [`Error::Shape`] for another `d`, [`Error::TooManyClusters`] for too small
+    /// a first batch, [`Error::NonFinite`], and the device's errors. Nothing has changed then.
+    pub fn partial_fit(&mut self, points: ArrayView2<'_, T>) -> Result<()> {
+        let (problem, k) = (self.checked(points)?, self.counts.len());
+        let first = if self.n_steps == 0 { Some(self.first_centroids(&problem)?) } else { None };
+        let labels = self.engine.assign(&problem, first.as_ref().unwrap_or(&self.centroids), k)?;
+        if let Some(first) = first {
+            self.means = first.iter().map(|c| c.to_f64()).collect();
+            self.centroids = first;
+        }
+        self.move_means(&problem, &labels);
+        self.n_steps += 1;
+        Ok(())
+    }
+
+    /// Points of as many columns as those before.
+    fn checked<'a>(&self, points: ArrayView2<'a, T>) -> Result<Problem<'a, T>> {
+        let problem = Problem::new(points)?;
+        match self.centroids().map(|centroids| centroids.ncols()) {
+            Some(d) if d != problem.d => Err(Error::Shape {
+                what: "points",
+                expected: format!("(any, {d})"),
+                actual: format!("({}, {})", problem.n, problem.d),
+            }),
+            _ => {
+                problem.check_finite()?;
+                Ok(problem)
+            }
+        }
+    }
+
+    fn first_centroids(&self, problem: &Problem<'_, T>) -> Result<Vec<T::Centroid>> {
+        let (k, (_, init, seed)) = (self.counts.len(), self.options.asked());
+        if k > problem.n && !matches!(init, Init::Given(_)) {
+            return Err(Error::TooManyClusters { k, n: problem.n });
+        }
+        let first = init::centroids(init, problem, k, seed)?;
+        Ok(first.into_iter().map(T::round_centroid).collect())
+    }
+
+    /// The update that [`MiniBatch`] describes. A cluster is one task's, which adds its rows in their order.
+    fn move_means(&mut self, problem: &Problem<'_, T>, labels: &[u32]) {
+        let d = problem.d;
+        let mut rows = vec![Vec::new(); self.counts.len()];
+        for (row, &label) in labels.iter().enumerate() {
+            rows[label as usize].push(row);
+        }
+        let clusters = self.means.par_chunks_mut(d).zip(self.centroids.par_chunks_mut(d));
+        clusters.zip(&mut self.counts).zip(&rows).for_each(|(((mean, centroid), count), rows)| {
+            let point = |row: usize| problem.points[row * d..][..d].iter().map(|x| x.to_f64());
+            let Some(&first) = rows.first() else { return };
+            if *count == 0 {
+                mean.iter_mut().zip(point(first)).for_each(|(mean, x)| *mean = x);
+            }
+            let mut sum = vec![0.0; d];
+            for &row in rows {
+                sum.iter_mut().zip(point(row)).zip(&*mean).for_each(|((sum, x), mean)| *sum += x - mean);
+            }
+            *count += rows.len() as u64;
+            for ((mean, sum), centroid) in mean.iter_mut().zip(sum).zip(centroid) {
+                *mean += sum / *count as f64;
+                *centroid = T::round_centroid(Float::from_f64(*mean));
+            }
+        });
+    }
+
+    /// The centroids, `(k, d)`, for 16-bit points values of that type; `None` before the first batch.
+    pub fn centroids(&self) -> Option<ArrayView2<'_, T::Centroid>> {
+        let k = self.counts.len();
+        let shape = (self.n_steps > 0).then_some((k, self.centroids.len() / k))?;
+        ArrayView2::from_shape(shape, &self.centroids).ok()
+    }
+
+    /// The points that each cluster was given so far.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Batches taken.
+    pub fn n_steps(&self) -> usize {
+        self.n_steps
+    }
+
+    /// A model of these centroids with labels, sizes and inertia of `points`, `(n, d)`. Its [`KMeans::n_iter`] is the number
+    /// of batches; it has no history and has not converged.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] before the first batch; [`Error::Shape`], [`Error::NonFinite`] and the device's errors.
+    pub fn into_model(self, points: ArrayView2<'_, T>) -> Result<KMeans<T, Ix2>> {
+        if self.n_steps == 0 {
+            let rule = "centroids are found in the first batch: a model is made after it";
+            return Err(Error::InvalidArgument { argument: "n_steps", value: "0".into(), rule });
+        }
+        let (problem, k) = (self.checked(points)?, self.counts.len());
+        let summary =
+            BatchSummary { inertia: 0.0, n_iter: self.n_steps, converged: false, history: Vec::new() };
+        let mut outcome =
+            LloydOutcome { centroids: self.centroids, labels: Vec::new(), problems: vec![summary] };
+        restarts::extend(&self.engine, &problem, &mut outcome, k)?;
+        KMeans::new(outcome, self.engine, (1, problem.n, problem.d))
+    }
+}

@@ -1187,7 +1187,7 @@ impl Default for FinaliseShared {
     }
 }
 
-/// Parameters of `finalise`: a warp for each chunk of [`FINALISE_FEATURES`] features of each cluster of each problem.
+/// Parameters of `finalise`: an item for each chunk of [`FINALISE_FEATURES`] features of each cluster of each problem.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct FinaliseParams {
@@ -1195,8 +1195,21 @@ pub struct FinaliseParams {
     pub shape: Shape,
     /// Their panels.
     pub panels: Panels,
+    /// Items of a block: one that its warps share, or one for each of them.
+    pub items_of_block: u32,
 }
 impl FinaliseParams {
+    /// For `multiprocessors`: few items are shared, as there are more warps than items.
+    #[inline]
+    pub const fn new(shape: Shape, panels: Panels, multiprocessors: u32) -> Self {
+        /// Blocks that a multiprocessor has at a time, or soon after.
+        const FEW: u64 = 4;
+        let mut params = FinaliseParams { shape, panels, items_of_block: 1 };
+        if params.items() > FEW * multiprocessors as u64 {
+            params.items_of_block = UPDATE_WARPS;
+        }
+        params
+    }
     /// Chunks of a cluster.
     #[inline]
     pub const fn chunks(&self) -> u32 {
@@ -1223,7 +1236,7 @@ impl FinaliseParams {
 impl Items for FinaliseParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.items().div_ceil(UPDATE_WARPS as u64)
+        self.items().div_ceil(self.items_of_block as u64)
     }
 }
 

@@ -256,7 +256,14 @@ fn check_sums<T: Point>(
         arrays.sum(&order, way);
     }
     let (sums, heads) = (arrays.sums.get(), arrays.heads.get());
-    arrays.finalise(way);
+    let before = (arrays.centroids.get(), arrays.rounded.get());
+    arrays.finalise_by(1, way);
+    let by_blocks = (arrays.centroids.bytes(), arrays.rounded.bytes(), arrays.moves.bytes());
+    arrays.centroids.set(&before.0);
+    arrays.rounded.set(&before.1);
+    arrays.finalise_by(UPDATE_WARPS, way);
+    let by_warps = (arrays.centroids.bytes(), arrays.rounded.bytes(), arrays.moves.bytes());
+    assert!(by_warps == by_blocks, "which warp adds decides nothing");
 
     let (n, k, d) = (n as usize, k as usize, d as usize);
     let value = |problem: usize, row: u32, feature: usize| {
@@ -365,6 +372,10 @@ fn sums_cross_stretches() {
         check_update::<f32>([1, n, 1, 5], n, Data::Plain, Labels::One, 1, Way::PLAIN);
         check_update::<F16>([1, n, 4, 20], n, Data::Plain, Labels::Runs, 2, Way::PLAIN);
         check_update::<BF16>([2, n, 3, 520], n.div_ceil(2), Data::Plain, Labels::Uniform, 3, Way::PLAIN);
+    }
+    // More panels than `finalise` looks at at a time.
+    for (k, labels) in [(1, Labels::One), (5, Labels::Uniform), (40, Labels::One)] {
+        check_update::<F16>([1, 1500, k, 3], 13, Data::Plain, labels, 4, Way::PLAIN);
     }
 }
 

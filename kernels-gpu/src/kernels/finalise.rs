@@ -3,10 +3,11 @@
 //! ```text
 //! rows of a cluster     panel 0: what the panel has where the cluster begins, heads of the stretches that it goes on
 //!                       through; panel 1: …
-//! a warp                all of them, for 128 features; of many, all warps of a block have an equal share each
+//! shares                eight of equal length, in f64, each added up row by row, four at a time, and then one by one
+//! a warp                all shares, for 128 features; where a cluster has many rows, or clusters are few, the eight
+//!                       warps of a block have a share each
 //! ```
-//! Rows are added in f64, in their order, four at a time, and then the shares in theirs: an order that depends on the
-//! labels alone.
+//! Which warp adds a share changes no bits: those depend on the labels alone.
 use super::segment_sums::sums_about_first;
 use crate::spec::*;
 use cuda_std::float::Scalar;
@@ -37,10 +38,12 @@ pub(super) unsafe fn finalise<T: Scalar>(
 ) {
     let partials = Partials { sums, heads, starts, params };
     let shared_rows = SHARED.rows.here();
-    let most_rows = params.most_rows();
-    let mut first = block_idx_x() as u64 * UPDATE_WARPS as u64;
+    // Items of a block: its warps' own, or one that they share.
+    let own = params.items_of_block;
+    let most_rows = if own == 1 { 0 } else { params.most_rows() };
+    let mut first = block_idx_x() as u64 * own as u64;
     while first < params.items() {
-        let mine = Item::of(first + warp_id() as u64, states, params);
+        let mine = Item::of(first + warp_id() as u64, warp_id() < own, states, params);
         let mut rows = 0;
         let mut total = Total::NONE;
         if mine.is_open {
@@ -52,26 +55,29 @@ pub(super) unsafe fn finalise<T: Scalar>(
         sync_threads();
         // Its own, if they are few; then its share of each warp's that are many. One loop, for code that runs once is
         // waited for.
-        let (mut item, mut from, mut to) = (mine, 0, if rows > most_rows { 0 } else { rows });
+        let mut item = mine;
+        let mut share_rows = share_of(rows);
+        let (mut from, mut to) = (0, if rows > most_rows { 0 } else { rows });
         let mut owner = 0;
         loop {
-            let mut share = Total::NONE;
-            partials.add(item, from, to, &mut share);
+            let mut sums = [0.0; VALUES];
+            partials.add(item, from, to, share_rows, &mut sums);
             if owner == 0 {
-                total.sums = share.sums;
+                total.sums = sums;
             } else {
-                total.take_shares(share, owner - 1);
+                total.take_shares(sums, owner - 1);
             }
             let mut many = 0;
-            while many == 0 && owner < UPDATE_WARPS {
-                many = shared_rows.get(owner) as u64;
+            while many == 0 && owner < own {
+                many = shared_rows.get(owner);
                 owner += 1;
             }
             if many == 0 {
                 break;
             }
-            item = Item::of(first + owner as u64 - 1, states, params);
-            let border = |warp: u32| (many * warp as u64 / UPDATE_WARPS as u64) as u32;
+            item = Item::of(first + owner as u64 - 1, true, states, params);
+            share_rows = share_of(many);
+            let border = |warp: u32| (share_rows * warp).min(many);
             (from, to) = (border(warp_id()), border(warp_id() + 1));
         }
         if mine.is_open {
@@ -82,8 +88,15 @@ pub(super) unsafe fn finalise<T: Scalar>(
         }
         // The counts of rows have been read.
         sync_threads();
-        first += grid_dim_x() as u64 * UPDATE_WARPS as u64;
+        first += grid_dim_x() as u64 * own as u64;
     }
+}
+
+/// Rows of a share: an eighth of all, in whole steps.
+#[inline(always)]
+fn share_of(rows: u32) -> u32 {
+    const STEP: u32 = UPDATE_WARPS * FINALISE_IN_FLIGHT;
+    (rows + STEP - 1) / STEP * FINALISE_IN_FLIGHT
 }
 
 /// A chunk of a cluster's features.
@@ -99,11 +112,11 @@ struct Item {
 
 impl Item {
     #[inline(always)]
-    unsafe fn of(item: u64, states: *const LoopState, params: FinaliseParams) -> Self {
+    unsafe fn of(item: u64, is_own: bool, states: *const LoopState, params: FinaliseParams) -> Self {
         let of_problem = params.shape.k as u64 * params.chunks() as u64;
-        let is_one = item < params.items();
+        let is_one = is_own && item < params.items();
         let batch = if is_one { div_u64(item, of_problem) } else { 0 };
-        let of_batch = item - batch * of_problem;
+        let of_batch = if is_one { item - batch * of_problem } else { 0 };
         let cluster = div_u64(of_batch, params.chunks() as u64);
         let chunk = (of_batch - cluster * params.chunks() as u64) as u32;
         let is_open = is_one && (*states.add(batch as usize)).done == 0;
@@ -155,10 +168,10 @@ impl Total {
 
     /// Adds up the shares that the warps of the block have, in warp `owner`.
     #[inline(always)]
-    unsafe fn take_shares(&mut self, share: Total, owner: u32) {
+    unsafe fn take_shares(&mut self, share: [f64; VALUES], owner: u32) {
         let sums = SHARED.sums.here();
         let place = |warp: u32, value: u32| (warp * FINALISE_VALUES + value) * WARP_SIZE + lane_id();
-        unroll!(V in [0, 1, 2, 3] => { sums.set(place(warp_id(), V as u32), share.sums[V]); });
+        unroll!(V in [0, 1, 2, 3] => { sums.set(place(warp_id(), V as u32), share[V]); });
         sync_threads();
         let mut warp = if warp_id() == owner { 0 } else { UPDATE_WARPS };
         while warp < UPDATE_WARPS {
@@ -209,12 +222,14 @@ impl Partials {
         warp_shuffle_idx(FULL_MASK, warp_inclusive_sum_u32(points), WARP_SIZE - 1)
     }
 
-    /// Adds the cluster's rows from `from` up to `to`.
+    /// The sum of the cluster's rows from `from`, where a share begins, up to `to`: of the sums of its shares.
     #[inline(always)]
-    unsafe fn add(self, item: Item, from: u32, to: u32, total: &mut Total) {
+    unsafe fn add(self, item: Item, from: u32, to: u32, share_rows: u32, total: &mut [f64; VALUES]) {
         let shape = self.params.shape;
         let panels = self.params.panels;
         let (stretch, stretches) = (panels.stretch(), panels.stretches() as u64);
+        let mut share = [0.0; VALUES];
+        let mut share_end = from + share_rows;
         // Rows of the panels before.
         let mut before = 0;
         let mut first_panel = 0;
@@ -245,21 +260,28 @@ impl Partials {
                 let of_heads = warp_shuffle_idx(FULL_MASK, heads, lane);
                 // The lowest bit says which array: a pointer that has passed between lanes would be one to anywhere.
                 let source = if of_panel == 0 { of_sums << 1 } else { (of_heads + of_panel) << 1 | 1 };
+                let stop = end.min(share_end - before);
                 let mut at = 0;
-                while at < WARP_SIZE && row < end {
-                    self.add_rows(item, source, at, end - row, total);
+                while at < WARP_SIZE && row + at < stop {
+                    self.add_rows(item, source, at, stop - row - at, &mut share);
                     at += FINALISE_IN_FLIGHT;
-                    row += FINALISE_IN_FLIGHT;
+                }
+                row = stop.min(row + at);
+                if row + before == share_end {
+                    unroll!(V in [0, 1, 2, 3] => { total[V] += share[V]; });
+                    share = [0.0; VALUES];
+                    share_end += share_rows;
                 }
             }
             before += all;
             first_panel += WARP_SIZE;
         }
+        unroll!(V in [0, 1, 2, 3] => { total[V] += share[V]; });
     }
 
     /// Adds the first `rows` of the four rows whose places lanes `at` to `at + 3` have.
     #[inline(always)]
-    unsafe fn add_rows(self, item: Item, source: u64, at: u32, rows: u32, total: &mut Total) {
+    unsafe fn add_rows(self, item: Item, source: u64, at: u32, rows: u32, sums: &mut [f64; VALUES]) {
         let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
         unroll!(R in [0, 1, 2, 3] => {
             let source = warp_shuffle_idx(FULL_MASK, source, at + R as u32);
@@ -274,7 +296,7 @@ impl Partials {
         });
         unroll!(V in [0, 1, 2, 3] => {
             let value = |row: usize| values[row][V] as f64;
-            total.sums[V] += (value(0) + value(1)) + (value(2) + value(3));
+            sums[V] += (value(0) + value(1)) + (value(2) + value(3));
         });
     }
 }

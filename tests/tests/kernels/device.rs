@@ -205,7 +205,7 @@ impl<T: Point> Arrays<T> {
             starts: Memory::poison(groups * (k + 1)),
             sums: Memory::poison(groups * k * d),
             heads: Memory::poison(groups * panels.stretches() as usize * d),
-            moves: Memory::poison(FinaliseParams { shape, panels }.items() as usize),
+            moves: Memory::poison(FinaliseParams::new(shape, panels, 1).items() as usize),
             thresholds: Memory::poison(batch),
             records: Memory::poison(batch),
         }
@@ -298,6 +298,10 @@ impl<T: Point> Arrays<T> {
     }
 
     pub(crate) fn finalise(&self, way: Way) {
+        self.finalise_by(FinaliseParams::new(self.shape, self.panels, 1).items_of_block, way);
+    }
+
+    pub(crate) fn finalise_by(&self, items_of_block: u32, way: Way) {
         way.launch(Finalise::<T> {
             origin: self.points.at(),
             sums: self.sums.at(),
@@ -307,13 +311,13 @@ impl<T: Point> Arrays<T> {
             centroids: self.centroids.at(),
             rounded: self.rounded.at(),
             moves: self.moves.at(),
-            params: FinaliseParams { shape: self.shape, panels: self.panels },
+            params: FinaliseParams { shape: self.shape, panels: self.panels, items_of_block },
         });
     }
 
     pub(crate) fn converge(&self, way: Way) {
         let tiles = AssignParams { shape: self.shape }.tiles();
-        let moves = self.shape.k * FinaliseParams { shape: self.shape, panels: self.panels }.chunks();
+        let moves = self.shape.k * FinaliseParams::new(self.shape, self.panels, 1).chunks();
         let params = ConvergeParams { shape: self.shape, tiles, moves, window: 1 };
         let partial = Memory::<IterationRecord>::poison(params.blocks() as usize);
         let counters = Memory::of(&vec![0u32; self.shape.batch as usize]);

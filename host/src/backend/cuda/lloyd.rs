@@ -334,7 +334,7 @@ impl<T: GpuElement> Call<T> {
             None => AssignParams { shape }.blocks() as usize,
         };
         let sort = device.plan().sort(panels, shape.k);
-        let finalise = FinaliseParams { shape, panels };
+        let finalise = FinaliseParams::new(shape, panels, device.multiprocessors());
         let converge = converge_params(finalise, tiles / batch, window);
         let updates = !matches!(role, Role::Assign);
         let places = Places {
@@ -757,8 +757,11 @@ impl<T: GpuElement> Call<T> {
         self.converge(update)
     }
 
+    fn finalise_params(&self) -> FinaliseParams {
+        FinaliseParams::new(self.shape, self.panels, self.device.multiprocessors())
+    }
+
     fn means(&self, update: &UpdatePlaces) -> Result<()> {
-        let (shape, panels) = (self.shape, self.panels);
         let states = self.at(self.places.states)?.cast::<LoopState>();
         let finalise = Finalise::<T::Device> {
             origin: self.origin()?.cast(),
@@ -769,7 +772,7 @@ impl<T: GpuElement> Call<T> {
             centroids: self.at(self.places.centroids)?,
             rounded: self.at(self.places.rounded)?.cast(),
             moves: self.at(update.moves)?,
-            params: FinaliseParams { shape, panels },
+            params: self.finalise_params(),
         };
         // SAFETY: every array lies in the arena with the length that `Call::new` gave it for this shape.
         unsafe { self.device.launch(&self.stream, &finalise) }
@@ -786,11 +789,7 @@ impl<T: GpuElement> Call<T> {
             records: self.at(update.records)?.cast(),
             partial: self.at(update.partial_records)?.cast(),
             counters: self.at(update.converge_counters)?,
-            params: converge_params(
-                FinaliseParams { shape: self.shape, panels: self.panels },
-                self.tiles() as usize,
-                self.window,
-            ),
+            params: converge_params(self.finalise_params(), self.tiles() as usize, self.window),
         };
         // SAFETY: as above.
         unsafe { self.device.launch(&self.stream, &converge) }

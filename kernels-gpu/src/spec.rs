@@ -1150,11 +1150,11 @@ impl Items for PanelSumsParams {
 }
 
 /// Features of a lane of `finalise`.
-pub const FINALISE_VALUES: u32 = 4;
+pub const FINALISE_VALUES: u32 = 2;
 /// Features of a chunk of a cluster, a warp's.
 pub const FINALISE_FEATURES: u32 = 32 * FINALISE_VALUES;
 /// Rows of partial sums that a warp has in flight.
-pub const FINALISE_IN_FLIGHT: u32 = 4;
+pub const FINALISE_IN_FLIGHT: u32 = 8;
 
 /// Shared memory of `finalise`.
 #[derive(Clone, Copy, Debug)]

@@ -26,7 +26,7 @@ pub fn gpu(ordinal: u32) -> Result<Gpu> {
         name: device.name().to_owned(),
         hardware: *device.hardware(),
         plan: *device.plan(),
-        has_tensor_cores: device.is_hopper(),
+        has_tensor_cores: device.has_tensor_cores(),
     })
 }
 

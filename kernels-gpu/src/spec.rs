@@ -553,6 +553,106 @@ impl Items for HopperParams {
     }
 }
 
+/// Points of a block of the assignment by warps' products: 32 a warp.
+pub const MMA_POINTS: u32 = 128;
+/// Threads of it.
+pub const MMA_THREADS: u32 = MMA_POINTS;
+/// Centroids that a warp multiplies its points with at a time: half a tile.
+pub const MMA_CENTROIDS: u32 = HOPPER_CENTROIDS / 2;
+/// Stages of its ring, of the entries with points in registers; and of the wide ones, of which two blocks fit so.
+pub const MMA_STAGES: u32 = 3;
+/// See [`MMA_STAGES`].
+pub const MMA_WIDE_STAGES: u32 = 2;
+
+/// Shared memory of the assignment by warps' products.
+#[derive(Clone, Copy, Debug)]
+pub struct MmaShared {
+    /// `[stage]` of points in registers half a tile of centroids, swizzled, and in the place of stages 1 and 2 first the
+    /// points; of others a panel of points and one of a tile of centroids.
+    pub stages: Slot<u8>,
+    /// `[stage]` biases of a tile.
+    pub biases: Slot<f32>,
+    /// Squared norms of the points.
+    pub norms: Slot<f32>,
+    /// How far apart two of their scores have to be to be in the right order.
+    pub bounds: Slot<f32>,
+    /// The labels they had.
+    pub labels: Slot<u32>,
+    /// The inverses of the problem's largest norm and residual.
+    pub scales: Slot<f32>,
+    /// The item.
+    pub item: Slot<u32>,
+    /// Bytes of a stage.
+    pub stage_bytes: u32,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl MmaShared {
+    /// The layout for `steps` products over the features.
+    #[inline]
+    pub const fn new(steps: u32) -> Self {
+        let panels = (steps * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES);
+        let (stages, stage_bytes) = match steps {
+            HOPPER_WIDE => (MMA_WIDE_STAGES, MMA_POINTS * 128 + HOPPER_PANEL_BYTES),
+            _ => (MMA_STAGES, panels * MMA_CENTROIDS * 128),
+        };
+        let mut layout = Layout::new();
+        MmaShared {
+            stages: layout.aligned_array(stages * stage_bytes, 1024),
+            biases: layout.array(stages * HOPPER_BIASES),
+            norms: layout.array(MMA_POINTS),
+            bounds: layout.array(MMA_POINTS),
+            labels: layout.array(MMA_POINTS),
+            scales: layout.array(2),
+            item: layout.array(1),
+            stage_bytes,
+            bytes: layout.bytes(),
+        }
+    }
+}
+// What every GPU has; and points fit two stages.
+const _: () = assert!(MmaShared::new(HOPPER_WIDE).bytes <= 99 << 10 && MMA_POINTS == 2 * MMA_CENTROIDS);
+
+/// Parameters of the assignment by warps' products.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MmaParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Which of the two slots holds the centroids' largest norm and residual.
+    pub slot: u32,
+}
+
+impl MmaParams {
+    /// Point tiles of a problem: all of Hopper's, for the statistics are the same.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.shape.n.div_ceil(HOPPER_POINTS) * (HOPPER_POINTS / MMA_POINTS)
+    }
+    /// Point tiles of all problems, whose points are fewer than 2³².
+    #[inline]
+    pub const fn items(&self) -> u32 {
+        self.shape.batch * self.tiles()
+    }
+    /// Centroid tiles of a problem.
+    #[inline]
+    pub const fn centroid_tiles(&self) -> u32 {
+        self.shape.k.div_ceil(HOPPER_CENTROIDS)
+    }
+    /// Halves of them that have centroids.
+    #[inline]
+    pub const fn centroid_halves(&self) -> u32 {
+        self.shape.k.div_ceil(MMA_CENTROIDS)
+    }
+}
+impl Items for MmaParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.items() as u64
+    }
+}
+
 /// Threads of a block that packs a tile.
 pub const PACK_THREADS: u32 = 1024;
 

@@ -868,6 +868,149 @@ fn largest_norms(params: PackParams) -> Memory<u32> {
     Memory::of(&slots.collect::<Vec<u32>>())
 }
 
+/// The assignment by warps' products and what settles its list: labels, changes and costs. `order` is any order of the
+/// centroids in the tiles.
+fn check_assign_mma<T: Point + TensorBits, const STEPS: u32>(size: [u32; 4], data: Data, seed: u64, way: Way)
+where
+    AssignMma<Tensor<T, STEPS>>: Kernel,
+{
+    let [batch, n, k, d] = size;
+    let shape = shape::<T>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<T>(shape, random);
+    let done = done(batch, random);
+    let before: Vec<u32> = (0..batch * n)
+        .map(|_| if random.below(4) == 0 { u32::MAX } else { random.below(k as usize) as u32 })
+        .collect();
+    let arrays = Arrays::<T>::new(shape, n, &points, &centroids, &done);
+    arrays.labels.set(&before);
+    let orders: Vec<u32> = (0..batch).flat_map(|_| random.shuffled(k)).collect();
+    let order = Memory::<u32>::of(&orders);
+    let order = if random.below(2) == 0 { order.at().cast_const() } else { std::ptr::null() };
+
+    let pack = PackParams { shape, slot: random.below(2) as u32 };
+    let rows = (batch * n) as usize;
+    let tile_values = hopper_panels(d) as usize * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
+    let packed = Memory::<u16>::poison(pack.all_tiles() as usize * tile_values);
+    let biases = Memory::<f32>::poison((pack.all_tiles() as u32 * HOPPER_BIASES) as usize);
+    let largest = largest_norms(pack);
+    let counts = Memory::<u32>::poison(2);
+    let centroid_norms = Memory::<f32>::poison((batch * k) as usize);
+    let residuals = Memory::<f32>::poison((batch * k) as usize);
+    let plain = Memory::<u16>::poison((batch * k * hopper_row(d)) as usize);
+    Way::PLAIN.launch(PackCentroids::<T> {
+        centroids: arrays.rounded.at(),
+        centre: std::ptr::null(),
+        extents: std::ptr::null(),
+        order,
+        states: arrays.states.at(),
+        packed: packed.at(),
+        plain: plain.at(),
+        biases: biases.at(),
+        norms: centroid_norms.at(),
+        residuals: residuals.at(),
+        largest: largest.at(),
+        list_counts: counts.at(),
+        params: pack,
+    });
+    let norms = Memory::<f32>::poison(rows);
+    Way::PLAIN.launch(Norms::<T> {
+        points: arrays.points.at(),
+        norms: norms.at(),
+        params: NormsParams { shape },
+    });
+
+    let params = MmaParams { shape, slot: pack.slot };
+    let entries = params.items() as usize * (MMA_POINTS / 32) as usize;
+    let (cost, changed) = (Memory::<f64>::poison(entries), Memory::<u32>::poison(entries));
+    let [list_rows, list_first, list_second] = [(); 3].map(|()| Memory::<u32>::poison(rows));
+    way.launch(AssignMma::<Tensor<T, STEPS>> {
+        points: arrays.points.at().cast(),
+        packed: packed.at(),
+        biases: biases.at(),
+        order,
+        norms: norms.at(),
+        residuals: std::ptr::null(),
+        extents: std::ptr::null(),
+        largest: largest.at().cast(),
+        states: arrays.states.at(),
+        labels: arrays.labels.at(),
+        cost: cost.at(),
+        changed: changed.at(),
+        list_counts: counts.at(),
+        list_rows: list_rows.at(),
+        list_first: list_first.at(),
+        list_second: list_second.at(),
+        params,
+        operand: std::marker::PhantomData,
+    });
+    let [two, many] = [0, 1].map(|end| counts.get()[end] as usize);
+    assert!(two + many <= rows);
+    if data == Data::Plain {
+        let (listed, rounded) = (list_rows.get(), arrays.rounded.get());
+        for &row in listed[..two].iter().chain(&listed[rows - many..]) {
+            let (problem, row) = (row as usize / n as usize, row as usize % n as usize);
+            let view = View::new(&points, &rounded, shape, problem);
+            let mut distances: Vec<f64> =
+                (0..k as usize).map(|c| distance(view.point(row), view.centroid(c))).collect();
+            distances.sort_by(f64::total_cmp);
+            let gap = distances.get(1).map_or(f64::INFINITY, |second| second - distances[0]);
+            assert!(gap <= f64::from(d + 64) * 64.0 * U * f64::from(d), "row {row} is sure: {gap}");
+        }
+    }
+    let settle = SettleParams { shape, blocks: 2 };
+    let scratch = Memory::<u32>::poison(settle.scratch() as usize);
+    let counters = Memory::of(&[0u32; 2]);
+    Way::PLAIN.launch(Settle::<T> {
+        points: arrays.points.at(),
+        centroids: arrays.rounded.at(),
+        counts: counts.at(),
+        rows: list_rows.at(),
+        first: list_first.at(),
+        second: list_second.at(),
+        labels: arrays.labels.at(),
+        changed: changed.at(),
+        scratch: scratch.at(),
+        counters: counters.at(),
+        params: settle,
+    });
+
+    let (labels, rounded) = (arrays.labels.get(), arrays.rounded.get());
+    let of_problem = entries / batch as usize;
+    for (problem, done) in done.into_iter().enumerate() {
+        let view = View::new(&points, &rounded, shape, problem);
+        let entries = problem * of_problem..(problem + 1) * of_problem;
+        if done {
+            assert!(entries.clone().all(|at| cost.is_poison(at) && changed.is_poison(at)));
+            let rows = problem * n as usize..(problem + 1) * n as usize;
+            assert_eq!(labels[rows.clone()], before[rows]);
+            continue;
+        }
+        let mut expected_changed = 0;
+        for row in 0..n as usize {
+            let place = problem * n as usize + row;
+            let (label, _) = view.nearest(row);
+            assert_eq!(labels[place], label, "label of row {row} of problem {problem}");
+            expected_changed += u32::from(before[place] != label);
+        }
+        assert_eq!(changed.get()[entries.clone()].iter().sum::<u32>(), expected_changed);
+        for (entry, cost) in cost.get()[entries].iter().enumerate() {
+            let (mut expected, mut size) = (0.0, 0.0);
+            for row in (entry * 32..(entry + 1) * 32).take_while(|&row| row < n as usize) {
+                let norm = |v: &[T]| v.iter().map(|v| f64::from(v.to_f32()).powi(2)).sum::<f64>();
+                let (label, distance) = view.nearest(row);
+                expected += distance;
+                size += norm(view.point(row)) + norm(view.centroid(label as usize));
+            }
+            // A difference of squares that in f32 may be infinite, or lose their bits.
+            if size < 1e36 {
+                let tolerance = f64::from(d + 64) * 8.0 * U * size + 1e-30;
+                assert_near(*cost, expected, tolerance, "cost");
+            }
+        }
+    }
+}
+
 /// f32 points and centroids in 16 bits, and how much that has lost.
 fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let [batch, n, k, d] = size;
@@ -1084,6 +1227,48 @@ proptest! {
         data in data(&Data::ALL), seed: u64, blocks in 1u32..12, way in way(),
     ) {
         for_type!(t, check_settle([batch, n, k, d], data, seed, blocks, way));
+    }
+}
+
+/// By the entry for `d` dimensions, or by one for more.
+fn check_assign_mma_of<T: Point + TensorBits>(size: [u32; 4], more: bool, data: Data, seed: u64, way: Way)
+where
+    AssignMma<Tensor<T, 4>>: Kernel,
+    AssignMma<Tensor<T, 6>>: Kernel,
+    AssignMma<Tensor<T, 8>>: Kernel,
+    AssignMma<Tensor<T, HOPPER_WIDE>>: Kernel,
+{
+    match (size[3], more) {
+        (..=64, false) => check_assign_mma::<T, 4>(size, data, seed, way),
+        (65..=96, false) => check_assign_mma::<T, 6>(size, data, seed, way),
+        (65..=128, false) => check_assign_mma::<T, 8>(size, data, seed, way),
+        _ => check_assign_mma::<T, HOPPER_WIDE>(size, data, seed, way),
+    }
+}
+
+proptest! {
+    #![proptest_config(config(64))]
+
+    #[test]
+    fn labels_of_warps_products_are_the_argmin(
+        bf16: bool, batch in 1u32..4, n in prop_oneof![1u32..150, 250u32..400],
+        k in prop_oneof![1u32..20, prop::sample::select(vec![63u32, 64, 65, 127, 128, 129, 200, 257, 300])],
+        d in prop_oneof![1u32..140, prop::sample::select(vec![16u32, 64, 65, 96, 97, 128, 129, 192, 300])],
+        more: bool, data in data(&Data::ALL), seed: u64, way in way(),
+    ) {
+        match bf16 {
+            false => check_assign_mma_of::<F16>([batch, n, k, d], more, data, seed, way),
+            true => check_assign_mma_of::<BF16>([batch, n, k, d], more, data, seed, way),
+        }
+    }
+}
+
+/// Squares of what is subnormal are 0, and so are scores: no label is sure.
+#[test]
+fn labels_of_warps_products_hold_where_squares_vanish() {
+    for seed in 0..8 {
+        check_assign_mma::<BF16, 4>([1, 40, 4, 1], Data::Subnormal, seed, Way::PLAIN);
+        check_assign_mma::<BF16, HOPPER_WIDE>([1, 40, 70, 3], Data::Subnormal, seed, Way::PLAIN);
     }
 }
 

@@ -15,20 +15,32 @@ fn plans(rule: LaunchPlan) -> Vec<LaunchPlan> {
         rule,
         LaunchPlan {
             narrow_steps: 4,
+            mma_clusters: 0,
+            mma_steps: 0,
             ordered_tiles: 1,
             floored_tiles: 1,
             floored_steps: NEVER,
             settle_blocks: 1,
             whole_sort_clusters: 0,
         },
+        LaunchPlan { mma_clusters: NEVER, mma_steps: NEVER, ..rule },
         LaunchPlan {
+            mma_clusters: NEVER,
+            mma_steps: 8,
             ordered_tiles: NEVER,
             floored_tiles: NEVER,
             floored_steps: 0,
             settle_blocks: 16,
             ..rule
         },
-        LaunchPlan { narrow_steps: 5, ordered_tiles: NEVER, floored_tiles: 2, floored_steps: NEVER, ..rule },
+        LaunchPlan {
+            narrow_steps: 5,
+            mma_clusters: 0,
+            ordered_tiles: NEVER,
+            floored_tiles: 2,
+            floored_steps: NEVER,
+            ..rule
+        },
     ]
 }
 
@@ -98,6 +110,11 @@ fn results_have_the_same_bits_by_any_plan() {
         check(&plans, [1, 20_000, 600, d], |v| v);
         check(&plans, [1, 20_000, 600, d], f16::from_f32);
         check(&plans, [1, 20_000, 600, d], bf16::from_f32);
+    }
+    for shape in [[64, 4096, 64, 64], [3, 5000, 128, 128], [2, 3000, 1, 40]] {
+        check(&plans, shape, |v| v);
+        check(&plans, shape, f16::from_f32);
+        check(&plans, shape, bf16::from_f32);
     }
     for shape in [[1, 10_000, 300, 32], [5, 3000, 100, 72], [2, 30_000, 5000, 96], [1, 70_000, 257, 16]] {
         check(&plans, shape, |v| v);

@@ -173,6 +173,13 @@ fn knobs(has_tensor_cores: bool, quick: bool) -> Vec<Knob> {
         let shapes = grid(&[(1, 1 << 20)], some(&[1024, 8192], quick), &[80, 96, 112, 128]);
         knobs.push(knob("narrow_steps", Role::UpTo(steps), &[4, 5, 6, 7, 8], shapes));
 
+        let small = [(64, 4096), (1, 1 << 17), (1, 1 << 20)];
+        let shapes = grid(some(&small, quick), &[64, 128, 256, 512], some(&[64, 128], quick));
+        knobs.push(knob("mma_clusters", Role::UpTo(|case| case.k), &[0, 64, 128, 256, 512], shapes));
+
+        let shapes = grid(some(&small, quick), some(&[64, 128], quick), &[64, 96, 128, 256]);
+        knobs.push(knob("mma_steps", Role::UpTo(steps), &[0, 4, 6, 8, 16], shapes));
+
         let shapes = grid(&[(1, 1 << 20)], &[128, 256, 512, 1024], some(&[128, 64, 256], quick));
         knobs.push(knob("ordered_tiles", Role::From(tiles), &[1, 2, 4, 8, 16], shapes));
 
@@ -326,8 +333,8 @@ mod tests {
 
     fn plan() -> Plan {
         Plan::parse(
-            "narrow_steps=8 ordered_tiles=4 floored_tiles=16 floored_steps=8 settle_blocks=4 \
-             whole_sort_clusters=4096",
+            "narrow_steps=8 mma_clusters=128 mma_steps=8 ordered_tiles=4 floored_tiles=16 floored_steps=8 \
+             settle_blocks=4 whole_sort_clusters=4096",
         )
         .unwrap()
     }

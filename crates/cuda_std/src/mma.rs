@@ -104,6 +104,27 @@ pub unsafe fn mma_m16n8k16_f32_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f
     sys::mma_m16n8k16_f32_bf16(a, b, c)
 }
 
+/// A 16-bit type that the products of warps take.
+pub trait MmaScalar: crate::float::Scalar {
+    /// See [`mma_m16n8k16_f32_f16`].
+    ///
+    /// # Safety
+    /// As [`mma_m16n8k16_f32_f16`].
+    unsafe fn mma_m16n8k16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4];
+}
+impl MmaScalar for crate::float::F16 {
+    #[inline(always)]
+    unsafe fn mma_m16n8k16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+        mma_m16n8k16_f32_f16(a, b, c)
+    }
+}
+impl MmaScalar for crate::float::BF16 {
+    #[inline(always)]
+    unsafe fn mma_m16n8k16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+        mma_m16n8k16_f32_bf16(a, b, c)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,9 +31,8 @@ mod narrow;
 mod wide;
 
 use super::bound::Bound;
-use super::pack_points::tensor_scale;
+use super::nearest::{List, Nearest, Results, Row};
 use crate::spec::*;
-use cuda_std::atomic;
 use cuda_std::float::{at_least, fma, max, sqrt_approx};
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
@@ -49,88 +48,18 @@ impl<C: HopperOperand<Scalar: TensorScalar>> Operand for C {}
 /// `16w + l/4` (values 4j, 4j+1) and 8 below (4j+2, 4j+3), columns `8j + 2(l%4)` and the next.
 type Scores = [f32; 64];
 
-/// A point's best centroid so far, in one thread's columns.
-#[derive(Clone, Copy)]
-struct Nearest {
-    score: f32,
-    label: u32,
-    /// Another centroid within the bound, [`NO_CANDIDATE`] or [`MANY_CANDIDATES`].
-    other: u32,
-}
-
-impl Nearest {
-    const NONE: Nearest = Nearest { score: f32::NEG_INFINITY, label: NO_CANDIDATE, other: NO_CANDIDATE };
-
-    /// Takes the best score of a tile; `found` counts the centroids within `bound` of it in its upper half, and
-    /// adds up their columns in its lower.
-    #[inline(always)]
-    fn fold(&mut self, score: f32, found: u32, first_column: u32, bound: f32) {
-        let one = found >> 16 == 1;
-        let label = first_column + (found & 0xffff);
-        let near = score > self.score - bound;
-        let clear = score > self.score + bound;
-        let known = one && self.other == NO_CANDIDATE;
-        let when_clear = if one { NO_CANDIDATE } else { MANY_CANDIDATES };
-        let when_near = if known { label } else { MANY_CANDIDATES };
-        self.other = if clear {
-            when_clear
-        } else if near {
-            when_near
-        } else {
-            self.other
-        };
-        self.label = if clear { label } else { self.label };
-        self.score = if score > self.score { score } else { self.score };
-    }
-
-    /// Takes another lane's result.
-    #[inline(always)]
-    fn merge(&mut self, with: Nearest, bound: f32) {
-        let near = with.score > self.score - bound;
-        let clear = with.score > self.score + bound;
-        let both_known = self.other == NO_CANDIDATE && with.other == NO_CANDIDATE;
-        let when_near = if both_known { with.label } else { MANY_CANDIDATES };
-        self.other = if clear {
-            with.other
-        } else if near {
-            when_near
-        } else {
-            self.other
-        };
-        self.label = if clear { with.label } else { self.label };
-        self.score = if with.score > self.score { with.score } else { self.score };
-    }
-}
-
 /// The arrays of a launch.
 #[derive(Clone, Copy)]
 struct Arrays {
     points: *const u16,
     packed: *const u16,
     biases: *const f32,
-    order: *const u32,
     norms: *const f32,
     residuals: *const f32,
     floors: *const f32,
-    extents: *const u32,
     largest: *const f32,
     states: *const LoopState,
-    labels: *mut u32,
-    cost: *mut f64,
-    changed: *mut u32,
-    list: List,
-}
-
-impl Arrays {
-    /// The centroid in a column, or the word that there is none or are many.
-    #[inline(always)]
-    unsafe fn centroid(self, column: u32, item: Item, shape: Shape) -> u32 {
-        if self.order.is_null() || column >= MANY_CANDIDATES {
-            column
-        } else {
-            *self.order.add((item.batch as u64 * shape.k as u64 + column as u64) as usize)
-        }
-    }
+    results: Results,
 }
 
 /// Labels of the points that are sure, a list of the others, and each warp's statistics.
@@ -161,36 +90,13 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     params: HopperParams,
 ) {
     let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
-    let arrays = Arrays {
-        points,
-        packed,
-        biases,
-        order,
-        norms,
-        residuals,
-        floors,
-        extents,
-        largest,
-        states,
-        labels,
-        cost,
-        changed,
-        list,
-    };
+    let results = Results { order, extents, labels, cost, changed, list };
+    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results };
     if const { C::STEPS == HOPPER_WIDE } {
         wide::assign::<C>(arrays, params);
     } else {
         narrow::assign::<C>(arrays, params);
     }
-}
-
-/// Where points that are not sure are listed.
-#[derive(Clone, Copy)]
-struct List {
-    counts: *mut u32,
-    rows: *mut u32,
-    first: *mut u32,
-    second: *mut u32,
 }
 
 #[inline(always)]
@@ -349,7 +255,7 @@ impl Rows {
             let row = me + R as u32 * HOPPER_POINT_THREADS;
             if row < self.shared.len {
                 let place = item.place(self.first + row, params.shape);
-                found[R] = [*arrays.labels.add(place), (*arrays.floors.add(place)).to_bits()];
+                found[R] = [*arrays.results.labels.add(place), (*arrays.floors.add(place)).to_bits()];
             }
         });
         unroll!(R in [0, 1, 2] => {
@@ -432,44 +338,20 @@ impl Rows {
         let item = Item::of(self.shared.item.here().get(items.0 % 4), params);
         let mut row = thread_idx_x() - WARP_SIZE;
         while row < self.shared.len {
-            let score = self.shared.scores.here().get(row);
-            let label = arrays.centroid(self.shared.columns.here().get(row), item, shape);
-            let other = arrays.centroid(self.shared.others.here().get(row), item, shape);
-            let norm = self.shared.norms.here().get(at + row);
-            let old = self.shared.labels.here().get(at + row);
-            let is_inside = item.first + self.first + row < shape.n;
-            let place = item.place(self.first + row, shape);
-            // No label at all: every score overflowed, and any centroid may be the nearest.
-            let is_known = label != NO_CANDIDATE && other != MANY_CANDIDATES;
-            let differs = is_inside && is_known && other == NO_CANDIDATE && label != old;
-            if differs {
-                *arrays.labels.add(place) = label;
-            }
-            let list = arrays.list;
-            if is_inside && !is_known {
-                let entry = atomic::fetch_add_u32(list.counts.add(1), 1);
-                *list.rows.add((shape.batch * shape.n - 1 - entry) as usize) = place as u32;
-            } else if is_inside && other != NO_CANDIDATE {
-                let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
-                *list.rows.add(entry) = place as u32;
-                *list.first.add(entry) = label;
-                *list.second.add(entry) = other;
-            }
-            let cost = warp_sum_f64(if is_inside { (norm - 2.0 * score) as f64 } else { 0.0 });
-            let changed = warp_vote_ballot(FULL_MASK, differs).count_ones();
-            if lane_id() == 0 {
-                let unscale = if arrays.extents.is_null() {
-                    1.0
-                } else {
-                    // A power of two, whose inverse is a matter of its exponent.
-                    const ONE_SQUARED: u64 = 2 * 1.0f64.to_bits();
-                    let scale = tensor_scale(*arrays.extents.add(item.batch as usize));
-                    f64::from_bits(ONE_SQUARED - scale.to_bits())
-                };
-                let place = (item.item * HOPPER_WARPS + (self.first + row) / WARP_SIZE) as usize;
-                *arrays.cost.add(place) = cost * unscale * unscale;
-                *arrays.changed.add(place) = changed;
-            }
+            let found = Nearest {
+                score: self.shared.scores.here().get(row),
+                label: self.shared.columns.here().get(row),
+                other: self.shared.others.here().get(row),
+            };
+            let of_item = self.first + row;
+            let known = Row {
+                place: item.place(of_item, shape),
+                is_inside: item.first + of_item < shape.n,
+                norm: self.shared.norms.here().get(at + row),
+                label: self.shared.labels.here().get(at + row),
+            };
+            let warp = item.item * HOPPER_WARPS + of_item / WARP_SIZE;
+            arrays.results.store(item.batch, warp, known, found, shape);
             row += HOPPER_POINT_THREADS;
         }
         barrier(self.shared.results_empty.here(), 0).arrive();

@@ -17,6 +17,12 @@ impl Bound {
         Self::new(0.9, terms, norm, residual)
     }
 
+    /// The same by any GPU's `mma`, of which less is known: 18 truncations a step of 16 products, each of one part in 2⁻²³.
+    #[inline(always)]
+    pub(super) fn on_any(terms: u32, norm: f32, residual: f32) -> Self {
+        Self::new(2.5, terms, norm, residual)
+    }
+
     /// `roundings`, of 2⁻²⁴ each, are what a product can cost its sum.
     #[inline(always)]
     fn new(roundings: f32, terms: u32, norm: f32, residual: f32) -> Self {

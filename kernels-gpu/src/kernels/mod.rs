@@ -9,6 +9,8 @@ mod assign;
 #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
 mod assign_hopper;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod assign_mma;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod bound;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod converge;
@@ -22,6 +24,8 @@ mod gather;
 mod inertia;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod moments;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod nearest;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod norms;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -71,6 +75,11 @@ macro_rules! kernels {
             $(#[$plain_doc:meta])*
             $PlainArgs:ident $plain_arguments:tt = $plain_body:path, $plain_shape:expr, $plain_entry:ident;
         )*}
+        tensor {$(
+            $(#[$tensor_doc:meta])*
+            $TensorArgs:ident<$O:ident> $tensor_arguments:tt
+            = $tensor_body:path, $tensor_shape:path, [$($tensor_entry:ident: $tensor_operand:ty),*];
+        )*}
         hopper {$(
             $(#[$hopper_doc:meta])*
             $HopperArgs:ident<$C:ident> $hopper_arguments:tt
@@ -92,10 +101,17 @@ macro_rules! kernels {
             kernels!(@kernel [] [$PlainArgs] $plain_shape.named(stringify!($plain_entry)), [Self::run_body],
                 $plain_arguments);
         )*
-
+        $(
+            $(kernels!(@entry [target_arch = "nvptx64"] [type $O = $tensor_operand;] $tensor_entry $tensor_body,
+                $tensor_arguments);)*
+            kernels!(@arguments_operand [$(#[$tensor_doc])*] [$TensorArgs<$O>] $tensor_arguments);
+            $(kernels!(@kernel_tensor [$TensorArgs<$tensor_operand>]
+                $tensor_shape(<$tensor_operand as HopperOperand>::STEPS).named(stringify!($tensor_entry)),
+                [type $O = $tensor_operand;] $tensor_body, $tensor_arguments);)*
+        )*
         $(
             $(kernels!(@entry [all(target_arch = "nvptx64", target_feature = "sm_90a")] [type $C = $operand;] $hopper_entry $hopper_body, $hopper_arguments);)*
-            kernels!(@arguments_hopper [$(#[$hopper_doc])*] [$HopperArgs<$C>] $hopper_arguments);
+            kernels!(@arguments_operand [$(#[$hopper_doc])*] [$HopperArgs<$C>] $hopper_arguments);
             $(kernels!(@kernel_hopper [$HopperArgs<$operand>] hopper(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
                 $hopper_arguments);)*
         )*
@@ -105,6 +121,7 @@ macro_rules! kernels {
         pub const ALL: &[KernelSpec] = &[
             $($(<$type as $Instance>::SPEC,)*)*
             $(<$PlainArgs as Kernel>::SPEC,)*
+            $($(<$TensorArgs<$tensor_operand> as Kernel>::SPEC,)*)*
             $($(<$HopperArgs<$operand> as Kernel>::SPEC,)*)*
         ];
 
@@ -171,7 +188,7 @@ macro_rules! kernels {
         }
     };
 
-    (@arguments_hopper [$($doc:tt)*] [$Args:ident<$C:ident>]
+    (@arguments_operand [$($doc:tt)*] [$Args:ident<$C:ident>]
         ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
         $($doc)*
         #[cfg(not(target_arch = "nvptx64"))]
@@ -194,6 +211,19 @@ macro_rules! kernels {
             #[cfg(feature = "simt")]
             unsafe fn run(self) {
                 $run(self)
+            }
+        }
+    };
+    (@kernel_tensor [$Args:ty] $spec:expr, [$alias:item] $body:path,
+        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl Kernel for $Args {
+            const SPEC: KernelSpec = $spec;
+            kernels!(@host $params, $($pointer),*);
+            #[cfg(feature = "simt")]
+            unsafe fn run(self) {
+                $alias
+                $body($(self.$pointer,)* self.$params)
             }
         }
     };
@@ -266,6 +296,16 @@ const fn hopper(steps: u32) -> BlockShape {
         HOPPER_WIDE => block.shared(WideShared::new().bytes).clusters_of(WIDE_CLUSTER),
         _ => block.shared(HopperShared::new(steps).bytes),
     }
+}
+// Blocks enough that what one waits for is hidden behind the others, as far as registers go.
+#[cfg(not(target_arch = "nvptx64"))]
+const fn mma(steps: u32) -> BlockShape {
+    let blocks = match steps {
+        HOPPER_WIDE | 8 => 2,
+        6 => 3,
+        _ => 4,
+    };
+    BlockShape::new(MMA_THREADS).shared(MmaShared::new(steps).bytes).blocks_per_sm(blocks)
 }
 #[cfg(not(target_arch = "nvptx64"))]
 const PACK: BlockShape = BlockShape::new(PACK_THREADS).shared(PackShared::new().bytes);
@@ -388,6 +428,20 @@ kernels! {
              states: *mut LoopState, records: *mut IterationRecord, partial: *mut IterationRecord,
              counters: *mut u32; params: ConvergeParams)
             = converge::converge, CONVERGE, fk_converge;
+    }
+    tensor {
+        /// Nearest centroid by the products of single warps, of points in 16 bits.
+        AssignMma<C>
+            (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,
+             residuals: *const f32, extents: *const u32, largest: *const f32, states: *const LoopState,
+             labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32,
+             list_first: *mut u32, list_second: *mut u32; params: MmaParams)
+            = assign_mma::assign_mma::<C>, mma, [
+                fk_assign_mma_f16_s4: Tensor<F16, 4>, fk_assign_mma_f16_s6: Tensor<F16, 6>,
+                fk_assign_mma_f16_s8: Tensor<F16, 8>, fk_assign_mma_f16_wide: Tensor<F16, HOPPER_WIDE>,
+                fk_assign_mma_bf16_s4: Tensor<BF16, 4>, fk_assign_mma_bf16_s6: Tensor<BF16, 6>,
+                fk_assign_mma_bf16_s8: Tensor<BF16, 8>, fk_assign_mma_bf16_wide: Tensor<BF16, HOPPER_WIDE>
+            ];
     }
     hopper {
         /// Nearest centroid on Hopper's tensor cores, of points in 16 bits.

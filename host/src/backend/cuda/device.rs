@@ -23,6 +23,8 @@ pub(crate) struct Device(Arc<Inner>, LaunchPlan);
 struct Inner {
     ordinal: u32,
     name: String,
+    /// Tensor cores assign.
+    tensor_cores: bool,
     /// `sm_90a` kernels run here.
     hopper: bool,
     /// Launches begin while those before them end, in graphs too.
@@ -167,6 +169,7 @@ impl Device {
         let inner = Inner {
             ordinal,
             name: device.name().map_err(refused)?,
+            tensor_cores: !portable_kernels(),
             hopper,
             overlaps: hopper && libcuda::version() >= Some((12, 4)) && std::env::var_os("FK_NOPDL").is_none(),
             hardware,
@@ -227,6 +230,11 @@ impl Device {
         plan.check(&self.0.hardware)?;
         lock(opened()).insert(self.0.ordinal, Device(self.0.clone(), plan));
         Ok(())
+    }
+
+    /// Whether tensor cores assign: all devices have some that do.
+    pub(crate) fn has_tensor_cores(&self) -> bool {
+        self.0.tensor_cores
     }
 
     /// Whether kernels with Hopper's own instructions run here.

@@ -1,10 +1,10 @@
-//! Hopper's assignment: its arrays, and which of its entries a shape takes.
+//! The tensor-core assignment: its arrays, and which of its entries a shape takes, Hopper's or those of any GPU.
 use super::device::Device;
 use super::memory::{Place, Plan};
 use super::plan::LaunchPlan;
 use crate::error::Result;
 use cust::stream::Stream;
-use kernels_gpu::kernels::{AssignHopper, Kernel};
+use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel};
 use kernels_gpu::spec::*;
 use std::marker::PhantomData;
 
@@ -12,6 +12,8 @@ use std::marker::PhantomData;
 #[derive(Clone, Copy)]
 pub(super) struct Launch {
     pub(super) spec: KernelSpec,
+    /// Whether floors of the scores are of use to it.
+    pub(super) takes_floors: bool,
     /// # Safety
     /// As [`Device::launch`].
     pub(super) launch: unsafe fn(&Device, &Stream, Arguments) -> Result<()>,
@@ -90,9 +92,13 @@ pub(super) fn packed_shape(shape: Shape) -> Shape {
     Shape::new(shape.batch, shape.n, shape.k, shape.d, size_of::<u16>() as u32)
 }
 
-/// The entry for points of `T` in the tensor cores and `d` dimensions.
-pub(super) fn of_type<T: Copy + 'static>(launches: &LaunchPlan, d: u32) -> Launch
+/// The entry for points of `T` in the tensor cores.
+pub(super) fn of_type<T: Copy + 'static>(device: &Device, shape: Shape) -> Launch
 where
+    AssignMma<Tensor<T, 4>>: Kernel,
+    AssignMma<Tensor<T, 6>>: Kernel,
+    AssignMma<Tensor<T, 8>>: Kernel,
+    AssignMma<Tensor<T, HOPPER_WIDE>>: Kernel,
     AssignHopper<Tensor<T, 4>>: Kernel,
     AssignHopper<Tensor<T, 5>>: Kernel,
     AssignHopper<Tensor<T, 6>>: Kernel,
@@ -100,10 +106,19 @@ where
     AssignHopper<Tensor<T, 8>>: Kernel,
     AssignHopper<Tensor<T, HOPPER_WIDE>>: Kernel,
 {
-    if !launches.is_narrow(d) {
+    let steps = hopper_steps(shape.d);
+    if !device.is_hopper() || device.plan().is_by_warps(shape) {
+        return match steps {
+            4 => entry_by_warps::<Tensor<T, 4>>(),
+            5 | 6 => entry_by_warps::<Tensor<T, 6>>(),
+            7 | 8 => entry_by_warps::<Tensor<T, 8>>(),
+            _ => entry_by_warps::<Tensor<T, HOPPER_WIDE>>(),
+        };
+    }
+    if !device.plan().is_narrow(shape.d) {
         return entry::<Tensor<T, HOPPER_WIDE>>();
     }
-    match hopper_steps(d) {
+    match steps {
         4 => entry::<Tensor<T, 4>>(),
         5 => entry::<Tensor<T, 5>>(),
         6 => entry::<Tensor<T, 6>>(),
@@ -171,7 +186,64 @@ where
         // SAFETY: as this function's.
         unsafe { device.launch_grid(stream, &kernel, clusters * cluster) }
     }
-    Launch { spec: <AssignHopper<C> as Kernel>::SPEC, launch: launch::<C> }
+    Launch { spec: <AssignHopper<C> as Kernel>::SPEC, takes_floors: true, launch: launch::<C> }
+}
+
+fn entry_by_warps<C: Copy>() -> Launch
+where
+    AssignMma<C>: Kernel,
+{
+    /// # Safety
+    /// As [`Device::launch`].
+    unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: Arguments) -> Result<()>
+    where
+        AssignMma<C>: Kernel,
+    {
+        let AssignHopper {
+            points,
+            packed,
+            biases,
+            order,
+            norms,
+            residuals,
+            floors: _,
+            extents,
+            largest,
+            states,
+            labels,
+            cost,
+            changed,
+            list_counts,
+            list_rows,
+            list_first,
+            list_second,
+            params: HopperParams { shape, slot },
+            operand: PhantomData,
+        } = arguments;
+        let kernel = AssignMma::<C> {
+            points,
+            packed,
+            biases,
+            order,
+            norms,
+            residuals,
+            extents,
+            largest,
+            states,
+            labels,
+            cost,
+            changed,
+            list_counts,
+            list_rows,
+            list_first,
+            list_second,
+            params: MmaParams { shape, slot },
+            operand: PhantomData,
+        };
+        // SAFETY: as this function's.
+        unsafe { device.launch(stream, &kernel) }
+    }
+    Launch { spec: <AssignMma<C> as Kernel>::SPEC, takes_floors: false, launch: launch::<C> }
 }
 
 /// A centre for the points of each problem, `batch · d` values: the mean of some of its first centroids. Any would

@@ -326,8 +326,8 @@ impl<T: GpuElement> Call<T> {
         // replayed in pairs, or one.
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
 
-        let fast = device.is_hopper() && u32::try_from(batch * n).is_ok();
-        let hopper = fast.then(|| T::hopper(device.plan(), shape.d));
+        let fast = device.has_tensor_cores() && u32::try_from(batch * n).is_ok();
+        let hopper = fast.then(|| T::hopper(device, shape));
         let mut plan = Plan::default();
         let tiles = match hopper {
             Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
@@ -960,7 +960,7 @@ impl<T: GpuElement> Call<T> {
                 is_bf16: (T::DTYPE == DType::BF16).into(),
             },
         };
-        if self.device.plan().has_floors(shape) {
+        if entry.takes_floors && self.device.plan().has_floors(shape) {
             // SAFETY: as in `means`; labels that were never written are some bits, which any will do.
             unsafe { self.device.launch(&self.stream, &floors)? };
         }

@@ -39,28 +39,28 @@ trait GpuElement: Element<Centroid = f32> {
     type Device: PointType;
     /// Whether Hopper's tensor cores take the points rounded only.
     const ROUNDS: bool;
-    /// Hopper's assignment of points of `d` dimensions.
-    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch;
+    /// The tensor cores' assignment for problems of this shape.
+    fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch;
 }
 impl GpuElement for f32 {
     type Device = f32;
     const ROUNDS: bool = true;
-    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::F16>(launches, d)
+    fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::F16>(device, shape)
     }
 }
 impl GpuElement for f16 {
     type Device = cuda_std::float::F16;
     const ROUNDS: bool = false;
-    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::F16>(launches, d)
+    fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::F16>(device, shape)
     }
 }
 impl GpuElement for bf16 {
     type Device = cuda_std::float::BF16;
     const ROUNDS: bool = false;
-    fn hopper(launches: &LaunchPlan, d: u32) -> hopper::Launch {
-        hopper::of_type::<cuda_std::float::BF16>(launches, d)
+    fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
+        hopper::of_type::<cuda_std::float::BF16>(device, shape)
     }
 }
 

@@ -75,6 +75,10 @@ pub struct LaunchPlan {
     /// Points of at most so many steps of 16 features (and of any up to 64 features) are assigned from registers, by the
     /// narrow kernels; others by the wide one.
     pub narrow_steps: u32,
+    /// Most clusters of problems that are assigned on Hopper as on any GPU, by products of single warps in many small blocks.
+    pub mma_clusters: u32,
+    /// Most steps of 16 features of their points.
+    pub mma_steps: u32,
     /// Tiles of 128 centroids from which on they are ordered by norm.
     pub ordered_tiles: u32,
     /// Tiles of 128 centroids from which on a pass over the points finds floors for their scores.
@@ -89,8 +93,10 @@ pub struct LaunchPlan {
 
 impl LaunchPlan {
     /// The names of all values, in their order.
-    pub const NAMES: [&str; 6] = [
+    pub const NAMES: [&str; 8] = [
         "narrow_steps",
+        "mma_clusters",
+        "mma_steps",
         "ordered_tiles",
         "floored_tiles",
         "floored_steps",
@@ -99,24 +105,45 @@ impl LaunchPlan {
     ];
 
     /// All values, in the order of [`Self::NAMES`].
-    pub fn values(&self) -> [u32; 6] {
+    pub fn values(&self) -> [u32; 8] {
         let Self {
             narrow_steps,
+            mma_clusters,
+            mma_steps,
             ordered_tiles,
             floored_tiles,
             floored_steps,
             settle_blocks,
             whole_sort_clusters,
         } = *self;
-        [narrow_steps, ordered_tiles, floored_tiles, floored_steps, settle_blocks, whole_sort_clusters]
+        [
+            narrow_steps,
+            mma_clusters,
+            mma_steps,
+            ordered_tiles,
+            floored_tiles,
+            floored_steps,
+            settle_blocks,
+            whole_sort_clusters,
+        ]
     }
 
     /// The plan of these values, in the order of [`Self::NAMES`].
-    pub fn of_values(values: [u32; 6]) -> Self {
-        let [narrow_steps, ordered_tiles, floored_tiles, floored_steps, settle_blocks, whole_sort_clusters] =
-            values;
+    pub fn of_values(values: [u32; 8]) -> Self {
+        let [
+            narrow_steps,
+            mma_clusters,
+            mma_steps,
+            ordered_tiles,
+            floored_tiles,
+            floored_steps,
+            settle_blocks,
+            whole_sort_clusters,
+        ] = values;
         LaunchPlan {
             narrow_steps,
+            mma_clusters,
+            mma_steps,
             ordered_tiles,
             floored_tiles,
             floored_steps,
@@ -126,13 +153,15 @@ impl LaunchPlan {
     }
 
     /// What each value can be on `hardware`: kernels have to fit its shared memory, and labels their counters.
-    fn limits(hardware: &Hardware) -> [RangeInclusive<u32>; 6] {
+    fn limits(hardware: &Hardware) -> [RangeInclusive<u32>; 8] {
         let where_fits = |bytes: u32, most: u32| if bytes <= hardware.shared_bytes { most } else { 0 };
         let narrow = |steps: &u32| HopperShared::new(*steps).bytes <= hardware.shared_bytes;
         // The wide kernel takes panels of 64 features, two at least.
         const LEAST_STEPS: u32 = HOPPER_PANEL_FEATURES / HOPPER_STEP_FEATURES;
         [
             LEAST_STEPS..=(LEAST_STEPS..=HOPPER_MAX_STEPS).rev().find(narrow).unwrap_or(LEAST_STEPS),
+            0..=u32::MAX,
+            0..=u32::MAX,
             1..=u32::MAX,
             1..=u32::MAX,
             0..=u32::MAX,
@@ -161,6 +190,8 @@ impl LaunchPlan {
         let heads = (u64::from(hardware.l2_bytes) / heads).min(u64::from(u32::MAX)) as u32;
         LaunchPlan {
             narrow_steps: narrow,
+            mma_clusters: HOPPER_CENTROIDS,
+            mma_steps: HOPPER_MAX_STEPS,
             ordered_tiles: 4,
             floored_tiles: 16,
             floored_steps: 8,
@@ -212,6 +243,11 @@ impl LaunchPlan {
         hopper_steps(d) <= self.narrow_steps
     }
 
+    /// Whether single warps assign where Hopper's own kernels could.
+    pub(super) fn is_by_warps(&self, shape: Shape) -> bool {
+        shape.k <= self.mma_clusters && hopper_steps(shape.d) <= self.mma_steps
+    }
+
     /// Whether tiles are made of centroids in the order of their norms.
     pub(super) fn is_ordered(&self, k: u32) -> bool {
         k.div_ceil(HOPPER_CENTROIDS) >= self.ordered_tiles
@@ -246,7 +282,7 @@ impl fmt::Display for LaunchPlan {
 impl FromStr for LaunchPlan {
     type Err = String;
     fn from_str(text: &str) -> Parsed<Self> {
-        let mut values = [0; 6];
+        let mut values = [0; 8];
         for (value, word) in values.iter_mut().zip(values_of(Self::NAMES, text)?) {
             *value = number(word)?;
         }
@@ -375,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_line_comes_back_as_it_was_written() {
-        let plan = LaunchPlan::of_values([5, 2, 64, 12, 8, 2048]);
+        let plan = LaunchPlan::of_values([5, 64, 7, 2, 64, 12, 8, 2048]);
         let table = format!("# GPUs\n\n{SMALL}: {}\n{H200}: {plan} # a name\n", LaunchPlan::by_rule(&SMALL));
         assert_eq!(read(&H200, &table).unwrap(), Some(plan));
         assert_eq!(read(&SMALL, &table).unwrap(), Some(LaunchPlan::by_rule(&SMALL)));
@@ -402,6 +438,9 @@ mod tests {
     fn shapes_go_by_the_thresholds() {
         let plan = LaunchPlan { narrow_steps: 6, floored_steps: 6, ..LaunchPlan::by_rule(&H200) };
         assert!(plan.is_narrow(1) && plan.is_narrow(96) && !plan.is_narrow(97));
+        assert!(plan.is_by_warps(Shape::new(1, 1 << 20, 128, 128, 2)));
+        assert!(!plan.is_by_warps(Shape::new(1, 1 << 20, 129, 128, 2)));
+        assert!(!plan.is_by_warps(Shape::new(1, 1 << 20, 128, 129, 2)));
         assert!(plan.is_ordered(385) && !plan.is_ordered(384));
         let shape = |k, d| Shape::new(1, 1 << 20, k, d, 2);
         assert!(plan.has_floors(shape(1921, 96)));

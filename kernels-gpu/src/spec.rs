@@ -1250,11 +1250,11 @@ impl Items for PanelSumsParams {
 }
 
 /// Features of a lane of `finalise`.
-pub const FINALISE_VALUES: u32 = 2;
+pub const FINALISE_VALUES: u32 = 4;
 /// Features of a chunk of a cluster, a warp's.
 pub const FINALISE_FEATURES: u32 = 32 * FINALISE_VALUES;
 /// Rows of partial sums that a warp has in flight.
-pub const FINALISE_IN_FLIGHT: u32 = 8;
+pub const FINALISE_IN_FLIGHT: u32 = 4;
 
 /// Shared memory of `finalise`.
 #[derive(Clone, Copy, Debug)]

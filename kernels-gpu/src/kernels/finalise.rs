@@ -3,8 +3,8 @@
 //! ```text
 //! rows of a cluster     panel 0: what the panel has where the cluster begins, heads of the stretches that it goes on
 //!                       through; panel 1: …
-//! shares                eight of equal length, in f64, each added up row by row, eight at a time, and then one by one
-//! a warp                all shares, for 64 features; where a cluster has many rows, or clusters are few, the eight
+//! shares                eight of equal length, in f64, each added up row by row, four at a time, and then one by one
+//! a warp                all shares, for 128 features; where a cluster has many rows, or clusters are few, the eight
 //!                       warps of a block have a share each
 //! ```
 //! Which warp adds a share changes no bits: those depend on the labels alone.
@@ -138,7 +138,7 @@ impl Item {
         let origin = origin.add((self.batch * shape.n as u64 * shape.pitch as u64) as usize);
         let row = (self.batch * shape.k as u64 + self.cluster) * shape.d as u64;
         let mut moved = 0.0;
-        unroll!(V in [0, 1] => {
+        unroll!(V in [0, 1, 2, 3] => {
             let feature = self.feature + V as u32 * WARP_SIZE;
             if feature < shape.d {
                 let place = (row + feature as u64) as usize;
@@ -171,11 +171,11 @@ impl Total {
     unsafe fn take_shares(&mut self, share: [f64; VALUES], owner: u32) {
         let sums = SHARED.sums.here();
         let place = |warp: u32, value: u32| (warp * FINALISE_VALUES + value) * WARP_SIZE + lane_id();
-        unroll!(V in [0, 1] => { sums.set(place(warp_id(), V as u32), share[V]); });
+        unroll!(V in [0, 1, 2, 3] => { sums.set(place(warp_id(), V as u32), share[V]); });
         sync_threads();
         let mut warp = if warp_id() == owner { 0 } else { UPDATE_WARPS };
         while warp < UPDATE_WARPS {
-            unroll!(V in [0, 1] => { self.sums[V] += sums.get(place(warp, V as u32)); });
+            unroll!(V in [0, 1, 2, 3] => { self.sums[V] += sums.get(place(warp, V as u32)); });
             warp += 1;
         }
         sync_threads();
@@ -268,7 +268,7 @@ impl Partials {
                 }
                 row = stop.min(row + at);
                 if row + before == share_end {
-                    unroll!(V in [0, 1] => { total[V] += share[V]; });
+                    unroll!(V in [0, 1, 2, 3] => { total[V] += share[V]; });
                     share = [0.0; VALUES];
                     share_end += share_rows;
                 }
@@ -276,27 +276,27 @@ impl Partials {
             before += all;
             first_panel += WARP_SIZE;
         }
-        unroll!(V in [0, 1] => { total[V] += share[V]; });
+        unroll!(V in [0, 1, 2, 3] => { total[V] += share[V]; });
     }
 
-    /// Adds the first `rows` of the eight rows whose places lanes `at` to `at + 7` have.
+    /// Adds the first `rows` of the four rows whose places lanes `at` to `at + 3` have.
     #[inline(always)]
     unsafe fn add_rows(self, item: Item, source: u64, at: u32, rows: u32, sums: &mut [f64; VALUES]) {
         let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
-        unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
+        unroll!(R in [0, 1, 2, 3] => {
             let source = warp_shuffle_idx(FULL_MASK, source, at + R as u32);
             let array = if source & 1 == 0 { self.sums } else { self.heads };
             let source = array.add(((source >> 1) * self.params.shape.d as u64) as usize);
-            unroll!(V in [0, 1] => {
+            unroll!(V in [0, 1, 2, 3] => {
                 let feature = item.feature + V as u32 * WARP_SIZE;
                 if (R as u32) < rows && feature < self.params.shape.d {
                     values[R][V] = *source.add(feature as usize);
                 }
             });
         });
-        unroll!(V in [0, 1] => {
+        unroll!(V in [0, 1, 2, 3] => {
             let value = |row: usize| values[row][V] as f64;
-            sums[V] += ((value(0) + value(1)) + (value(2) + value(3))) + ((value(4) + value(5)) + (value(6) + value(7)));
+            sums[V] += (value(0) + value(1)) + (value(2) + value(3));
         });
     }
 }

@@ -284,7 +284,7 @@ const SUMS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(4);
 const FINALISE: BlockShape =
     BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes).blocks_per_sm(2);
 #[cfg(not(target_arch = "nvptx64"))]
-const SETTLE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(SettleShared::new().bytes);
+const SETTLE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(SettleShared::new().bytes).blocks_per_sm(2);
 #[cfg(not(target_arch = "nvptx64"))]
 const CONVERGE: BlockShape = BlockShape::new(REDUCE_THREADS).shared(ConvergeShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]

@@ -265,19 +265,32 @@ unsafe fn scan<T: Scalar>(
     let mut first = from + warp_id() * SCAN_CENTROIDS;
     while first < to {
         let mut sums = [0.0f32; 32];
-        let mut feature = lane_id();
+        // Two features a load where they are in one word.
+        let is_paired = size_of::<T>() == 2 && shape.d % 2 == 0;
+        let per_lane = if is_paired { 2 } else { 1 };
+        let mut feature = lane_id() * per_lane;
         while feature < shape.d {
-            let mut points = [0.0; SETTLE_GROUP as usize];
-            unroll!(P in [0, 1, 2, 3] => { points[P] = (*x[P].add(feature as usize)).to_f32(); });
+            let load = |row: *const T| {
+                let value = row.add(feature as usize);
+                if is_paired {
+                    let word = [*value.cast::<u32>(), 0, 0, 0];
+                    [T::of_vector(word, 0), T::of_vector(word, 1)]
+                } else {
+                    [(*value).to_f32(), 0.0]
+                }
+            };
+            let mut points = [[0.0; 2]; SETTLE_GROUP as usize];
+            unroll!(P in [0, 1, 2, 3] => { points[P] = load(x[P]); });
             unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
                 let centroid = if first + (C as u32) < to { first + C as u32 } else { first };
-                let c = (*centroids.add((centroid as u64 * shape.d as u64 + feature as u64) as usize)).to_f32();
+                let c = load(centroids.add((centroid as u64 * shape.d as u64) as usize));
                 unroll!(P in [0, 1, 2, 3] => {
-                    let difference = points[P] - c;
-                    sums[P * 8 + C] = fma(difference, difference, sums[P * 8 + C]);
+                    let difference = [points[P][0] - c[0], points[P][1] - c[1]];
+                    let sum = fma(difference[0], difference[0], sums[P * 8 + C]);
+                    sums[P * 8 + C] = fma(difference[1], difference[1], sum);
                 });
             });
-            feature += WARP_SIZE;
+            feature += WARP_SIZE * per_lane;
         }
         // Halve what a lane holds, five times: it keeps the half that its lane number's bit names.
         unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => { halve(&mut sums, I, 16); });

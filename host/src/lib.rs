@@ -56,6 +56,7 @@ mod stream;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod tuning;
+mod weights;
 #[cfg(feature = "cuda")]
 mod workspace;
 
@@ -75,5 +76,6 @@ pub use ranks::part_of;
 #[cfg(feature = "safetensors")]
 pub use safetensors::ModelFile;
 pub use stream::{Chunks, Source, Streaming};
+pub use weights::Weighted;
 #[cfg(feature = "cuda")]
 pub use workspace::Workspace;

@@ -58,7 +58,7 @@ impl FlashKMeans {
         self.check()?;
         self.check_streams()?;
         Ok(MiniBatch {
-            engine: self.engine(T::DTYPE)?,
+            engine: self.engine(T::DTYPE, false)?,
             means: Vec::new(),
             centroids: Vec::new(),
             counts: vec![0; self.n_clusters()],

@@ -1,5 +1,5 @@
 //! What a fit returns.
-use crate::backend::{Engine, LloydOutcome};
+use crate::backend::{Asked, Engine, LloydOutcome};
 use crate::error::{Error, Result};
 use crate::points::{PointsDim, Problem, shaped};
 use crate::{Backend, Element};
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IterationStats {
-    /// Sum over points of the squared distance to the nearest centroid, before the centroids moved. In
+    /// Sum over points of their weight times the squared distance to the nearest centroid, before the centroids moved. In
     /// the precision of the assignment; [`KMeans::inertia`] is the exact figure of the result.
     pub inertia: f64,
     /// Points whose label differs from the iteration before; all of them in the first.
@@ -23,7 +23,7 @@ pub struct IterationStats {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchSummary {
-    /// Sum over points of the squared distance to their centroid, summed in float64.
+    /// Sum over points of their weight, 1 without weights, times the squared distance to their centroid, summed in float64.
     pub inertia: f64,
     /// Iterations done.
     pub n_iter: usize,
@@ -85,7 +85,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
             labels: shaped(Vec::new(), D::join_rows(batch, 0), "labels")?,
             sizes: shaped(vec![0; batch * k], D::join_rows(batch, k), "sizes")?,
             problems: Vec::new(),
-            engine: Engine::select(backend, T::DTYPE, None)?,
+            engine: Engine::select(backend, Asked { dtype: T::DTYPE, weighted: false }, None)?,
         })
     }
 
@@ -109,12 +109,12 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         self.sizes.iter_mut().zip(sizes).for_each(|(size, of_all)| *size = of_all);
     }
 
-    /// Points in each cluster, `(k)` or `(batch, k)`.
+    /// Points in each cluster, whatever their weight: `(k)` or `(batch, k)`.
     pub fn sizes(&self) -> &Array<u64, D::Smaller> {
         &self.sizes
     }
 
-    /// Sum over all points of all problems of the squared distance to their centroid.
+    /// Sum over all points of all problems of their weight times the squared distance to their centroid.
     pub fn inertia(&self) -> f64 {
         self.problems.iter().map(|p| p.inertia).sum()
     }

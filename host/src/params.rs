@@ -1,11 +1,12 @@
 //! Options of a fit.
-use crate::backend::{Engine, LloydOptions};
+use crate::backend::{Asked, Engine, LloydOptions};
 use crate::error::{Error, Result};
 use crate::model::KMeans;
 use crate::observer::{Observer, Watch};
 use crate::points::{PointsDim, Problem};
-use crate::{DType, Element, restarts};
+use crate::{DType, Element, Float, restarts, weights};
 use ndarray::{Array, ArrayView};
+use std::borrow::Cow;
 
 /// Where the work is done.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -201,7 +202,7 @@ impl FlashKMeans {
     /// [`Error::NonFinite`]; [`Error::BackendUnavailable`] when the backend was named and cannot be had;
     /// [`Error::OutOfDeviceMemory`] and [`Error::Cuda`] from the device.
     pub fn fit<T: Element, D: PointsDim>(&self, points: ArrayView<'_, T, D>) -> Result<KMeans<T, D>> {
-        self.fit_watched(points, &Watch::nobody())
+        self.fit_problem(Problem::new(points)?, &Watch::nobody())
     }
 
     /// [`fit`](Self::fit), with an observer that may end it early. One GPU fits the problems of a batch together, without
@@ -214,20 +215,52 @@ impl FlashKMeans {
         points: ArrayView<'_, T, D>,
         observer: &mut dyn Observer<T::Centroid>,
     ) -> Result<KMeans<T, D>> {
-        self.fit_watched(points, &Watch::new(observer))
+        self.fit_problem(Problem::new(points)?, &Watch::new(observer))
     }
 
-    fn fit_watched<T: Element, D: PointsDim>(
+    /// [`fit_observed`](Self::fit_observed) of points that count as often as their weights say: `(n)` or `(batch, n)`,
+    /// `f32` or `f64`. Centroids are weighted means, the inertia is a weighted sum, and first centroids are drawn by
+    /// weight; sizes and changed labels count points, and `tol` is of the variance without weights (scikit-learn's rule).
+    /// A cluster of which no point has a weight above 0 keeps its centroid. Weights that are all 1 are no weights.
+    ///
+    /// Points with weights are fitted on the CPU.
+    ///
+    /// ```
+    /// use flash_kmeans::{FlashKMeans, Init};
+    /// use ndarray::array;
+    ///
+    /// let points = array![[0.0f32], [1.0], [9.0]];
+    /// let options = FlashKMeans::new(2).init(Init::Given(array![[0.0], [9.0]].into_dyn()));
+    /// let model = options.fit_weighted(points.view(), array![3.0f32, 1.0, 1.0].view(), &mut ())?;
+    /// assert_eq!(model.centroids(), &array![[0.25], [9.0]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fit_observed`](Self::fit_observed); [`Error::Shape`] for another count of weights than of points, and
+    /// [`Error::InvalidArgument`] for weights that are negative, not finite or above 1e150, or all 0 in a problem.
+    pub fn fit_weighted<T: Element, D: PointsDim, W: Float>(
         &self,
         points: ArrayView<'_, T, D>,
+        weights: ArrayView<'_, W, D::Smaller>,
+        observer: &mut dyn Observer<T::Centroid>,
+    ) -> Result<KMeans<T, D>> {
+        let mut problem = Problem::new(points.view())?;
+        let shape = D::join_rows(problem.batch, problem.n);
+        problem.weights = weights::checked(weights, &shape)?.map(Cow::Owned);
+        self.fit_problem(problem, &Watch::new(observer))
+    }
+
+    fn fit_problem<T: Element, D: PointsDim>(
+        &self,
+        problem: Problem<'_, T>,
         watch: &Watch<'_, T::Centroid>,
     ) -> Result<KMeans<T, D>> {
         self.check()?;
-        let problem = Problem::new(points)?;
         if self.n_clusters > problem.n {
             return Err(Error::TooManyClusters { k: self.n_clusters, n: problem.n });
         }
-        let engine = self.engine(T::DTYPE)?;
+        let engine = self.engine(T::DTYPE, problem.weights.is_some())?;
         let options = self.lloyd_options();
         let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
         // Where points are copied first of all, they are looked at while they are.
@@ -284,8 +317,8 @@ impl FlashKMeans {
         (self.backend, &self.init, self.seed)
     }
 
-    pub(crate) fn engine(&self, dtype: DType) -> Result<Engine> {
-        Engine::select(self.backend, dtype, self.gpu_memory)
+    pub(crate) fn engine(&self, dtype: DType, weighted: bool) -> Result<Engine> {
+        Engine::select(self.backend, Asked { dtype, weighted }, self.gpu_memory)
     }
 
     pub(crate) fn lloyd_options(&self) -> LloydOptions {

@@ -7,6 +7,7 @@ use crate::observer::Watch;
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
+use crate::weights;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -53,12 +54,15 @@ pub(crate) fn sample<T: Element>(
         return None;
     }
     let mut points = Vec::with_capacity(batch * rows * d);
+    let mut drawn = Vec::with_capacity(batch * rows);
     for at in 0..batch {
         for row in init::sampled_rows(n, rows, seed, at) {
             points.extend_from_slice(&problem.of_batch(at)[row * d..][..d]);
+            drawn.push(at * n + row);
         }
     }
-    Some(Problem { points: Cow::Owned(points), batch, n: rows, d })
+    let weights = weights::of_rows(problem.weights.as_deref(), &drawn);
+    Some(Problem { points: Cow::Owned(points), batch, n: rows, d, weights })
 }
 
 /// Labels and inertia of all points under centroids that a sample gave.
@@ -74,12 +78,17 @@ pub(crate) fn extend<T: Element>(
     outcome.labels = engine.assign(problem, &outcome.centroids, k)?;
     for (batch, summary) in outcome.problems.iter_mut().enumerate() {
         let centroids = &outcome.centroids[batch * k * d..][..k * d];
-        let labels = outcome.labels[batch * n..][..n].par_chunks(ROWS);
+        let labels = outcome.labels[batch * n..][..n].par_chunks(ROWS).enumerate();
+        let weights = problem.weights_of(batch);
         let parts: Vec<f64> = labels
             .zip(problem.of_batch(batch).par_chunks(ROWS * d))
-            .map(|(labels, points)| {
-                let rows = labels.iter().zip(points.chunks_exact(d));
-                rows.map(|(&label, x)| cpu::distance(x, &centroids[label as usize * d..][..d])).sum()
+            .map(|((part, labels), points)| {
+                let rows = labels.iter().zip(points.chunks_exact(d)).enumerate();
+                rows.map(|(row, (&label, x))| {
+                    let square = cpu::distance(x, &centroids[label as usize * d..][..d]);
+                    weights.map_or(square, |weights| weights[part * ROWS + row] * square)
+                })
+                .sum()
             })
             .collect();
         summary.inertia = parts.iter().sum();

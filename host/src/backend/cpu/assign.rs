@@ -158,7 +158,7 @@ impl Norms {
 /// What an assignment found beside the labels.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Found {
-    /// Sum of squared distances, to the precision of the scores.
+    /// Weighted sum of squared distances, from their definition.
     pub(super) inertia: f64,
     /// Labels that changed.
     pub(super) changed: u64,
@@ -171,12 +171,14 @@ pub(super) fn assign<T: Element>(
     centroids: &[T::Centroid],
     labels: &mut [u32],
 ) -> Found {
-    assign_packed(points, centroids, &Packed::new(centroids, d), labels)
+    assign_packed(points, None, centroids, &Packed::new(centroids, d), labels)
 }
 
-/// [`assign`] of some of the points: `packed` are the `centroids`, made once for all points.
+/// [`assign`] of some of the points, with `weights` where there are some: `packed` are the `centroids`, made once for
+/// all points.
 pub(super) fn assign_packed<T: Element>(
     points: &[T],
+    weights: Option<&[f64]>,
     centroids: &[T::Centroid],
     packed: &Packed<T::Centroid>,
     labels: &mut [u32],
@@ -185,8 +187,10 @@ pub(super) fn assign_packed<T: Element>(
     let found: Vec<Found> = labels
         .par_chunks_mut(BLOCK)
         .zip(points.par_chunks(BLOCK * packed.d))
-        .map_init(Scratch::default, |scratch, (labels, points)| {
-            assign_block(points, centroids, packed, labels, scratch)
+        .enumerate()
+        .map_init(Scratch::default, |scratch, (block, (labels, points))| {
+            let weights = weights.map(|weights| &weights[block * BLOCK..][..labels.len()]);
+            assign_block(points, weights, centroids, packed, labels, scratch)
         })
         .collect();
     found.iter().fold(Found::default(), |sum, block| Found {
@@ -224,6 +228,7 @@ impl<C> Default for Scratch<C> {
 
 fn assign_block<T: Element>(
     points: &[T],
+    weights: Option<&[f64]>,
     centroids: &[T::Centroid],
     packed: &Packed<T::Centroid>,
     labels: &mut [u32],
@@ -234,7 +239,8 @@ fn assign_block<T: Element>(
     let mut take = |label: &mut u32, row: usize, nearest: u32| {
         found.changed += u64::from(*label != nearest);
         // From its definition, whatever pass found the label: the sum's bits do not depend on that.
-        found.inertia += distance(&points[row * d..][..d], &centroids[nearest as usize * d..][..d]);
+        let square = distance(&points[row * d..][..d], &centroids[nearest as usize * d..][..d]);
+        found.inertia += weights.map_or(square, |weights| weights[row] * square);
         *label = nearest;
     };
     let screen = packed.screen();

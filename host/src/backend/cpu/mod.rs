@@ -41,7 +41,7 @@ pub(crate) fn fit<T: Element>(
     let ends = over_problems(problem.batch, |batch| {
         let state = State::new(centroids[batch * options.k * d..][..options.k * d].to_vec());
         let points = problem.of_batch(batch);
-        let mut worker = CpuWorker::new(n, n, options.k, &points[..d])?;
+        let mut worker = CpuWorker::new(n, n, options.k, &points[..d], problem.weights_of(batch))?;
         let mut panels = Panels { points, d };
         let keep = &mut |_: &State<_>, _| Ok(());
         let around = Around { problem: batch, watch, together: &Alone, keep };
@@ -78,10 +78,10 @@ struct Panels<'a, T> {
     d: usize,
 }
 
-impl<T: Element> Feed<T, CpuWorker<T>> for Panels<'_, T> {
+impl<T: Element> Feed<T, CpuWorker<'_, T>> for Panels<'_, T> {
     fn pass(
         &mut self,
-        worker: &mut CpuWorker<T>,
+        worker: &mut CpuWorker<'_, T>,
         seen: &dyn Fn(usize) -> Result<()>,
         _free: &mut Vec<Vec<T>>,
     ) -> Result<()> {
@@ -211,7 +211,7 @@ mod tests {
     fn bits_do_not_depend_on_threads() {
         let mut rng = Rng::new(9, 0);
         let points: Vec<f32> = (0..20_000 * 7).map(|_| rng.unit() as f32).collect();
-        let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n: 10_000, d: 7 };
+        let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n: 10_000, d: 7, weights: None };
         let centroids = [&points[..30 * 7], &points[70_000..70_000 + 30 * 7]].concat();
         let options = LloydOptions { k: 30, max_iter: 12, tol: 1e-4 };
         let run = |threads| {

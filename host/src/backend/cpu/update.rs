@@ -19,11 +19,12 @@ pub(super) fn panel_rows(n: usize, d: usize, k: usize) -> usize {
     rows.checked_next_power_of_two().map_or(n, |rows| rows.min(n))
 }
 
-/// Adds the points of a panel, `labels.len()` of them, to the `k · d` sums and `k` counts of their clusters. `order`
-/// is memory that panels share.
+/// Adds the points of a panel, `labels.len()` of them, to the `k · d` sums and `k` counts of their clusters, each as
+/// often as its weight says, where there are `weights`. `order` is memory that panels share.
 pub(super) fn add_panel<T: Element>(
     points: &[T],
     labels: &[u32],
+    weights: Option<&[f64]>,
     (sums, counts): (&mut [f64], &mut [f64]),
     order: &mut Vec<u32>,
 ) {
@@ -34,8 +35,13 @@ pub(super) fn add_panel<T: Element>(
         starts[label as usize + 1] += 1;
     }
     for cluster in 0..k {
-        counts[cluster] += starts[cluster + 1] as f64;
+        if weights.is_none() {
+            counts[cluster] += starts[cluster + 1] as f64;
+        }
         starts[cluster + 1] += starts[cluster];
+    }
+    for (&label, weight) in labels.iter().zip(weights.unwrap_or(&[])) {
+        counts[label as usize] += weight;
     }
     let mut next = starts.clone();
     order.resize(labels.len(), 0);
@@ -49,11 +55,11 @@ pub(super) fn add_panel<T: Element>(
     sums.par_chunks_mut(d).enumerate().for_each(|(cluster, sum)| {
         let rows = &order[starts[cluster]..starts[cluster + 1]];
         if rows.len() <= STRETCH {
-            return add_rows(points, rows, sum);
+            return add_rows(points, weights, rows, sum);
         }
         let of_stretch = |rows: &[u32]| {
             let mut sum = vec![0.0; d];
-            add_rows(points, rows, &mut sum);
+            add_rows(points, weights, rows, &mut sum);
             sum
         };
         let parts: Vec<Vec<f64>> = rows.par_chunks(STRETCH).map(of_stretch).collect();
@@ -63,8 +69,8 @@ pub(super) fn add_panel<T: Element>(
     });
 }
 
-/// Puts the means in place of `centroids`, `k · d` values; an empty cluster keeps its centroid. Returns
-/// `Σ_k ‖c_new − c_old‖²`.
+/// Puts the means in place of `centroids`, `k · d` values; a cluster without points or weight keeps its
+/// centroid. Returns `Σ_k ‖c_new − c_old‖²`.
 pub(super) fn means<C: Float>(sums: &[f64], counts: &[f64], centroids: &mut [C]) -> f64 {
     let d = sums.len() / counts.len();
     centroids
@@ -87,11 +93,13 @@ pub(super) fn means<C: Float>(sums: &[f64], counts: &[f64], centroids: &mut [C])
         .sum()
 }
 
-fn add_rows<T: Element>(points: &[T], rows: &[u32], sum: &mut [f64]) {
+fn add_rows<T: Element>(points: &[T], weights: Option<&[f64]>, rows: &[u32], sum: &mut [f64]) {
     let d = sum.len();
-    for &row in rows {
-        for (sum, x) in sum.iter_mut().zip(&points[row as usize * d..][..d]) {
-            *sum += x.to_f64();
+    for row in rows.iter().map(|&row| row as usize) {
+        let point = sum.iter_mut().zip(&points[row * d..][..d]);
+        match weights {
+            None => point.for_each(|(sum, x)| *sum += x.to_f64()),
+            Some(weights) => point.for_each(|(sum, x)| *sum += weights[row] * x.to_f64()),
         }
     }
 }

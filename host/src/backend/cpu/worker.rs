@@ -9,7 +9,7 @@ use crate::model::IterationStats;
 use std::ops::Range;
 
 /// A pass over points on the CPU.
-pub(crate) struct CpuWorker<T: Element> {
+pub(crate) struct CpuWorker<'a, T: Element> {
     /// Points of the problem, here and in other processes.
     n: usize,
     d: usize,
@@ -17,7 +17,9 @@ pub(crate) struct CpuWorker<T: Element> {
     /// The problem's first point, in f64.
     origin: Vec<f64>,
     labels: Vec<u32>,
-    /// `k · d` sums, `k` counts, `2 · d` moments, inertia, labels changed. All of them add up over processes.
+    /// One for each label, where points have weights.
+    weights: Option<&'a [f64]>,
+    /// `k · d` sums, `k` counts or sums of weights, `2 · d` moments, inertia, labels changed. All of them add up over processes.
     totals: Vec<f64>,
     order: Vec<u32>,
     centroids: Vec<T::Centroid>,
@@ -25,9 +27,16 @@ pub(crate) struct CpuWorker<T: Element> {
     pass: Pass,
 }
 
-impl<T: Element> CpuWorker<T> {
-    /// For a problem of `n` points, `rows` of them here, whose first point is `first`.
-    pub(crate) fn new(n: usize, rows: usize, k: usize, first: &[T]) -> Result<Self> {
+impl<'a, T: Element> CpuWorker<'a, T> {
+    /// For a problem of `n` points, `rows` of them here, with `weights` where there are some. The first of all points
+    /// is `first`.
+    pub(crate) fn new(
+        n: usize,
+        rows: usize,
+        k: usize,
+        first: &[T],
+        weights: Option<&'a [f64]>,
+    ) -> Result<Self> {
         let d = first.len();
         Ok(CpuWorker {
             n,
@@ -36,6 +45,7 @@ impl<T: Element> CpuWorker<T> {
             origin: first.iter().map(|v| v.to_f64()).collect(),
             // No label is this one, so the first assignment changes all of them.
             labels: filled(u32::MAX, rows, "the labels")?,
+            weights,
             totals: filled(0.0, k * d + k + 2 * d + 2, "the sums of the clusters")?,
             order: Vec::new(),
             centroids: Vec::new(),
@@ -51,12 +61,15 @@ impl<T: Element> CpuWorker<T> {
         let (sums, rest) = self.totals.split_at_mut(k * d);
         let (counts, rest) = rest.split_at_mut(k);
         let (moments, rest) = rest.split_at_mut(2 * d);
+        let mut first = rows.start;
         for (points, labels) in points.chunks(panel * d).zip(self.labels[rows].chunks_mut(panel)) {
-            let found = assign_packed(points, &self.centroids, packed, labels);
+            let weights = self.weights.map(|weights| &weights[first..][..labels.len()]);
+            first += labels.len();
+            let found = assign_packed(points, weights, &self.centroids, packed, labels);
             rest[0] += found.inertia;
             rest[1] += found.changed as f64;
             if self.pass.sums {
-                update::add_panel(points, labels, (sums, counts), &mut self.order);
+                update::add_panel(points, labels, weights, (sums, counts), &mut self.order);
             }
             if self.pass.variance {
                 update::add_moments(points, &self.origin, moments);
@@ -65,7 +78,7 @@ impl<T: Element> CpuWorker<T> {
     }
 }
 
-impl<T: Element> Worker<T> for CpuWorker<T> {
+impl<T: Element> Worker<T> for CpuWorker<'_, T> {
     type Buffer = Vec<T>;
 
     const EXACT_INERTIA: bool = true;

@@ -70,6 +70,9 @@ pub(crate) struct FitArgs {
     /// Distance between points
     #[arg(long, value_enum, default_value_t)]
     pub(crate) metric: Metric,
+    /// How often each point counts: float64 or float32, (n) or (batch, n). On the CPU
+    #[arg(long, value_name = "W.npy")]
+    pub(crate) weights: Option<PathBuf>,
     /// First centroids: random, k-means++, k-means||, or those of a file of K rows or a model
     #[arg(long, default_value = "k-means++", value_name = "random|k-means++|'k-means||'|FILE")]
     pub(crate) init: InitArg,

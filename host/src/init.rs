@@ -2,32 +2,44 @@
 use crate::backend::cpu;
 use crate::element::{Element, Float};
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
 use ndarray::ArrayD;
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Rows that one task measures; fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 4096;
 
-/// The points of a problem that first centroids are drawn from.
+/// The points of a problem that k-means++ and k-means|| draw from.
 struct Points<'a, T> {
     /// `n · d` values.
     values: &'a [T],
     d: usize,
-    weights: Option<&'a [f64]>,
+    /// How often each point counts, where that is not once.
+    weights: Option<Cow<'a, [f64]>>,
+    /// What brings each point to length 1, where the metric wants that.
+    scales: Option<Vec<f64>>,
 }
-
-impl<T> Clone for Points<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Points<'_, T> {}
 
 impl<'a, T: Element> Points<'a, T> {
+    fn new(values: &'a [T], d: usize, weights: Option<&'a [f64]>, metric: Metric) -> Self {
+        if !metric.is_spherical() {
+            return Points { values, d, weights: weights.map(Cow::Borrowed), scales: None };
+        }
+        let scales: Vec<f64> = values.par_chunks_exact(d).map(|x| metric.scale(x)).collect();
+        let mass = |row: usize, scale: f64| match (scale, metric) {
+            (0.0, _) => 0.0,
+            (_, Metric::Cosine) => weights.map_or(1.0, |weights| weights[row]),
+            _ => weights.map_or(1.0, |weights| weights[row]) / scale,
+        };
+        let masses = scales.iter().enumerate().map(|(row, &scale)| mass(row, scale)).collect();
+        Points { values, d, weights: Some(masses), scales: Some(scales) }
+    }
+
     fn n(&self) -> usize {
         self.values.len() / self.d
     }
@@ -37,44 +49,61 @@ impl<'a, T: Element> Points<'a, T> {
     }
 
     fn weight(&self, row: usize) -> f64 {
-        self.weights.map_or(1.0, |weights| weights[row])
+        self.weights.as_ref().map_or(1.0, |weights| weights[row])
+    }
+
+    fn scale(&self, row: usize) -> f64 {
+        self.scales.as_ref().map_or(1.0, |scales| scales[row])
+    }
+
+    /// A row as a centroid.
+    fn centroid(&self, row: usize) -> Vec<f64> {
+        self.row(row).iter().map(|v| v.to_f64() * self.scale(row)).collect()
+    }
+
+    /// The squared distance of a row to a centroid.
+    fn apart(&self, row: usize, c: &[f64]) -> f64 {
+        cpu::scaled_distance(self.row(row), self.scale(row), c)
     }
 
     /// A row, drawn by weight.
     fn any(&self, rng: &mut Rng) -> usize {
-        match self.weights {
+        match &self.weights {
             None => rng.below(self.n()),
             Some(weights) => by_weight(weights, rng),
         }
     }
 }
 
-/// `batch · k · d` first centroids. Problem `b` of a batch draws from stream `b` of the seed's generator.
+/// `batch · k · d` first centroids, at length 1 where the metric wants that. Problem `b` of a batch draws from stream `b` of the seed's generator.
 pub(crate) fn centroids<T: Element>(
     init: &Init,
     problem: &Problem<'_, T>,
-    k: usize,
+    (k, metric): (usize, Metric),
     seed: u64,
 ) -> Result<Vec<T::Centroid>> {
-    if let Init::Given(given) = init {
-        return given_centroids(given, problem.batch, k, problem.d);
-    }
     let d = problem.d;
+    if let Init::Given(given) = init {
+        let mut given = given_centroids(given, problem.batch, k, d)?;
+        metric.normalise::<T>(&mut given, d);
+        return Ok(given);
+    }
     let mut all = Vec::with_capacity(problem.batch * k * d);
     for batch in 0..problem.batch {
-        let points = Points { values: problem.of_batch(batch), d, weights: problem.weights_of(batch) };
+        let (values, weights) = (problem.of_batch(batch), problem.weights_of(batch));
         let mut rng = Rng::new(seed, batch as u64);
         let rows = match init {
-            Init::Random => random_rows(problem.n, k, points.weights, &mut rng),
+            Init::Random => random_rows(problem.n, k, weights, &mut rng),
             &Init::KMeansParallel { oversampling, rounds } => {
-                parallel(points, k, oversampling, rounds, &mut rng)
+                parallel(&Points::new(values, d, weights, metric), k, oversampling, rounds, &mut rng)
             }
-            _ => plus_plus(points, k, &mut rng),
+            _ => plus_plus(&Points::new(values, d, weights, metric), k, &mut rng),
         };
         for row in rows {
-            all.extend(points.row(row).iter().map(|v| v.to_centroid()));
+            all.extend(values[row * d..][..d].iter().map(|v| v.to_centroid()));
         }
     }
+    metric.normalise::<T>(&mut all, d);
     Ok(all)
 }
 
@@ -147,7 +176,7 @@ pub(crate) fn sampled_rows(n: usize, rows: usize, seed: u64, problem: usize) -> 
 }
 
 /// Greedy k-means++, as [`Init::KMeansPlusPlus`] says.
-fn plus_plus<T: Element>(points: Points<'_, T>, k: usize, rng: &mut Rng) -> Vec<usize> {
+fn plus_plus<T: Element>(points: &Points<'_, T>, k: usize, rng: &mut Rng) -> Vec<usize> {
     let (n, trials) = (points.n(), 2 + (k as f64).ln() as usize);
     let first = points.any(rng);
     let mut rows = vec![first];
@@ -185,7 +214,7 @@ fn plus_plus<T: Element>(points: Points<'_, T>, k: usize, rng: &mut Rng) -> Vec<
 
 /// k-means||, as [`Init::KMeansParallel`] says.
 fn parallel<T: Element>(
-    points: Points<'_, T>,
+    points: &Points<'_, T>,
     k: usize,
     oversampling: f64,
     rounds: usize,
@@ -230,21 +259,17 @@ fn sum_of(nearest: &[(f64, u32)]) -> f64 {
 
 /// Lowers each point's weighted squared distance to that of the nearest of `candidates[from..]`, and notes which that is.
 fn lower_to<T: Element>(
-    points: Points<'_, T>,
+    points: &Points<'_, T>,
     candidates: &[usize],
     from: usize,
     nearest: &mut [(f64, u32)],
 ) {
-    let new: Vec<(u32, Vec<T::Centroid>)> = (0u32..)
-        .zip(candidates)
-        .skip(from)
-        .map(|(index, &row)| (index, points.row(row).iter().map(|v| v.to_centroid()).collect()))
-        .collect();
+    let new: Vec<(u32, Vec<f64>)> =
+        (0u32..).zip(candidates).skip(from).map(|(index, &row)| (index, points.centroid(row))).collect();
     nearest.par_chunks_mut(CHUNK / 16).enumerate().for_each(|(chunk, nearest)| {
         for (row, near) in (chunk * (CHUNK / 16)..).zip(nearest) {
-            let (x, weight) = (points.row(row), points.weight(row));
             for (index, c) in &new {
-                let distance = weight * cpu::distance(x, c);
+                let distance = points.weight(row) * points.apart(row, c);
                 if distance < near.0 {
                     *near = (distance, *index);
                 }
@@ -255,7 +280,7 @@ fn lower_to<T: Element>(
 
 /// Greedy k-means++ among `candidates`, each as often as its weight says: `k` rows, fewer when no more differ.
 fn weighted_plus_plus<T: Element>(
-    points: Points<'_, T>,
+    points: &Points<'_, T>,
     k: usize,
     candidates: &[usize],
     weights: &[f64],
@@ -264,9 +289,9 @@ fn weighted_plus_plus<T: Element>(
     let trials = 2 + (k as f64).ln() as usize;
     // Weighted squared distances to the nearest of the chosen with `candidate` added.
     let with = |nearest: &[f64], candidate: usize| -> Vec<f64> {
-        let c: Vec<_> = points.row(candidates[candidate]).iter().map(|v| v.to_centroid()).collect();
+        let c = points.centroid(candidates[candidate]);
         let rows = nearest.par_iter().zip(candidates).zip(weights).with_min_len(256);
-        rows.map(|((near, &row), weight)| near.min(weight * cpu::distance(points.row(row), &c))).collect()
+        rows.map(|((near, &row), weight)| near.min(weight * points.apart(row, &c))).collect()
     };
     let first = by_weight(weights, rng);
     let mut chosen = vec![first];
@@ -302,25 +327,25 @@ fn by_weight(weights: &[f64], rng: &mut Rng) -> usize {
 }
 
 /// Lowers each point's weighted squared distance to what row `centroid` gives, and returns the sums of chunks.
-fn lower<T: Element>(points: Points<'_, T>, centroid: usize, nearest: &mut [f64]) -> Vec<f64> {
+fn lower<T: Element>(points: &Points<'_, T>, centroid: usize, nearest: &mut [f64]) -> Vec<f64> {
     let d = points.d;
-    let c: Vec<f64> = points.row(centroid).iter().map(|v| v.to_f64()).collect();
+    let c = points.centroid(centroid);
     nearest
         .par_chunks_mut(CHUNK)
         .enumerate()
         .map(|(chunk, nearest)| {
             for (row, near) in (chunk * CHUNK..).zip(nearest.iter_mut()) {
-                let x = points.row(row);
+                let (x, scale) = (points.row(row), points.scale(row));
                 let mut sums = [0.0f64; 8];
                 let (whole, rest) = x.split_at(d - d % 8);
                 for (x, c) in whole.chunks_exact(8).zip(c.chunks_exact(8)) {
                     for lane in 0..8 {
-                        let difference = x[lane].to_f64() - c[lane];
+                        let difference = x[lane].to_f64() * scale - c[lane];
                         sums[lane] += difference * difference;
                     }
                 }
                 for (sum, (x, c)) in sums.iter_mut().zip(rest.iter().zip(&c[d - d % 8..])) {
-                    let difference = x.to_f64() - c;
+                    let difference = x.to_f64() * scale - c;
                     *sum += difference * difference;
                 }
                 *near = near.min(points.weight(row) * sums.iter().sum::<f64>());
@@ -358,7 +383,7 @@ mod tests {
     use ndarray::Array2;
 
     fn of(values: &[f32], d: usize) -> Points<'_, f32> {
-        Points { values, d, weights: None }
+        Points::new(values, d, None, Metric::Euclidean)
     }
 
     #[test]
@@ -384,10 +409,10 @@ mod tests {
         assert_eq!(all, (0..100).collect::<Vec<_>>());
         // Neither k-means++ nor k-means|| takes a point without weight while others are left.
         let values: Vec<f32> = (0..100).map(|row| row as f32).collect();
-        let points = Points { weights: Some(&weights), ..of(&values, 1) };
+        let points = Points::new(&values, 1, Some(&weights), Metric::Euclidean);
         for seed in 0..50 {
             let mut rng = Rng::new(seed, 0);
-            let rows = [plus_plus(points, 10, &mut rng), parallel(points, 10, 2.0, 5, &mut rng)];
+            let rows = [plus_plus(&points, 10, &mut rng), parallel(&points, 10, 2.0, 5, &mut rng)];
             assert!(rows.iter().flatten().all(|&row| row >= 90), "{rows:?}");
         }
     }
@@ -415,7 +440,7 @@ mod tests {
         let slice: Vec<f32> = points.iter().copied().collect();
         for seed in 0..20 {
             let mut groups: Vec<usize> =
-                plus_plus(of(&slice, 3), 4, &mut Rng::new(seed, 0)).iter().map(|row| row % 4).collect();
+                plus_plus(&of(&slice, 3), 4, &mut Rng::new(seed, 0)).iter().map(|row| row % 4).collect();
             groups.sort_unstable();
             assert_eq!(groups, [0, 1, 2, 3]);
         }
@@ -427,8 +452,8 @@ mod tests {
             Array2::from_shape_fn((4000, 3), |(row, _)| (row % 8) as f32 * 100.0 + row as f32 * 1e-4);
         let slice: Vec<f32> = points.iter().copied().collect();
         for seed in 0..10 {
-            let rows = parallel(of(&slice, 3), 8, 2.0, 5, &mut Rng::new(seed, 0));
-            assert_eq!(rows, parallel(of(&slice, 3), 8, 2.0, 5, &mut Rng::new(seed, 0)));
+            let rows = parallel(&of(&slice, 3), 8, 2.0, 5, &mut Rng::new(seed, 0));
+            assert_eq!(rows, parallel(&of(&slice, 3), 8, 2.0, 5, &mut Rng::new(seed, 0)));
             let mut groups: Vec<usize> = rows.iter().map(|row| row % 8).collect();
             groups.sort_unstable();
             assert_eq!(groups, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -441,7 +466,7 @@ mod tests {
         for (points, oversampling) in [(&[1.0f32; 50][..], 2.0), (&line, 0.01), (&line, 2.0), (&line, 1000.0)]
         {
             for k in [1, 7, 10, 30, 50] {
-                let mut rows = parallel(of(points, 1), k, oversampling, 5, &mut Rng::new(1, 0));
+                let mut rows = parallel(&of(points, 1), k, oversampling, 5, &mut Rng::new(1, 0));
                 rows.sort_unstable();
                 rows.dedup();
                 assert_eq!(rows.len(), k);
@@ -451,7 +476,7 @@ mod tests {
 
     #[test]
     fn plus_plus_of_equal_points_takes_distinct_rows() {
-        let mut rows = plus_plus(of(&[1.0f32; 12], 2), 6, &mut Rng::new(3, 0));
+        let mut rows = plus_plus(&of(&[1.0f32; 12], 2), 6, &mut Rng::new(3, 0));
         rows.sort_unstable();
         assert_eq!(rows, [0, 1, 2, 3, 4, 5]);
     }

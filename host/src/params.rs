@@ -1,6 +1,7 @@
 //! Options of a fit.
 use crate::backend::{Asked, Engine, LloydOptions};
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 use crate::model::KMeans;
 use crate::observer::{Observer, Watch};
 use crate::points::{PointsDim, Problem};
@@ -118,11 +119,14 @@ pub struct FlashKMeans {
     n_init: usize,
     max_points_per_centroid: Option<usize>,
     #[cfg_attr(feature = "serde", serde(default))]
+    metric: Metric,
+    #[cfg_attr(feature = "serde", serde(default))]
     gpu_memory: Option<u64>,
 }
 
 impl FlashKMeans {
-    /// `n_clusters` clusters, at most 300 iterations, tolerance 1e-4, k-means++, seed 0, automatic backend.
+    /// `n_clusters` clusters, at most 300 iterations, tolerance 1e-4, k-means++, seed 0, Euclidean, automatic
+    /// backend.
     pub fn new(n_clusters: usize) -> Self {
         FlashKMeans {
             n_clusters,
@@ -133,8 +137,15 @@ impl FlashKMeans {
             backend: Backend::default(),
             n_init: 1,
             max_points_per_centroid: None,
+            metric: Metric::default(),
             gpu_memory: None,
         }
+    }
+
+    /// What is near. Metrics other than the Euclidean run on the CPU.
+    pub fn metric(mut self, metric: Metric) -> Self {
+        self.metric = metric;
+        self
     }
 
     /// Iterations after which a fit stops though it has not converged. At least 1.
@@ -274,9 +285,9 @@ impl FlashKMeans {
         let starts = (self.seed, self.n_init);
         let mut outcome = restarts::best(&engine, fitted, &self.init, &options, starts, watch)?;
         if sample.is_some() {
-            restarts::extend(&engine, &problem, &mut outcome, self.n_clusters)?;
+            restarts::extend(&engine, &problem, &mut outcome, &options)?;
         }
-        KMeans::new(outcome, engine, (problem.batch, problem.n, problem.d))
+        KMeans::new(outcome, (engine, self.metric), (problem.batch, problem.n, problem.d))
     }
 
     /// [`fit`](Self::fit), keeping only the labels: `(n)` or `(batch, n)`.
@@ -307,6 +318,9 @@ impl FlashKMeans {
         if self.n_init > 1 {
             return invalid("n_init", self.n_init.to_string(), "a workspace fits from one start");
         }
+        if self.metric != Metric::Euclidean {
+            return invalid("metric", self.metric.to_string(), "a workspace fits by the Euclidean metric");
+        }
         if let Some(m) = self.max_points_per_centroid {
             return invalid("max_points_per_centroid", m.to_string(), "a workspace fits all points");
         }
@@ -318,11 +332,11 @@ impl FlashKMeans {
     }
 
     pub(crate) fn engine(&self, dtype: DType, weighted: bool) -> Result<Engine> {
-        Engine::select(self.backend, Asked { dtype, weighted }, self.gpu_memory)
+        Engine::select(self.backend, Asked { dtype, metric: self.metric, weighted }, self.gpu_memory)
     }
 
     pub(crate) fn lloyd_options(&self) -> LloydOptions {
-        LloydOptions { k: self.n_clusters, max_iter: self.max_iter, tol: self.tol }
+        LloydOptions { metric: self.metric, k: self.n_clusters, max_iter: self.max_iter, tol: self.tol }
     }
 
     pub(crate) fn n_clusters(&self) -> usize {

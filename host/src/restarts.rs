@@ -1,6 +1,6 @@
 //! Fits around the fit: several starts, of which the best counts, and fits of a sample.
 use crate::Element;
-use crate::backend::{Engine, LloydOptions, LloydOutcome, cpu};
+use crate::backend::{Engine, LloydOptions, LloydOutcome};
 use crate::error::Result;
 use crate::init;
 use crate::observer::Watch;
@@ -24,7 +24,14 @@ pub(crate) fn best<T: Element>(
     (seed, n_init): (u64, usize),
     watch: &Watch<'_, T::Centroid>,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    let start = |seed| engine.fit(problem, init::centroids(init, problem, options.k, seed)?, options, watch);
+    let start = |seed| {
+        engine.fit(
+            problem,
+            init::centroids(init, problem, (options.k, options.metric), seed)?,
+            options,
+            watch,
+        )
+    };
     let mut best = start(seed)?;
     for further in 1..n_init {
         let other = start(Rng::new(seed, STARTS + further as u64).next_u64())?;
@@ -70,12 +77,12 @@ pub(crate) fn extend<T: Element>(
     engine: &Engine,
     problem: &Problem<'_, T>,
     outcome: &mut LloydOutcome<T::Centroid>,
-    k: usize,
+    &LloydOptions { k, metric, .. }: &LloydOptions,
 ) -> Result<()> {
     /// Rows added up by one task; fixed, so that the sum's bits do not depend on the threads.
     const ROWS: usize = 1024;
     let (n, d) = (problem.n, problem.d);
-    outcome.labels = engine.assign(problem, &outcome.centroids, k)?;
+    outcome.labels = engine.assign(problem, &outcome.centroids, k, metric)?;
     for (batch, summary) in outcome.problems.iter_mut().enumerate() {
         let centroids = &outcome.centroids[batch * k * d..][..k * d];
         let labels = outcome.labels[batch * n..][..n].par_chunks(ROWS).enumerate();
@@ -85,8 +92,8 @@ pub(crate) fn extend<T: Element>(
             .map(|((part, labels), points)| {
                 let rows = labels.iter().zip(points.chunks_exact(d)).enumerate();
                 rows.map(|(row, (&label, x))| {
-                    let square = cpu::distance(x, &centroids[label as usize * d..][..d]);
-                    weights.map_or(square, |weights| weights[part * ROWS + row] * square)
+                    let loss = metric.loss(x, &centroids[label as usize * d..][..d]);
+                    weights.map_or(loss, |weights| weights[part * ROWS + row] * loss)
                 })
                 .sum()
             })

@@ -1,6 +1,6 @@
 //! The command, driven as its users drive it: arguments in, exit code, stdout, stderr and files out.
 use flash_kmeans::io::{PointFile, PointWriter, write_npy};
-use flash_kmeans::{Backend, FlashKMeans};
+use flash_kmeans::{Backend, FlashKMeans, Metric};
 use flash_kmeans_tests::command;
 use half::f16;
 use ndarray::{Array2, Array3, Ix2, array};
@@ -171,6 +171,38 @@ fn weights_are_those_of_the_library_in_memory_and_streamed() {
 }
 
 #[test]
+fn metrics_are_those_of_the_library_and_a_model_keeps_its_own() {
+    let place = Place::new();
+    let points = PointFile::open(digits()).unwrap().read::<f32>().unwrap().into_owned();
+    let points = points.into_dimensionality::<Ix2>().unwrap();
+    for metric in [Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+        let options = FlashKMeans::new(10).metric(metric).max_iter(100);
+        let model = options.fit(points.view()).unwrap();
+        let told = json(&place.good(&format!(
+            "fit DIGITS -k 10 --metric {metric} --json --labels l.npy --centroids c.npy --model m.safetensors"
+        )));
+        assert_eq!((&told["metric"], &told["backend"]), (&Value::from(metric.to_string()), &"cpu".into()));
+        assert_eq!(told["inertia"], model.inertia());
+        assert_eq!(place.labels("l.npy", 1797), model.labels().to_vec());
+        let expected = model.transform(points.view()).unwrap();
+        for given in ["--model m.safetensors".to_string(), format!("--centroids c.npy --metric {metric}")] {
+            place.good(&format!("predict DIGITS {given} --labels p.npy --distances d.npy"));
+            assert_eq!(place.labels("p.npy", 1797), model.labels().to_vec());
+            place.good(&format!("transform DIGITS {given} --distances t.npy"));
+            let read = |name: &str| {
+                let read = PointFile::open(place.path(name)).unwrap().read::<f32>().unwrap().into_owned();
+                read.into_dimensionality::<Ix2>().unwrap()
+            };
+            assert_eq!(read("t.npy"), expected);
+        }
+        place.refused(
+            "predict DIGITS --model m.safetensors --metric euclidean --labels q.npy",
+            &[&format!("by the metric {metric}"), "euclidean"],
+        );
+    }
+}
+
+#[test]
 fn fit_then_predict_gives_the_same_labels() {
     let place = Place::new();
     let options = "-k 10 --seed 0 --backend cpu";
@@ -198,7 +230,9 @@ fn json_is_one_object_with_every_key() {
     let output = place.run("fit DIGITS -k 10 --seed 0 --backend cpu --json");
     let out = json(&text(&output.stdout));
     let keys: Vec<&str> = out.as_object().unwrap().keys().map(String::as_str).collect();
-    for key in ["n", "d", "k", "batch", "n_iter", "inertia", "converged", "backend", "device", "seconds"] {
+    for key in
+        ["n", "d", "k", "batch", "metric", "n_iter", "inertia", "converged", "backend", "device", "seconds"]
+    {
         assert!(keys.contains(&key), "{key}");
     }
     assert_eq!(
@@ -373,7 +407,7 @@ fn bad_options_are_refused() {
         ("fit p.npy -k 0", &["--clusters", "at least one"]),
         ("fit p.npy -k -1", &["-1"]),
         ("fit p.npy -k 13", &["p.npy", "13", "12"]),
-        ("fit p.npy -k 3 --metric cosine", &["cosine", "euclidean"]),
+        ("fit p.npy -k 3 --metric manhattan", &["manhattan", "euclidean", "spherical-dot"]),
         ("fit p.npy -k 3 --init farthest", &["farthest", "k-means++"]),
         ("fit p.npy -k 3 --max-iter 0", &["--max-iter"]),
         ("fit p.npy -k 3 --tol -1", &["--tol"]),

@@ -1,6 +1,7 @@
 //! Where a fit runs. One engine a backend; the layers above know only [`Engine`].
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 use crate::model::BatchSummary;
 use crate::observer::Watch;
 use crate::params::Backend;
@@ -13,6 +14,7 @@ pub(crate) mod cuda;
 /// What the iterations need beside points and first centroids.
 #[derive(Clone, Debug)]
 pub(crate) struct LloydOptions {
+    pub(crate) metric: Metric,
     pub(crate) k: usize,
     pub(crate) max_iter: usize,
     pub(crate) tol: f64,
@@ -22,6 +24,7 @@ pub(crate) struct LloydOptions {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) dtype: DType,
+    pub(crate) metric: Metric,
     /// Whether the points have weights.
     pub(crate) weighted: bool,
 }
@@ -98,6 +101,9 @@ impl Engine {
         if asked.weighted {
             return unavailable("points with weights run on the CPU");
         }
+        if asked.metric != Metric::Euclidean {
+            return unavailable("metrics other than the Euclidean run on the CPU");
+        }
         #[cfg(feature = "cuda")]
         return Ok(Engine::Cuda(cuda::Gpus::open(set, memory)?));
         #[cfg(not(feature = "cuda"))]
@@ -149,9 +155,10 @@ impl Engine {
         problem: &Problem<'_, T>,
         centroids: &[T::Centroid],
         k: usize,
+        metric: Metric,
     ) -> Result<Vec<u32>> {
         match self {
-            Engine::Cpu => cpu::assign(problem, centroids, k),
+            Engine::Cpu => cpu::assign(problem, centroids, k, metric),
             #[cfg(feature = "cuda")]
             Engine::Cuda(gpus) => cuda::assign(gpus.first(), problem, centroids, k),
         }

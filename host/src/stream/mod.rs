@@ -147,7 +147,7 @@ impl FlashKMeans {
             weights = weights::check(all, n)?.then_some(all);
         }
         let part = Part { source, rows, first, weights };
-        let here = part.rows.len();
+        let (here, metric) = (part.rows.len(), self.lloyd_options().metric);
         match self.engine(T::DTYPE, weights.is_some())? {
             #[cfg(feature = "cuda")]
             Engine::Cuda(gpus) if here == n => {
@@ -155,7 +155,7 @@ impl FlashKMeans {
                 let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
                 let worker = gpus.worker([n, k], &part.first, chunk_rows)?;
                 let outcome = self.fit_with(worker, part, streaming, observer, together)?;
-                KMeans::new(outcome, Engine::Cuda(gpus), (1, n, d))
+                KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
             }
             #[cfg(feature = "cuda")]
             engine @ Engine::Cuda(_) if self.asked().0 != Backend::Auto => {
@@ -163,10 +163,15 @@ impl FlashKMeans {
                 Err(Error::BackendUnavailable { backend: engine.backend(), reason })
             }
             _ => {
-                let worker =
-                    CpuWorker::new(n, here, k, &part.first, weights.map(|all| &all[part.rows.clone()]))?;
+                let worker = CpuWorker::new(
+                    n,
+                    here,
+                    (k, metric),
+                    &part.first,
+                    weights.map(|all| &all[part.rows.clone()]),
+                )?;
                 let outcome = self.fit_with(worker, part, streaming, observer, together)?;
-                KMeans::new(outcome, Engine::Cpu, (1, here, d))
+                KMeans::new(outcome, (Engine::Cpu, metric), (1, here, d))
             }
         }
     }
@@ -183,7 +188,7 @@ impl FlashKMeans {
         let Part { source, rows, first, weights } = part;
         let (here, d) = (rows.len(), first.len());
         let chunk_rows = streaming.chunk_rows(here, d, worker.panel_rows(), size_of::<T>())?;
-        let problem = checkpoint::Problem::new(source.n_points(), self.n_clusters(), &first, weights);
+        let problem = checkpoint::Problem::new(source.n_points(), &self.lloyd_options(), &first, weights);
         let state = match &streaming.resume {
             Some(path) => checkpoint::read::<T>(path, &problem)?,
             None => State::new(self.first_centroids(source, weights, streaming)?),
@@ -211,8 +216,13 @@ impl FlashKMeans {
     ) -> Result<Vec<T::Centroid>> {
         let (n, d, k) = (source.n_points(), source.n_features(), self.n_clusters());
         let (_, init, seed) = self.asked();
+        let metric = self.lloyd_options().metric;
         let rows = match init {
-            Init::Given(given) => return init::given_centroids(given, 1, k, d),
+            Init::Given(given) => {
+                let mut given = init::given_centroids(given, 1, k, d)?;
+                metric.normalise::<T>(&mut given, d);
+                return Ok(given);
+            }
             Init::Random => {
                 let drawn = init::random_rows(n, k, weights, &mut Rng::new(seed, 0));
                 let mut sorted = drawn.clone();
@@ -220,7 +230,9 @@ impl FlashKMeans {
                 let points = read_rows(source, &sorted)?;
                 let of = |row: &usize| sorted.binary_search(row).unwrap_or(0);
                 let values = drawn.iter().flat_map(|row| &points[of(row) * d..][..d]);
-                return Ok(values.map(|v| v.to_centroid()).collect());
+                let mut values: Vec<_> = values.map(|v| v.to_centroid()).collect();
+                metric.normalise::<T>(&mut values, d);
+                return Ok(values);
             }
             _ => INIT_ROWS.max(k.saturating_mul(INIT_ROWS_A_CLUSTER)),
         };
@@ -236,7 +248,7 @@ impl FlashKMeans {
             (read_rows(source, &rows)?, weights::of_rows(weights, &rows))
         };
         let problem = Problem { n: sample.len() / d, points: Cow::Owned(sample), batch: 1, d, weights };
-        init::centroids(init, &problem, k, seed)
+        init::centroids(init, &problem, (k, metric), seed)
     }
 }
 

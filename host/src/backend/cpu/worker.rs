@@ -5,6 +5,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::lloyd::{Found, Pass, Together, Worker};
 use crate::memory::filled;
+use crate::metric::Metric;
 use crate::model::IterationStats;
 use std::ops::Range;
 
@@ -14,7 +15,8 @@ pub(crate) struct CpuWorker<'a, T: Element> {
     n: usize,
     d: usize,
     k: usize,
-    /// The problem's first point, in f64.
+    metric: Metric,
+    /// The problem's first point, in f64, at length 1 where centroids have it.
     origin: Vec<f64>,
     labels: Vec<u32>,
     /// One for each label, where points have weights.
@@ -33,7 +35,7 @@ impl<'a, T: Element> CpuWorker<'a, T> {
     pub(crate) fn new(
         n: usize,
         rows: usize,
-        k: usize,
+        (k, metric): (usize, Metric),
         first: &[T],
         weights: Option<&'a [f64]>,
     ) -> Result<Self> {
@@ -42,7 +44,8 @@ impl<'a, T: Element> CpuWorker<'a, T> {
             n,
             d,
             k,
-            origin: first.iter().map(|v| v.to_f64()).collect(),
+            metric,
+            origin: first.iter().map(|v| v.to_f64() * metric.scale(first)).collect(),
             // No label is this one, so the first assignment changes all of them.
             labels: filled(u32::MAX, rows, "the labels")?,
             weights,
@@ -69,10 +72,11 @@ impl<'a, T: Element> CpuWorker<'a, T> {
             rest[0] += found.inertia;
             rest[1] += found.changed as f64;
             if self.pass.sums {
-                update::add_panel(points, labels, weights, (sums, counts), &mut self.order);
+                let masses = update::masses(points, d, weights, self.metric);
+                update::add_panel(points, labels, masses.as_deref(), (sums, counts), &mut self.order);
             }
             if self.pass.variance {
-                update::add_moments(points, &self.origin, moments);
+                update::add_moments(points, &self.origin, self.metric, moments);
             }
         }
     }
@@ -95,7 +99,7 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
         self.totals.fill(0.0);
         self.centroids.clear();
         self.centroids.extend_from_slice(centroids);
-        self.packed = Some(Packed::new(centroids, self.d));
+        self.packed = Some(Packed::new(centroids, self.d, self.metric));
         self.pass = pass;
         Ok(())
     }
@@ -125,7 +129,7 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
         let (sums, rest) = self.totals.split_at(k * d);
         let (counts, rest) = rest.split_at(k);
         let (moments, rest) = rest.split_at(2 * d);
-        let shift = if self.pass.sums { update::means(sums, counts, centroids) } else { 0.0 };
+        let shift = if self.pass.sums { update::means(sums, counts, self.metric, centroids) } else { 0.0 };
         let mean_variance = if self.pass.variance { update::mean_variance(moments, self.n) } else { 0.0 };
         let stats = IterationStats { inertia: rest[0], changed: rest[1] as u64, shift };
         Ok(Found { stats, mean_variance })

@@ -1,5 +1,5 @@
 //! `flash-kmeans fit`.
-use crate::args::{DTypeArg, FitArgs, InitArg, Metric, NanArg};
+use crate::args::{DTypeArg, FitArgs, InitArg, NanArg};
 use crate::check::{self, Outputs, with_dtype};
 use crate::failure::{Failure, bad_file};
 use crate::given::Given;
@@ -13,7 +13,8 @@ use flash_kmeans::Observer;
 use flash_kmeans::io::{PointFile, Value, write_atomically, write_npy};
 use flash_kmeans::report::{Picture, grouped};
 use flash_kmeans::{
-    Backend, DType, Element, Error, FlashKMeans, Init, KMeans, ModelFile, PointsDim, Streaming, Weighted,
+    Backend, DType, Element, Error, FlashKMeans, Init, KMeans, Metric, ModelFile, PointsDim, Streaming,
+    Weighted,
 };
 use ndarray::{Array1, Array2, ArrayView, Axis, CowArray, Ix2, Ix3, IxDyn};
 use std::fmt::Write;
@@ -27,6 +28,7 @@ struct Plan {
     weights: Option<PointFile>,
     dtype: DType,
     options: FlashKMeans,
+    metric: Metric,
     n_clusters: usize,
     centroids: Option<PathBuf>,
     labels: Option<PathBuf>,
@@ -68,8 +70,6 @@ pub(crate) fn dtype_of(file: &PointFile, typed: Option<DTypeArg>) -> DType {
 
 impl Plan {
     fn new(args: FitArgs, quiet: bool) -> Result<Self, Failure> {
-        // The one metric there is; matched so that another cannot be added and forgotten here.
-        let Metric::Euclidean = args.metric;
         let file = check::input(&args.input)?;
         let n_clusters = args.n_clusters.get();
         if n_clusters > file.n_points() {
@@ -136,7 +136,9 @@ impl Plan {
         if let Some(path) = &args.weights {
             parameters.push(("weights", path.display().to_string()));
         }
+        let metric = Metric::from(args.metric);
         let mut options = FlashKMeans::new(n_clusters)
+            .metric(metric)
             .n_init(n_init)
             .init(init)
             .max_iter(args.max_iter.get())
@@ -154,6 +156,7 @@ impl Plan {
             file,
             weights,
             options,
+            metric,
             n_clusters,
             centroids: args.centroids,
             labels: args.labels,
@@ -348,7 +351,7 @@ impl Plan {
             written.push(path.display().to_string());
         }
         if let Some(path) = &self.model {
-            KMeans::<T, Ix2>::from_centroids(centroids.view(), Backend::Cpu)?.save(path)?;
+            KMeans::<T, Ix2>::with_metric(centroids.view(), self.metric, Backend::Cpu)?.save(path)?;
             written.push(path.display().to_string());
         }
         Ok(written)
@@ -439,6 +442,7 @@ impl Plan {
             facts.insert(0, ("problems", grouped(batch as u64)));
         }
         let how = if model.converged() { "converged" } else { "stopped before it converged" };
+        facts.push(("metric", self.metric.to_string()));
         facts.push(("iterations", format!("{}, {how}", model.n_iter())));
         facts.push(("inertia", format!("{:.6e}", model.inertia())));
         facts.push(("time", format!("{:.3} s", time.as_secs_f64())));
@@ -569,6 +573,7 @@ struct Summary {
     d: usize,
     k: usize,
     batch: usize,
+    metric: String,
     n_iter: usize,
     inertia: f64,
     converged: bool,
@@ -590,6 +595,7 @@ impl Summary {
             d: file.n_features(),
             k,
             batch: file.batch().unwrap_or(1),
+            metric: model.metric().to_string(),
             n_iter: model.n_iter(),
             inertia: model.inertia(),
             converged: model.converged(),

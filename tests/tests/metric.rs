@@ -200,6 +200,18 @@ fn of_equally_near_centroids_the_first_counts() {
     }
 }
 
+/// Places that a tile has past the last centroid must not win.
+#[test]
+fn all_products_may_be_negative() {
+    for k in [1, 3, 17, 33, 129] {
+        let x = Array2::from_shape_fn((300, 6), |(i, j)| 0.1 + hash(i, j) as f32);
+        let centroids = Array2::from_shape_fn((k, 6), |(i, j)| -0.1 - hash(i + 7, j) as f32);
+        agrees::<f32>(&x, &centroids);
+        agrees::<f64>(&x.mapv(f64::from), &centroids.mapv(f64::from));
+        agrees::<f16>(&x.mapv(f16::from_f32), &centroids);
+    }
+}
+
 fn agrees<T: Element>(x: &Array2<T>, centroids: &Array2<T::Centroid>) {
     for metric in PRODUCTS {
         let model = KMeans::<T, Ix2>::with_metric(centroids.view(), metric, Backend::Cpu).unwrap();

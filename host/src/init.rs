@@ -2,42 +2,108 @@
 use crate::backend::cpu;
 use crate::element::{Element, Float};
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
 use ndarray::ArrayD;
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Rows that one task measures; fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 4096;
 
-/// `batch · k · d` first centroids. Problem `b` of a batch draws from stream `b` of the seed's generator.
+/// The points of a problem that k-means++ and k-means|| draw from.
+struct Points<'a, T> {
+    /// `n · d` values.
+    values: &'a [T],
+    d: usize,
+    /// How often each point counts, where that is not once.
+    weights: Option<Cow<'a, [f64]>>,
+    /// What brings each point to length 1, where the metric wants that.
+    scales: Option<Vec<f64>>,
+}
+
+impl<'a, T: Element> Points<'a, T> {
+    fn new(values: &'a [T], d: usize, weights: Option<&'a [f64]>, metric: Metric) -> Self {
+        if !metric.is_spherical() {
+            return Points { values, d, weights: weights.map(Cow::Borrowed), scales: None };
+        }
+        let scales: Vec<f64> = values.par_chunks_exact(d).map(|x| metric.scale(x)).collect();
+        let mass = |row: usize, scale: f64| match (scale, metric) {
+            (0.0, _) => 0.0,
+            (_, Metric::Cosine) => weights.map_or(1.0, |weights| weights[row]),
+            _ => weights.map_or(1.0, |weights| weights[row]) / scale,
+        };
+        let masses = scales.iter().enumerate().map(|(row, &scale)| mass(row, scale)).collect();
+        Points { values, d, weights: Some(masses), scales: Some(scales) }
+    }
+
+    fn n(&self) -> usize {
+        self.values.len() / self.d
+    }
+
+    fn row(&self, row: usize) -> &'a [T] {
+        &self.values[row * self.d..][..self.d]
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        self.weights.as_ref().map_or(1.0, |weights| weights[row])
+    }
+
+    fn scale(&self, row: usize) -> f64 {
+        self.scales.as_ref().map_or(1.0, |scales| scales[row])
+    }
+
+    /// A row as a centroid.
+    fn centroid(&self, row: usize) -> Vec<f64> {
+        self.row(row).iter().map(|v| v.to_f64() * self.scale(row)).collect()
+    }
+
+    /// The squared distance of a row to a centroid.
+    fn apart(&self, row: usize, c: &[f64]) -> f64 {
+        cpu::scaled_distance(self.row(row), self.scale(row), c)
+    }
+
+    /// A row, drawn by weight.
+    fn any(&self, rng: &mut Rng) -> usize {
+        match &self.weights {
+            None => rng.below(self.n()),
+            Some(weights) => by_weight(weights, rng),
+        }
+    }
+}
+
+/// `batch · k · d` first centroids, at length 1 where the metric wants that. Problem `b` of a batch draws from stream `b` of the seed's generator.
 pub(crate) fn centroids<T: Element>(
     init: &Init,
     problem: &Problem<'_, T>,
-    k: usize,
+    (k, metric): (usize, Metric),
     seed: u64,
 ) -> Result<Vec<T::Centroid>> {
-    if let Init::Given(given) = init {
-        return given_centroids(given, problem.batch, k, problem.d);
-    }
     let d = problem.d;
+    if let Init::Given(given) = init {
+        let mut given = given_centroids(given, problem.batch, k, d)?;
+        metric.normalise::<T>(&mut given, d);
+        return Ok(given);
+    }
     let mut all = Vec::with_capacity(problem.batch * k * d);
     for batch in 0..problem.batch {
-        let points = problem.of_batch(batch);
+        let (values, weights) = (problem.of_batch(batch), problem.weights_of(batch));
         let mut rng = Rng::new(seed, batch as u64);
         let rows = match init {
-            Init::Random => distinct_rows(problem.n, k, &mut rng),
+            Init::Random => random_rows(problem.n, k, weights, &mut rng),
             &Init::KMeansParallel { oversampling, rounds } => {
-                parallel(points, problem.n, d, k, oversampling, rounds, &mut rng)
+                parallel(&Points::new(values, d, weights, metric), k, oversampling, rounds, &mut rng)
             }
-            _ => plus_plus(points, problem.n, d, k, &mut rng),
+            _ => plus_plus(&Points::new(values, d, weights, metric), k, &mut rng),
         };
         for row in rows {
-            all.extend(points[row * d..][..d].iter().map(|v| v.to_centroid()));
+            all.extend(values[row * d..][..d].iter().map(|v| v.to_centroid()));
         }
     }
+    metric.normalise::<T>(&mut all, d);
     Ok(all)
 }
 
@@ -83,6 +149,23 @@ pub(crate) fn distinct_rows(n: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
         .collect()
 }
 
+/// `k` of `n` rows without replacement, one after the other in proportion to the weights of those that are left; rows
+/// of weight 0 last.
+pub(crate) fn random_rows(n: usize, k: usize, weights: Option<&[f64]>, rng: &mut Rng) -> Vec<usize> {
+    let Some(weights) = weights else { return distinct_rows(n, k, rng) };
+    // The k least of exponential times, each at the rate of its weight (Efraimidis and Spirakis, 2006).
+    let mut times: Vec<(f64, usize)> =
+        weights.iter().enumerate().map(|(row, weight)| (-(1.0 - rng.unit()).ln() / weight, row)).collect();
+    // 0 / 0, of a row without weight.
+    times.iter_mut().filter(|(time, _)| time.is_nan()).for_each(|(time, _)| *time = f64::INFINITY);
+    let by_time = |a: &(f64, usize), b: &(f64, usize)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+    if k < n {
+        times.select_nth_unstable_by(k, by_time);
+    }
+    times[..k].sort_unstable_by(by_time);
+    times[..k].iter().map(|&(_, row)| row).collect()
+}
+
 /// `rows` of the `n` rows of problem `problem` as a sample: drawn without replacement, in ascending order.
 pub(crate) fn sampled_rows(n: usize, rows: usize, seed: u64, problem: usize) -> Vec<usize> {
     /// Streams of the seed from this one on are those of samples; problems of a batch have those from 0 on.
@@ -93,14 +176,14 @@ pub(crate) fn sampled_rows(n: usize, rows: usize, seed: u64, problem: usize) -> 
 }
 
 /// Greedy k-means++, as [`Init::KMeansPlusPlus`] says.
-fn plus_plus<T: Element>(points: &[T], n: usize, d: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
-    let trials = 2 + (k as f64).ln() as usize;
-    let first = rng.below(n);
+fn plus_plus<T: Element>(points: &Points<'_, T>, k: usize, rng: &mut Rng) -> Vec<usize> {
+    let (n, trials) = (points.n(), 2 + (k as f64).ln() as usize);
+    let first = points.any(rng);
     let mut rows = vec![first];
     let mut chosen = vec![false; n];
     chosen[first] = true;
     let mut nearest = vec![f64::INFINITY; n];
-    let mut sums = lower(points, d, first, &mut nearest);
+    let mut sums = lower(points, first, &mut nearest);
     while rows.len() < k {
         let total: f64 = sums.iter().sum();
         // All points lie on centroids (or distances overflow): any row not yet taken is as good.
@@ -116,7 +199,7 @@ fn plus_plus<T: Element>(points: &[T], n: usize, d: usize, k: usize, rng: &mut R
         let mut best_total = f64::INFINITY;
         for &candidate in &candidates {
             let mut with = nearest.clone();
-            let with_sums = lower(points, d, candidate, &mut with);
+            let with_sums = lower(points, candidate, &mut with);
             let with_total: f64 = with_sums.iter().sum();
             if with_total < best_total || best_nearest.is_empty() {
                 (best, best_nearest, best_sums, best_total) = (candidate, with, with_sums, with_total);
@@ -131,19 +214,18 @@ fn plus_plus<T: Element>(points: &[T], n: usize, d: usize, k: usize, rng: &mut R
 
 /// k-means||, as [`Init::KMeansParallel`] says.
 fn parallel<T: Element>(
-    points: &[T],
-    n: usize,
-    d: usize,
+    points: &Points<'_, T>,
     k: usize,
     oversampling: f64,
     rounds: usize,
     rng: &mut Rng,
 ) -> Vec<usize> {
-    let mut candidates = vec![rng.below(n)];
+    let n = points.n();
+    let mut candidates = vec![points.any(rng)];
     let mut nearest = vec![(f64::INFINITY, 0u32); n];
     let mut measured = 0;
     for _ in 0..rounds {
-        lower_to(points, d, &candidates, measured, &mut nearest);
+        lower_to(points, &candidates, measured, &mut nearest);
         measured = candidates.len();
         let total: f64 = nearest.par_chunks(CHUNK).map(sum_of).collect::<Vec<_>>().iter().sum();
         if !(total > 0.0 && total.is_finite()) {
@@ -153,11 +235,13 @@ fn parallel<T: Element>(
         let drawn = nearest.iter().enumerate().filter(|(_, (near, _))| rng.unit() < near * share);
         candidates.extend(drawn.map(|(row, _)| row));
     }
-    lower_to(points, d, &candidates, measured, &mut nearest);
+    lower_to(points, &candidates, measured, &mut nearest);
     if candidates.len() > k {
         let mut weights = vec![0.0f64; candidates.len()];
-        nearest.iter().for_each(|&(_, owner)| weights[owner as usize] += 1.0);
-        candidates = weighted_plus_plus(points, d, k, &candidates, &weights, rng);
+        for (row, &(_, owner)) in nearest.iter().enumerate() {
+            weights[owner as usize] += points.weight(row);
+        }
+        candidates = weighted_plus_plus(points, k, &candidates, &weights, rng);
     }
     // Too few were drawn, or too few of them differ: any row not yet taken.
     let mut taken = vec![false; n];
@@ -173,37 +257,30 @@ fn sum_of(nearest: &[(f64, u32)]) -> f64 {
     nearest.iter().map(|(near, _)| near).sum()
 }
 
-/// Lowers each point's squared distance to that of the nearest of `candidates[from..]`, and notes which that is.
+/// Lowers each point's weighted squared distance to that of the nearest of `candidates[from..]`, and notes which that is.
 fn lower_to<T: Element>(
-    points: &[T],
-    d: usize,
+    points: &Points<'_, T>,
     candidates: &[usize],
     from: usize,
     nearest: &mut [(f64, u32)],
 ) {
-    let new: Vec<(u32, Vec<T::Centroid>)> = (0u32..)
-        .zip(candidates)
-        .skip(from)
-        .map(|(index, &row)| (index, points[row * d..][..d].iter().map(|v| v.to_centroid()).collect()))
-        .collect();
-    nearest.par_chunks_mut(CHUNK / 16).zip(points.par_chunks(CHUNK / 16 * d)).for_each(
-        |(nearest, points)| {
-            for (near, x) in nearest.iter_mut().zip(points.chunks_exact(d)) {
-                for (index, c) in &new {
-                    let distance = cpu::distance(x, c);
-                    if distance < near.0 {
-                        *near = (distance, *index);
-                    }
+    let new: Vec<(u32, Vec<f64>)> =
+        (0u32..).zip(candidates).skip(from).map(|(index, &row)| (index, points.centroid(row))).collect();
+    nearest.par_chunks_mut(CHUNK / 16).enumerate().for_each(|(chunk, nearest)| {
+        for (row, near) in (chunk * (CHUNK / 16)..).zip(nearest) {
+            for (index, c) in &new {
+                let distance = points.weight(row) * points.apart(row, c);
+                if distance < near.0 {
+                    *near = (distance, *index);
                 }
             }
-        },
-    );
+        }
+    });
 }
 
 /// Greedy k-means++ among `candidates`, each as often as its weight says: `k` rows, fewer when no more differ.
 fn weighted_plus_plus<T: Element>(
-    points: &[T],
-    d: usize,
+    points: &Points<'_, T>,
     k: usize,
     candidates: &[usize],
     weights: &[f64],
@@ -212,10 +289,9 @@ fn weighted_plus_plus<T: Element>(
     let trials = 2 + (k as f64).ln() as usize;
     // Weighted squared distances to the nearest of the chosen with `candidate` added.
     let with = |nearest: &[f64], candidate: usize| -> Vec<f64> {
-        let c: Vec<_> = points[candidates[candidate] * d..][..d].iter().map(|v| v.to_centroid()).collect();
+        let c = points.centroid(candidates[candidate]);
         let rows = nearest.par_iter().zip(candidates).zip(weights).with_min_len(256);
-        rows.map(|((near, &row), weight)| near.min(weight * cpu::distance(&points[row * d..][..d], &c)))
-            .collect()
+        rows.map(|((near, &row), weight)| near.min(weight * points.apart(row, &c))).collect()
     };
     let first = by_weight(weights, rng);
     let mut chosen = vec![first];
@@ -250,27 +326,29 @@ fn by_weight(weights: &[f64], rng: &mut Rng) -> usize {
     weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0)
 }
 
-/// Lowers each point's squared distance to what row `centroid` gives, and returns the sums of chunks.
-fn lower<T: Element>(points: &[T], d: usize, centroid: usize, nearest: &mut [f64]) -> Vec<f64> {
-    let c: Vec<f64> = points[centroid * d..][..d].iter().map(|v| v.to_f64()).collect();
+/// Lowers each point's weighted squared distance to what row `centroid` gives, and returns the sums of chunks.
+fn lower<T: Element>(points: &Points<'_, T>, centroid: usize, nearest: &mut [f64]) -> Vec<f64> {
+    let d = points.d;
+    let c = points.centroid(centroid);
     nearest
         .par_chunks_mut(CHUNK)
-        .zip(points.par_chunks(CHUNK * d))
-        .map(|(nearest, points)| {
-            for (near, x) in nearest.iter_mut().zip(points.chunks_exact(d)) {
+        .enumerate()
+        .map(|(chunk, nearest)| {
+            for (row, near) in (chunk * CHUNK..).zip(nearest.iter_mut()) {
+                let (x, scale) = (points.row(row), points.scale(row));
                 let mut sums = [0.0f64; 8];
                 let (whole, rest) = x.split_at(d - d % 8);
                 for (x, c) in whole.chunks_exact(8).zip(c.chunks_exact(8)) {
                     for lane in 0..8 {
-                        let difference = x[lane].to_f64() - c[lane];
+                        let difference = x[lane].to_f64() * scale - c[lane];
                         sums[lane] += difference * difference;
                     }
                 }
                 for (sum, (x, c)) in sums.iter_mut().zip(rest.iter().zip(&c[d - d % 8..])) {
-                    let difference = x.to_f64() - c;
+                    let difference = x.to_f64() * scale - c;
                     *sum += difference * difference;
                 }
-                *near = near.min(sums.iter().sum());
+                *near = near.min(points.weight(row) * sums.iter().sum::<f64>());
             }
             nearest.iter().sum()
         })
@@ -304,6 +382,41 @@ mod tests {
     use super::*;
     use ndarray::Array2;
 
+    fn of(values: &[f32], d: usize) -> Points<'_, f32> {
+        Points::new(values, d, None, Metric::Euclidean)
+    }
+
+    #[test]
+    fn rows_are_drawn_by_weight_and_those_without_weight_last() {
+        let weights: Vec<f64> = (0..100).map(|row| if row < 90 { 0.0 } else { (row - 89) as f64 }).collect();
+        let mut first = [0usize; 100];
+        for seed in 0..20_000 {
+            let mut rng = Rng::new(seed, 0);
+            let mut rows = random_rows(100, 10, Some(&weights), &mut rng);
+            first[rows[0]] += 1;
+            rows.sort_unstable();
+            assert_eq!(rows, (90..100).collect::<Vec<_>>());
+        }
+        for (row, &count) in first.iter().enumerate() {
+            let expected = 20_000.0 * weights[row] / 55.0;
+            assert!(
+                (count as f64 - expected).abs() <= 5.0 * expected.sqrt(),
+                "row {row}: {count}, {expected}"
+            );
+        }
+        let mut all = random_rows(100, 100, Some(&weights), &mut Rng::new(0, 0));
+        all.sort_unstable();
+        assert_eq!(all, (0..100).collect::<Vec<_>>());
+        // Neither k-means++ nor k-means|| takes a point without weight while others are left.
+        let values: Vec<f32> = (0..100).map(|row| row as f32).collect();
+        let points = Points::new(&values, 1, Some(&weights), Metric::Euclidean);
+        for seed in 0..50 {
+            let mut rng = Rng::new(seed, 0);
+            let rows = [plus_plus(&points, 10, &mut rng), parallel(&points, 10, 2.0, 5, &mut rng)];
+            assert!(rows.iter().flatten().all(|&row| row >= 90), "{rows:?}");
+        }
+    }
+
     #[test]
     fn random_rows_are_distinct_and_reproducible() {
         for (n, k) in [(1, 1), (10, 10), (1000, 30)] {
@@ -327,7 +440,7 @@ mod tests {
         let slice: Vec<f32> = points.iter().copied().collect();
         for seed in 0..20 {
             let mut groups: Vec<usize> =
-                plus_plus(&slice, 40, 3, 4, &mut Rng::new(seed, 0)).iter().map(|row| row % 4).collect();
+                plus_plus(&of(&slice, 3), 4, &mut Rng::new(seed, 0)).iter().map(|row| row % 4).collect();
             groups.sort_unstable();
             assert_eq!(groups, [0, 1, 2, 3]);
         }
@@ -339,8 +452,8 @@ mod tests {
             Array2::from_shape_fn((4000, 3), |(row, _)| (row % 8) as f32 * 100.0 + row as f32 * 1e-4);
         let slice: Vec<f32> = points.iter().copied().collect();
         for seed in 0..10 {
-            let rows = parallel(&slice, 4000, 3, 8, 2.0, 5, &mut Rng::new(seed, 0));
-            assert_eq!(rows, parallel(&slice, 4000, 3, 8, 2.0, 5, &mut Rng::new(seed, 0)));
+            let rows = parallel(&of(&slice, 3), 8, 2.0, 5, &mut Rng::new(seed, 0));
+            assert_eq!(rows, parallel(&of(&slice, 3), 8, 2.0, 5, &mut Rng::new(seed, 0)));
             let mut groups: Vec<usize> = rows.iter().map(|row| row % 8).collect();
             groups.sort_unstable();
             assert_eq!(groups, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -353,7 +466,7 @@ mod tests {
         for (points, oversampling) in [(&[1.0f32; 50][..], 2.0), (&line, 0.01), (&line, 2.0), (&line, 1000.0)]
         {
             for k in [1, 7, 10, 30, 50] {
-                let mut rows = parallel(points, 50, 1, k, oversampling, 5, &mut Rng::new(1, 0));
+                let mut rows = parallel(&of(points, 1), k, oversampling, 5, &mut Rng::new(1, 0));
                 rows.sort_unstable();
                 rows.dedup();
                 assert_eq!(rows.len(), k);
@@ -363,7 +476,7 @@ mod tests {
 
     #[test]
     fn plus_plus_of_equal_points_takes_distinct_rows() {
-        let mut rows = plus_plus(&[1.0f32; 12], 6, 2, 6, &mut Rng::new(3, 0));
+        let mut rows = plus_plus(&of(&[1.0f32; 12], 2), 6, &mut Rng::new(3, 0));
         rows.sort_unstable();
         assert_eq!(rows, [0, 1, 2, 3, 4, 5]);
     }

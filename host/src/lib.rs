@@ -37,6 +37,7 @@ pub mod io;
 pub mod linfa;
 mod lloyd;
 mod memory;
+mod metric;
 mod mini_batch;
 mod model;
 mod neighbours;
@@ -56,6 +57,7 @@ mod stream;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod tuning;
+mod weights;
 #[cfg(feature = "cuda")]
 mod workspace;
 
@@ -64,6 +66,7 @@ pub use backend::cuda::PageLocked;
 pub use backend::{DeviceInfo, devices};
 pub use element::{DType, Element, Float};
 pub use error::{Error, Result};
+pub use metric::Metric;
 pub use mini_batch::MiniBatch;
 pub use model::{BatchSummary, IterationStats, KMeans};
 pub use neighbours::Nearest;
@@ -75,5 +78,6 @@ pub use ranks::part_of;
 #[cfg(feature = "safetensors")]
 pub use safetensors::ModelFile;
 pub use stream::{Chunks, Source, Streaming};
+pub use weights::Weighted;
 #[cfg(feature = "cuda")]
 pub use workspace::Workspace;

@@ -17,10 +17,10 @@
 //! # Ok::<(), flash_kmeans::linfa::Error>(())
 //! ```
 use crate::element::Element;
-use crate::{FlashKMeans, KMeans};
+use crate::{FlashKMeans, KMeans, Metric};
 use ::linfa::traits::{Fit, PredictInplace, Transformer};
 use ::linfa::{DatasetBase, Float};
-use ndarray::{ArrayView2, Ix2};
+use ndarray::{ArrayView1, ArrayView2, Ix2};
 use ndarray_linfa as theirs;
 use theirs::{Array1, Array2, ArrayBase, CowArray, Data};
 
@@ -40,15 +40,19 @@ pub enum Error {
     Linfa(#[from] ::linfa::Error),
 }
 
-impl<F: Float + Element<Centroid = F>, D: Data<Elem = F>, T> Fit<ArrayBase<D, theirs::Ix2>, T, Error>
+impl<F: Float + crate::Float, D: Data<Elem = F>, T> Fit<ArrayBase<D, theirs::Ix2>, T, Error>
     for Linfa<FlashKMeans>
 {
     type Object = Linfa<KMeans<F, Ix2>>;
 
-    /// Clusters the records, `(n, d)`. Targets and weights are not looked at.
+    /// Clusters the records, `(n, d)`, with the dataset's weights where it has some. Targets are not looked at.
     fn fit(&self, dataset: &DatasetBase<ArrayBase<D, theirs::Ix2>, T>) -> Result<Self::Object, Error> {
         let points = dataset.records().as_standard_layout();
-        Ok(Linfa(self.0.fit(ours(&points)?)?))
+        let points = ours(&points)?;
+        Ok(Linfa(match dataset.weights() {
+            None => self.0.fit(points)?,
+            Some(weights) => self.0.fit_weighted(points, ArrayView1::from(weights), &mut ())?,
+        }))
     }
 }
 
@@ -84,7 +88,8 @@ impl<F: Float + Element<Centroid = F>, D: Data<Elem = F>>
 impl<F: Float + Element<Centroid = F>, D: Data<Elem = F>> Transformer<&ArrayBase<D, theirs::Ix2>, Array1<F>>
     for Linfa<KMeans<F, Ix2>>
 {
-    /// The squared distance of each row to its centroid, as linfa's own k-means has it.
+    /// The squared distance of each row to its centroid, as linfa's own k-means has it; by another metric than the
+    /// Euclidean, the distance.
     ///
     /// # Panics
     /// Where [`KMeans::predict_with_distances`] would return an error.
@@ -92,7 +97,8 @@ impl<F: Float + Element<Centroid = F>, D: Data<Elem = F>> Transformer<&ArrayBase
         let points = points.as_standard_layout();
         let found = ours(&points).and_then(|points| self.0.predict_with_distances(points));
         let distances = found.unwrap_or_else(|error| panic!("{error}")).distances;
-        distances.into_iter().map(|distance| distance * distance).collect()
+        let is_squared = self.0.metric() == Metric::Euclidean;
+        distances.into_iter().map(|d| if is_squared { d * d } else { d }).collect()
     }
 }
 
@@ -128,6 +134,12 @@ mod tests {
         let params = Linfa(options);
         let fitted = params.fit(&DatasetBase::from(points.view())).unwrap();
         assert_eq!(fitted.0.labels(), model.labels());
+        let weights = Array1::from_shape_fn(600, |row| (row % 4) as f32);
+        let weighted = params.fit(&DatasetBase::from(points.view()).with_weights(weights.clone())).unwrap();
+        let weights = ArrayView1::from(weights.as_slice().unwrap());
+        let expected = params.0.fit_weighted(plain, weights, &mut ()).unwrap();
+        assert_ne!(weighted.0.centroids(), model.centroids());
+        assert_eq!(weighted.0.centroids(), expected.centroids());
         assert_eq!(fitted.centroids().as_slice(), model.centroids().as_slice());
         let labels: Array1<usize> = fitted.predict(&points);
         assert!(labels.iter().zip(model.labels()).all(|(&a, &b)| a == b as usize));

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::model::BatchSummary;
 use crate::params::Init;
 use crate::points::Problem;
-use crate::{Element, FlashKMeans, KMeans, init, restarts};
+use crate::{Element, FlashKMeans, KMeans, Metric, init, restarts};
 use ndarray::{ArrayView2, Ix2};
 use rayon::prelude::*;
 
@@ -52,13 +52,18 @@ impl FlashKMeans {
     /// they are given. Of the other options, only `seed`, `backend` and `gpu_memory` matter.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for several starts or a sample, and as [`fit`](Self::fit);
+    /// [`Error::InvalidArgument`] for several starts, a sample or another metric than the Euclidean, and as [`fit`](Self::fit);
     /// [`Error::BackendUnavailable`] when the backend was named and cannot be had.
     pub fn mini_batch<T: Element>(&self) -> Result<MiniBatch<T>> {
         self.check()?;
         self.check_streams()?;
+        let metric = self.lloyd_options().metric;
+        if metric != Metric::Euclidean {
+            let rule = "points that come in batches are clustered by the Euclidean metric";
+            return Err(Error::InvalidArgument { argument: "metric", value: metric.to_string(), rule });
+        }
         Ok(MiniBatch {
-            engine: self.engine(T::DTYPE)?,
+            engine: self.engine(T::DTYPE, false)?,
             means: Vec::new(),
             centroids: Vec::new(),
             counts: vec![0; self.n_clusters()],
@@ -78,7 +83,8 @@ impl<T: Element> MiniBatch<T> {
     pub fn partial_fit(&mut self, points: ArrayView2<'_, T>) -> Result<()> {
         let (problem, k) = (self.checked(points)?, self.counts.len());
         let first = if self.n_steps == 0 { Some(self.first_centroids(&problem)?) } else { None };
-        let labels = self.engine.assign(&problem, first.as_ref().unwrap_or(&self.centroids), k)?;
+        let labels =
+            self.engine.assign(&problem, first.as_ref().unwrap_or(&self.centroids), k, Metric::Euclidean)?;
         if let Some(first) = first {
             self.means = first.iter().map(|c| c.to_f64()).collect();
             self.centroids = first;
@@ -109,7 +115,7 @@ impl<T: Element> MiniBatch<T> {
         if k > problem.n && !matches!(init, Init::Given(_)) {
             return Err(Error::TooManyClusters { k, n: problem.n });
         }
-        let first = init::centroids(init, problem, k, seed)?;
+        let first = init::centroids(init, problem, (k, Metric::Euclidean), seed)?;
         Ok(first.into_iter().map(T::round_centroid).collect())
     }
 
@@ -166,12 +172,12 @@ impl<T: Element> MiniBatch<T> {
             let rule = "centroids are found in the first batch: a model is made after it";
             return Err(Error::InvalidArgument { argument: "n_steps", value: "0".into(), rule });
         }
-        let (problem, k) = (self.checked(points)?, self.counts.len());
+        let (problem, options) = (self.checked(points)?, self.options.lloyd_options());
         let summary =
             BatchSummary { inertia: 0.0, n_iter: self.n_steps, converged: false, history: Vec::new() };
         let mut outcome =
             LloydOutcome { centroids: self.centroids, labels: Vec::new(), problems: vec![summary] };
-        restarts::extend(&self.engine, &problem, &mut outcome, k)?;
-        KMeans::new(outcome, self.engine, (1, problem.n, problem.d))
+        restarts::extend(&self.engine, &problem, &mut outcome, &options)?;
+        KMeans::new(outcome, (self.engine, options.metric), (1, problem.n, problem.d))
     }
 }

@@ -1,6 +1,7 @@
 //! What a fit returns.
-use crate::backend::{Engine, LloydOutcome};
+use crate::backend::{Asked, Engine, LloydOutcome};
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 use crate::points::{PointsDim, Problem, shaped};
 use crate::{Backend, Element};
 use ndarray::{Array, ArrayView};
@@ -10,8 +11,7 @@ use rayon::prelude::*;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IterationStats {
-    /// Sum over points of the squared distance to the nearest centroid, before the centroids moved. In
-    /// the precision of the assignment; [`KMeans::inertia`] is the exact figure of the result.
+    /// The inertia by the metric, before the centroids moved. In the precision of the assignment; [`KMeans::inertia`] is the exact figure of the result.
     pub inertia: f64,
     /// Points whose label differs from the iteration before; all of them in the first.
     pub changed: u64,
@@ -23,7 +23,8 @@ pub struct IterationStats {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchSummary {
-    /// Sum over points of the squared distance to their centroid, summed in float64.
+    /// Sum over points of their weight, 1 without weights, times the squared distance to their centroid, or what the
+    /// [`Metric`] says in its place, summed in float64.
     pub inertia: f64,
     /// Iterations done.
     pub n_iter: usize,
@@ -41,12 +42,13 @@ pub struct KMeans<T: Element, D: PointsDim> {
     sizes: Array<u64, D::Smaller>,
     problems: Vec<BatchSummary>,
     engine: Engine,
+    metric: Metric,
 }
 
 impl<T: Element, D: PointsDim> KMeans<T, D> {
     pub(crate) fn new(
         outcome: LloydOutcome<T::Centroid>,
-        engine: Engine,
+        (engine, metric): (Engine, Metric),
         (batch, n, d): (usize, usize, usize),
     ) -> Result<Self> {
         let k = outcome.centroids.len() / (batch * d);
@@ -57,6 +59,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
             sizes: shaped(sizes, D::join_rows(batch, k), "sizes")?,
             problems: outcome.problems,
             engine,
+            metric,
         })
     }
 
@@ -68,6 +71,19 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// [`Error::InvalidArgument`] for centroids without rows or columns, [`Error::NonFinite`], and
     /// [`Error::BackendUnavailable`] when the backend was named and cannot be had.
     pub fn from_centroids(centroids: ArrayView<'_, T::Centroid, D>, backend: Backend) -> Result<Self> {
+        Self::with_metric(centroids, Metric::Euclidean, backend)
+    }
+
+    /// [`from_centroids`](Self::from_centroids) of another metric. Where its centroids have length 1, these are brought to
+    /// it first, but for those that have it to the rounding of the points' type.
+    ///
+    /// # Errors
+    /// As [`from_centroids`](Self::from_centroids).
+    pub fn with_metric(
+        centroids: ArrayView<'_, T::Centroid, D>,
+        metric: Metric,
+        backend: Backend,
+    ) -> Result<Self> {
         let (batch, k, d) = D::split(centroids.shape());
         for (argument, value) in [("batch", batch), ("n_clusters", k), ("d", d)] {
             if value == 0 {
@@ -75,17 +91,25 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
                 return Err(Error::InvalidArgument { argument, value: "0".into(), rule });
             }
         }
-        let centroids: Vec<_> = centroids.iter().map(|&c| T::round_centroid(c)).collect();
-        if let Some(at) = centroids.iter().position(|c| !c.is_finite()) {
-            let value = centroids[at].to_f64().to_string();
-            return Err(Error::NonFinite { what: "centroids", row: at / d, column: at % d, value });
-        }
+        let finite = |centroids: &[T::Centroid]| match centroids.iter().position(|c| !c.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let value = centroids[at].to_f64().to_string();
+                Err(Error::NonFinite { what: "centroids", row: at / d, column: at % d, value })
+            }
+        };
+        let mut centroids: Vec<_> = centroids.iter().copied().collect();
+        finite(&centroids)?;
+        metric.normalise::<T>(&mut centroids, d);
+        centroids.iter_mut().for_each(|c| *c = T::round_centroid(*c));
+        finite(&centroids)?;
         Ok(KMeans {
             centroids: shaped(centroids, D::join(batch, k, d), "centroids")?,
             labels: shaped(Vec::new(), D::join_rows(batch, 0), "labels")?,
             sizes: shaped(vec![0; batch * k], D::join_rows(batch, k), "sizes")?,
             problems: Vec::new(),
-            engine: Engine::select(backend, T::DTYPE, None)?,
+            engine: Engine::select(backend, Asked { dtype: T::DTYPE, metric, weighted: false }, None)?,
+            metric,
         })
     }
 
@@ -109,14 +133,20 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         self.sizes.iter_mut().zip(sizes).for_each(|(size, of_all)| *size = of_all);
     }
 
-    /// Points in each cluster, `(k)` or `(batch, k)`.
+    /// Points in each cluster, whatever their weight: `(k)` or `(batch, k)`.
     pub fn sizes(&self) -> &Array<u64, D::Smaller> {
         &self.sizes
     }
 
-    /// Sum over all points of all problems of the squared distance to their centroid.
+    /// Sum over all points of all problems of their weight times the squared distance to their centroid, or what the
+    /// [`Metric`] says in its place.
     pub fn inertia(&self) -> f64 {
         self.problems.iter().map(|p| p.inertia).sum()
+    }
+
+    /// What is near.
+    pub fn metric(&self) -> Metric {
+        self.metric
     }
 
     /// Iterations done; of the problem that took most, in a batch.
@@ -153,7 +183,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         let problem = self.matching(points)?;
         let (_, k, _) = D::split(self.centroids.shape());
         let centroids: Vec<_> = self.centroids.iter().copied().collect();
-        let labels = self.engine.assign(&problem, &centroids, k)?;
+        let labels = self.engine.assign(&problem, &centroids, k, self.metric)?;
         shaped(labels, D::join_rows(problem.batch, problem.n), "labels")
     }
 

@@ -1,6 +1,5 @@
-//! Distances of points to the centroids of a model. All are Euclidean, computed in float64 by the definition on the
-//! CPU's cores, whatever the model's backend, and rounded once to the centroids' type.
-use crate::backend::cpu;
+//! Distances of points to the centroids of a model, by its metric: computed in float64 by the definition on the CPU's
+//! cores, whatever the model's backend, and rounded once to the centroids' type.
 use crate::element::Float;
 use crate::error::{Error, Result};
 use crate::points::{PointsDim, Problem, shaped};
@@ -14,7 +13,7 @@ pub struct Nearest<C, D: Dimension> {
     /// Indices of the centroids: for the `m` nearest, `(n, m)` or `(batch, n, m)`, nearest first, and of equally near
     /// ones the lowest first; for the nearest alone, `(n)` or `(batch, n)`.
     pub labels: Array<u32, D>,
-    /// Their Euclidean distances, of the same shape.
+    /// Their distances by the model's [`Metric`](crate::Metric), of the same shape.
     pub distances: Array<C, D>,
 }
 
@@ -22,7 +21,7 @@ pub struct Nearest<C, D: Dimension> {
 const ROWS: usize = 256;
 
 impl<T: Element, D: PointsDim> KMeans<T, D> {
-    /// [`predict`](Self::predict), with the Euclidean distance of each point to its centroid.
+    /// [`predict`](Self::predict), with the distance of each point to its centroid.
     ///
     /// # Errors
     /// As [`predict`](Self::predict).
@@ -32,8 +31,8 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ) -> Result<Nearest<T::Centroid, D::Smaller>> {
         let labels = self.predict(points.view())?;
         let problem = Problem::new(points)?;
-        let squares = self.squares_of(&problem, &labels);
-        let distances = squares.into_iter().map(|square| T::Centroid::from_f64(square.sqrt())).collect();
+        let (losses, metric) = (self.losses(&problem, &labels), self.metric());
+        let distances = losses.into_iter().map(|loss| T::Centroid::from_f64(metric.distance(loss))).collect();
         let distances = shaped(distances, D::join_rows(problem.batch, problem.n), "distances")?;
         Ok(Nearest { labels, distances })
     }
@@ -44,7 +43,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// # Errors
     /// [`Error::InvalidArgument`] when `m` is not in `1..=k`; else as [`predict`](Self::predict).
     pub fn predict_nearest(&self, points: ArrayView<'_, T, D>, m: usize) -> Result<Nearest<T::Centroid, D>> {
-        let problem = self.matching(points)?;
+        let (problem, metric) = (self.matching(points)?, self.metric());
         let (_, k, d) = D::split(self.centroids().shape());
         if m == 0 || m > k {
             let rule = "there must be at least one and at most k nearest centroids";
@@ -69,7 +68,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
                         rows.zip(labels.chunks_exact_mut(m)).zip(distances.chunks_exact_mut(m))
                     {
                         all.clear();
-                        let of_all = centroids.chunks_exact(d).map(|c| cpu::distance(x, c));
+                        let of_all = centroids.chunks_exact(d).map(|c| metric.rank(x, c));
                         all.extend(of_all.zip(0u32..));
                         let by_distance =
                             |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
@@ -77,11 +76,12 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
                             all.select_nth_unstable_by(m - 1, by_distance);
                         }
                         all[..m].sort_unstable_by(by_distance);
-                        for ((label, distance), &(square, index)) in
+                        for ((label, distance), &(_, index)) in
                             labels.iter_mut().zip(distances).zip(&all[..m])
                         {
                             *label = index;
-                            *distance = T::Centroid::from_f64(square.sqrt());
+                            let loss = metric.loss(x, &centroids[index as usize * d..][..d]);
+                            *distance = T::Centroid::from_f64(metric.distance(loss));
                         }
                     }
                 });
@@ -93,13 +93,13 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         })
     }
 
-    /// The Euclidean distance of each point to every centroid: `(n, k)` or `(batch, n, k)`. Where that does not
+    /// The distance of each point to every centroid: `(n, k)` or `(batch, n, k)`. Where that does not
     /// fit into memory, give the points a part at a time.
     ///
     /// # Errors
     /// As [`predict`](Self::predict).
     pub fn transform(&self, points: ArrayView<'_, T, D>) -> Result<Array<T::Centroid, D>> {
-        let problem = self.matching(points)?;
+        let (problem, metric) = (self.matching(points)?, self.metric());
         let (_, k, d) = D::split(self.centroids().shape());
         let mut distances = vec![T::Centroid::default(); size_of_result(problem.batch, problem.n, k)?];
         for (batch, distances) in distances.chunks_exact_mut(problem.n * k).enumerate() {
@@ -108,7 +108,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
             distances.par_chunks_mut(ROWS * k).zip(points).for_each(|(distances, points)| {
                 for (x, distances) in points.chunks_exact(d).zip(distances.chunks_exact_mut(k)) {
                     for (distance, c) in distances.iter_mut().zip(centroids.chunks_exact(d)) {
-                        *distance = T::Centroid::from_f64(cpu::distance(x, c).sqrt());
+                        *distance = T::Centroid::from_f64(metric.distance(metric.loss(x, c)));
                     }
                 }
             });
@@ -123,20 +123,20 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// As [`predict`](Self::predict).
     pub fn score(&self, points: ArrayView<'_, T, D>) -> Result<f64> {
         let labels = self.predict(points.view())?;
-        let squares = self.squares_of(&Problem::new(points)?, &labels);
-        let sums: Vec<f64> = squares.par_chunks(ROWS).map(|squares| squares.iter().sum()).collect();
+        let losses = self.losses(&Problem::new(points)?, &labels);
+        let sums: Vec<f64> = losses.par_chunks(ROWS).map(|losses| losses.iter().sum()).collect();
         Ok(-sums.iter().sum::<f64>())
     }
 
-    /// The squared distance of each point to the centroid that its label names.
-    fn squares_of(&self, problem: &Problem<'_, T>, labels: &Array<u32, D::Smaller>) -> Vec<f64> {
-        let (_, k, d) = D::split(self.centroids().shape());
+    /// What each point adds to the inertia with the centroid that its label names.
+    fn losses(&self, problem: &Problem<'_, T>, labels: &Array<u32, D::Smaller>) -> Vec<f64> {
+        let ((_, k, d), metric) = (D::split(self.centroids().shape()), self.metric());
         let centroids: Vec<_> = self.centroids().iter().copied().collect();
         let labels: Vec<u32> = labels.iter().copied().collect();
         let rows = problem.points.par_chunks_exact(d).zip(labels).enumerate();
         rows.map(|(row, (x, label))| {
             let at = row / problem.n * k + label as usize;
-            cpu::distance(x, &centroids[at * d..][..d])
+            metric.loss(x, &centroids[at * d..][..d])
         })
         .collect()
     }

@@ -1,11 +1,13 @@
 //! Options of a fit.
-use crate::backend::{Engine, LloydOptions};
+use crate::backend::{Asked, Engine, LloydOptions};
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 use crate::model::KMeans;
 use crate::observer::{Observer, Watch};
 use crate::points::{PointsDim, Problem};
-use crate::{DType, Element, restarts};
+use crate::{DType, Element, Float, restarts, weights};
 use ndarray::{Array, ArrayView};
+use std::borrow::Cow;
 
 /// Where the work is done.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -117,11 +119,14 @@ pub struct FlashKMeans {
     n_init: usize,
     max_points_per_centroid: Option<usize>,
     #[cfg_attr(feature = "serde", serde(default))]
+    metric: Metric,
+    #[cfg_attr(feature = "serde", serde(default))]
     gpu_memory: Option<u64>,
 }
 
 impl FlashKMeans {
-    /// `n_clusters` clusters, at most 300 iterations, tolerance 1e-4, k-means++, seed 0, automatic backend.
+    /// `n_clusters` clusters, at most 300 iterations, tolerance 1e-4, k-means++, seed 0, Euclidean, automatic
+    /// backend.
     pub fn new(n_clusters: usize) -> Self {
         FlashKMeans {
             n_clusters,
@@ -132,8 +137,15 @@ impl FlashKMeans {
             backend: Backend::default(),
             n_init: 1,
             max_points_per_centroid: None,
+            metric: Metric::default(),
             gpu_memory: None,
         }
+    }
+
+    /// What is near. Metrics other than the Euclidean run on the CPU.
+    pub fn metric(mut self, metric: Metric) -> Self {
+        self.metric = metric;
+        self
     }
 
     /// Iterations after which a fit stops though it has not converged. At least 1.
@@ -201,7 +213,7 @@ impl FlashKMeans {
     /// [`Error::NonFinite`]; [`Error::BackendUnavailable`] when the backend was named and cannot be had;
     /// [`Error::OutOfDeviceMemory`] and [`Error::Cuda`] from the device.
     pub fn fit<T: Element, D: PointsDim>(&self, points: ArrayView<'_, T, D>) -> Result<KMeans<T, D>> {
-        self.fit_watched(points, &Watch::nobody())
+        self.fit_problem(Problem::new(points)?, &Watch::nobody())
     }
 
     /// [`fit`](Self::fit), with an observer that may end it early. One GPU fits the problems of a batch together, without
@@ -214,20 +226,52 @@ impl FlashKMeans {
         points: ArrayView<'_, T, D>,
         observer: &mut dyn Observer<T::Centroid>,
     ) -> Result<KMeans<T, D>> {
-        self.fit_watched(points, &Watch::new(observer))
+        self.fit_problem(Problem::new(points)?, &Watch::new(observer))
     }
 
-    fn fit_watched<T: Element, D: PointsDim>(
+    /// [`fit_observed`](Self::fit_observed) of points that count as often as their weights say: `(n)` or `(batch, n)`,
+    /// `f32` or `f64`. Centroids are weighted means, the inertia is a weighted sum, and first centroids are drawn by
+    /// weight; sizes and changed labels count points, and `tol` is of the variance without weights (scikit-learn's rule).
+    /// A cluster of which no point has a weight above 0 keeps its centroid. Weights that are all 1 are no weights.
+    ///
+    /// Points with weights are fitted on the CPU.
+    ///
+    /// ```
+    /// use flash_kmeans::{FlashKMeans, Init};
+    /// use ndarray::array;
+    ///
+    /// let points = array![[0.0f32], [1.0], [9.0]];
+    /// let options = FlashKMeans::new(2).init(Init::Given(array![[0.0], [9.0]].into_dyn()));
+    /// let model = options.fit_weighted(points.view(), array![3.0f32, 1.0, 1.0].view(), &mut ())?;
+    /// assert_eq!(model.centroids(), &array![[0.25], [9.0]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fit_observed`](Self::fit_observed); [`Error::Shape`] for another count of weights than of points, and
+    /// [`Error::InvalidArgument`] for weights that are negative, not finite or above 1e150, or all 0 in a problem.
+    pub fn fit_weighted<T: Element, D: PointsDim, W: Float>(
         &self,
         points: ArrayView<'_, T, D>,
+        weights: ArrayView<'_, W, D::Smaller>,
+        observer: &mut dyn Observer<T::Centroid>,
+    ) -> Result<KMeans<T, D>> {
+        let mut problem = Problem::new(points.view())?;
+        let shape = D::join_rows(problem.batch, problem.n);
+        problem.weights = weights::checked(weights, &shape)?.map(Cow::Owned);
+        self.fit_problem(problem, &Watch::new(observer))
+    }
+
+    fn fit_problem<T: Element, D: PointsDim>(
+        &self,
+        problem: Problem<'_, T>,
         watch: &Watch<'_, T::Centroid>,
     ) -> Result<KMeans<T, D>> {
         self.check()?;
-        let problem = Problem::new(points)?;
         if self.n_clusters > problem.n {
             return Err(Error::TooManyClusters { k: self.n_clusters, n: problem.n });
         }
-        let engine = self.engine(T::DTYPE)?;
+        let engine = self.engine(T::DTYPE, problem.weights.is_some())?;
         let options = self.lloyd_options();
         let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
         // Where points are copied first of all, they are looked at while they are.
@@ -241,9 +285,9 @@ impl FlashKMeans {
         let starts = (self.seed, self.n_init);
         let mut outcome = restarts::best(&engine, fitted, &self.init, &options, starts, watch)?;
         if sample.is_some() {
-            restarts::extend(&engine, &problem, &mut outcome, self.n_clusters)?;
+            restarts::extend(&engine, &problem, &mut outcome, &options)?;
         }
-        KMeans::new(outcome, engine, (problem.batch, problem.n, problem.d))
+        KMeans::new(outcome, (engine, self.metric), (problem.batch, problem.n, problem.d))
     }
 
     /// [`fit`](Self::fit), keeping only the labels: `(n)` or `(batch, n)`.
@@ -274,6 +318,9 @@ impl FlashKMeans {
         if self.n_init > 1 {
             return invalid("n_init", self.n_init.to_string(), "a workspace fits from one start");
         }
+        if self.metric != Metric::Euclidean {
+            return invalid("metric", self.metric.to_string(), "a workspace fits by the Euclidean metric");
+        }
         if let Some(m) = self.max_points_per_centroid {
             return invalid("max_points_per_centroid", m.to_string(), "a workspace fits all points");
         }
@@ -284,12 +331,12 @@ impl FlashKMeans {
         (self.backend, &self.init, self.seed)
     }
 
-    pub(crate) fn engine(&self, dtype: DType) -> Result<Engine> {
-        Engine::select(self.backend, dtype, self.gpu_memory)
+    pub(crate) fn engine(&self, dtype: DType, weighted: bool) -> Result<Engine> {
+        Engine::select(self.backend, Asked { dtype, metric: self.metric, weighted }, self.gpu_memory)
     }
 
     pub(crate) fn lloyd_options(&self) -> LloydOptions {
-        LloydOptions { k: self.n_clusters, max_iter: self.max_iter, tol: self.tol }
+        LloydOptions { metric: self.metric, k: self.n_clusters, max_iter: self.max_iter, tol: self.tol }
     }
 
     pub(crate) fn n_clusters(&self) -> usize {

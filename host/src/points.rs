@@ -52,6 +52,8 @@ pub(crate) struct Problem<'a, T: Element> {
     pub(crate) batch: usize,
     pub(crate) n: usize,
     pub(crate) d: usize,
+    /// `batch · n` of them, finite and not negative; none where all are 1.
+    pub(crate) weights: Option<Cow<'a, [f64]>>,
 }
 
 impl<'a, T: Element> Problem<'a, T> {
@@ -68,13 +70,18 @@ impl<'a, T: Element> Problem<'a, T> {
             Some(slice) => Cow::Borrowed(slice),
             None => Cow::Owned(view.iter().copied().collect()),
         };
-        Ok(Problem { points, batch, n, d })
+        Ok(Problem { points, batch, n, d, weights: None })
     }
 
     /// The points of problem `batch`, `n · d` values.
     pub(crate) fn of_batch(&self, batch: usize) -> &[T] {
         let len = self.n * self.d;
         &self.points[batch * len..][..len]
+    }
+
+    /// The weights of problem `batch`, `n` of them, where there are any.
+    pub(crate) fn weights_of(&self, batch: usize) -> Option<&[f64]> {
+        self.weights.as_deref().map(|weights| &weights[batch * self.n..][..self.n])
     }
 
     /// Refuses NaN and infinity, naming the first place.

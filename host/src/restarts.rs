@@ -1,12 +1,13 @@
 //! Fits around the fit: several starts, of which the best counts, and fits of a sample.
 use crate::Element;
-use crate::backend::{Engine, LloydOptions, LloydOutcome, cpu};
+use crate::backend::{Engine, LloydOptions, LloydOutcome};
 use crate::error::Result;
 use crate::init;
 use crate::observer::Watch;
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
+use crate::weights;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -23,7 +24,14 @@ pub(crate) fn best<T: Element>(
     (seed, n_init): (u64, usize),
     watch: &Watch<'_, T::Centroid>,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    let start = |seed| engine.fit(problem, init::centroids(init, problem, options.k, seed)?, options, watch);
+    let start = |seed| {
+        engine.fit(
+            problem,
+            init::centroids(init, problem, (options.k, options.metric), seed)?,
+            options,
+            watch,
+        )
+    };
     let mut best = start(seed)?;
     for further in 1..n_init {
         let other = start(Rng::new(seed, STARTS + further as u64).next_u64())?;
@@ -53,12 +61,15 @@ pub(crate) fn sample<T: Element>(
         return None;
     }
     let mut points = Vec::with_capacity(batch * rows * d);
+    let mut drawn = Vec::with_capacity(batch * rows);
     for at in 0..batch {
         for row in init::sampled_rows(n, rows, seed, at) {
             points.extend_from_slice(&problem.of_batch(at)[row * d..][..d]);
+            drawn.push(at * n + row);
         }
     }
-    Some(Problem { points: Cow::Owned(points), batch, n: rows, d })
+    let weights = weights::of_rows(problem.weights.as_deref(), &drawn);
+    Some(Problem { points: Cow::Owned(points), batch, n: rows, d, weights })
 }
 
 /// Labels and inertia of all points under centroids that a sample gave.
@@ -66,20 +77,25 @@ pub(crate) fn extend<T: Element>(
     engine: &Engine,
     problem: &Problem<'_, T>,
     outcome: &mut LloydOutcome<T::Centroid>,
-    k: usize,
+    &LloydOptions { k, metric, .. }: &LloydOptions,
 ) -> Result<()> {
     /// Rows added up by one task; fixed, so that the sum's bits do not depend on the threads.
     const ROWS: usize = 1024;
     let (n, d) = (problem.n, problem.d);
-    outcome.labels = engine.assign(problem, &outcome.centroids, k)?;
+    outcome.labels = engine.assign(problem, &outcome.centroids, k, metric)?;
     for (batch, summary) in outcome.problems.iter_mut().enumerate() {
         let centroids = &outcome.centroids[batch * k * d..][..k * d];
-        let labels = outcome.labels[batch * n..][..n].par_chunks(ROWS);
+        let labels = outcome.labels[batch * n..][..n].par_chunks(ROWS).enumerate();
+        let weights = problem.weights_of(batch);
         let parts: Vec<f64> = labels
             .zip(problem.of_batch(batch).par_chunks(ROWS * d))
-            .map(|(labels, points)| {
-                let rows = labels.iter().zip(points.chunks_exact(d));
-                rows.map(|(&label, x)| cpu::distance(x, &centroids[label as usize * d..][..d])).sum()
+            .map(|((part, labels), points)| {
+                let rows = labels.iter().zip(points.chunks_exact(d)).enumerate();
+                rows.map(|(row, (&label, x))| {
+                    let loss = metric.loss(x, &centroids[label as usize * d..][..d]);
+                    weights.map_or(loss, |weights| weights[part * ROWS + row] * loss)
+                })
+                .sum()
             })
             .collect();
         summary.inertia = parts.iter().sum();

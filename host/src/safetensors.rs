@@ -6,14 +6,13 @@ use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::io::{read_file, shown, write_atomically};
 use crate::points::{PointsDim, shaped};
-use crate::{Backend, KMeans};
+use crate::{Backend, KMeans, Metric};
 use ::safetensors::{Dtype, SafeTensors};
 use ndarray::{Array, ArrayD, IxDyn};
 use std::path::{Path, PathBuf};
 
 /// Version of the layout.
 const VERSION: &str = "1";
-const METRIC: &str = "euclidean";
 const TENSOR: &str = "centroids";
 /// Bytes of a header that is read.
 const MAX_HEADER: u64 = 1 << 20;
@@ -21,12 +20,14 @@ const MAX_HEADER: u64 = 1 << 20;
 /// A model file, read and checked: `.safetensors` as [`KMeans::save`] writes it.
 ///
 /// It has one tensor, `centroids`, `F32` or, for `f64` points, `F64`, of shape `(k, d)` or `(batch, k, d)`, and the
-/// metadata `flash_kmeans` (the layout's version, `1`), `metric` (`euclidean`) and `dtype` (the points' type: `f16`,
+/// metadata `flash_kmeans` (the layout's version, `1`), `metric` (`euclidean`, `cosine`, `dot` or
+/// `spherical-dot`) and `dtype` (the points' type: `f16`,
 /// `bf16`, `f32` or `f64`).
 #[derive(Clone, Debug)]
 pub struct ModelFile {
     path: PathBuf,
     dtype: DType,
+    metric: Metric,
     shape: Vec<usize>,
     /// Values as the file has them, little-endian.
     centroids: Vec<u8>,
@@ -61,12 +62,17 @@ impl ModelFile {
                 malformed(format!("has no metadata '{key}': it is not a model of flash-kmeans"))
             })
         };
-        for (key, known) in [("flash_kmeans", VERSION), ("metric", METRIC)] {
-            let value = metadata(key)?;
-            if value != known {
-                return Err(malformed(format!("has {key} '{}'; this version reads '{known}'", shown(value))));
-            }
+        let version = metadata("flash_kmeans")?;
+        if version != VERSION {
+            let version = shown(version);
+            return Err(malformed(format!("has flash_kmeans '{version}'; this version reads '{VERSION}'")));
         }
+        let named = metadata("metric")?;
+        let metric =
+            Metric::ALL.into_iter().find(|metric| metric.to_string() == *named).ok_or_else(|| {
+                let known = Metric::ALL.map(|metric| metric.to_string()).join(", ");
+                malformed(format!("has metric '{}'; this version reads {known}", shown(named)))
+            })?;
         let named = metadata("dtype")?;
         let dtype = [DType::F16, DType::BF16, DType::F32, DType::F64]
             .into_iter()
@@ -94,7 +100,7 @@ impl ModelFile {
         let len = tensor.data().len();
         bytes.truncate(start + len);
         bytes.drain(..start);
-        Ok(ModelFile { path: path.into(), dtype, shape, centroids: bytes })
+        Ok(ModelFile { path: path.into(), dtype, metric, shape, centroids: bytes })
     }
 
     /// The file.
@@ -105,6 +111,11 @@ impl ModelFile {
     /// The type of the points that the model was fitted to.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// The metric that the model was fitted by.
+    pub fn metric(&self) -> Metric {
+        self.metric
     }
 
     /// `[k, d]` or `[batch, k, d]`.
@@ -125,7 +136,7 @@ impl ModelFile {
         shaped(values, IxDyn(&self.shape), TENSOR)
     }
 
-    /// The model, to predict with on `backend`: as [`KMeans::from_centroids`].
+    /// The model, to predict with on `backend`: as [`KMeans::with_metric`].
     ///
     /// # Errors
     /// [`Error::Format`] when the file's points are of another type than `T` or its shape is not `D`'s; else as
@@ -148,7 +159,7 @@ impl ModelFile {
         let centroids = values::<T::Centroid>(&self.centroids);
         let (batch, k, d) = D::split(&self.shape);
         let centroids: Array<T::Centroid, D> = shaped(centroids, D::join(batch, k, d), TENSOR)?;
-        KMeans::from_centroids(centroids.view(), backend)
+        KMeans::with_metric(centroids.view(), self.metric, backend)
     }
 }
 
@@ -175,10 +186,10 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let centroids = self.centroids();
         let bytes = size_of::<T::Centroid>() * centroids.len();
-        let dtype = T::DTYPE;
+        let (dtype, metric) = (T::DTYPE, self.metric());
         let stored = if dtype == DType::F64 { Dtype::F64 } else { Dtype::F32 };
         let mut header = format!(
-            "{{\"__metadata__\":{{\"dtype\":\"{dtype}\",\"flash_kmeans\":\"{VERSION}\",\"metric\":\"{METRIC}\"}},\
+            "{{\"__metadata__\":{{\"dtype\":\"{dtype}\",\"flash_kmeans\":\"{VERSION}\",\"metric\":\"{metric}\"}},\
              \"{TENSOR}\":{{\"dtype\":\"{stored:?}\",\"shape\":{:?},\"data_offsets\":[0,{bytes}]}}}}",
             centroids.shape()
         );

@@ -118,6 +118,6 @@ pub fn time_points<T: Element>(
         return Err(Error::InvalidArgument { argument: "k", value, rule: "k must be between 1 and n" });
     }
     let device = crate::backend::cuda::Device::open(ordinal)?;
-    let problem = crate::points::Problem { points: points.into(), batch, n, d };
+    let problem = crate::points::Problem { points: points.into(), batch, n, d, weights: None };
     crate::backend::cuda::time_stages(&device, &problem, k, iterations)
 }

@@ -1,6 +1,6 @@
 //! The command, driven as its users drive it: arguments in, exit code, stdout, stderr and files out.
 use flash_kmeans::io::{PointFile, PointWriter, write_npy};
-use flash_kmeans::{Backend, FlashKMeans};
+use flash_kmeans::{Backend, FlashKMeans, Metric};
 use flash_kmeans_tests::command;
 use half::f16;
 use ndarray::{Array2, Array3, Ix2, array};
@@ -122,6 +122,87 @@ fn rows_that_are_not_finite_may_be_left_out() {
 }
 
 #[test]
+fn weights_are_those_of_the_library_in_memory_and_streamed() {
+    let place = Place::new();
+    let points = place.three_blobs("points.npy");
+    let weights: ndarray::Array1<f64> = (0..12).map(|row| 0.5 + f64::from(row % 5)).collect();
+    write_npy(place.path("weights.npy"), weights.view()).unwrap();
+    write_npy(place.path("f32.npy"), weights.mapv(|w| w as f32).view()).unwrap();
+    let model = FlashKMeans::new(3).seed(4).max_iter(100).backend(Backend::Cpu);
+    let model = model.fit_weighted(points.view(), weights.view(), &mut ()).unwrap();
+    for more in
+        ["--weights weights.npy", "--weights f32.npy", "--weights weights.npy --checkpoint s --every 5"]
+    {
+        let told =
+            json(&place.good(&format!("fit points.npy -k 3 --seed 4 --json --centroids c.npy {more}")));
+        assert_eq!(told["inertia"], model.inertia(), "{more}");
+        let centroids = PointFile::open(place.path("c.npy")).unwrap().read::<f32>().unwrap().into_owned();
+        assert_eq!(centroids, model.centroids().view().into_dyn(), "{more}");
+    }
+
+    // Rows that are left out take their weights with them.
+    let mut with_nan = Array2::from_elem((13, points.ncols()), f32::NAN);
+    with_nan.slice_mut(ndarray::s![1.., ..]).assign(&points);
+    write_npy(place.path("nan.npy"), with_nan.view()).unwrap();
+    let more = std::iter::once(99.0).chain(weights.iter().copied()).collect::<ndarray::Array1<f64>>();
+    write_npy(place.path("more.npy"), more.view()).unwrap();
+    let told = json(&place.good("fit nan.npy -k 3 --seed 4 --json --nan skip-row --weights more.npy"));
+    assert_eq!(told["inertia"], model.inertia());
+
+    // Two problems, (2, 6) weights.
+    let batch = points.clone().into_shape_with_order((2, 6, points.ncols())).unwrap();
+    write_npy(place.path("batch.npy"), batch.view()).unwrap();
+    let of_batch = weights.clone().into_shape_with_order((2, 6)).unwrap();
+    write_npy(place.path("of-batch.npy"), of_batch.view()).unwrap();
+    let options = FlashKMeans::new(2).max_iter(100).backend(Backend::Cpu);
+    let fitted = options.fit_weighted(batch.view(), of_batch.view(), &mut ()).unwrap();
+    let told = json(&place.good("fit batch.npy -k 2 --json --weights of-batch.npy"));
+    assert_eq!(told["inertia"], fitted.inertia());
+
+    place.refused("fit points.npy -k 3 --weights more.npy", &["more.npy", "[13]", "[12]"]);
+    place.refused("fit points.npy -k 3 --weights of-batch.npy", &["[2, 6]", "[12]"]);
+    place.refused("fit points.npy -k 3 --weights points.npy", &["shape"]);
+    place.refused("fit points.npy -k 3 --weights batch.npy", &["3 dimensions"]);
+    place.refused("fit points.npy -k 3 --weights none.npy", &["none.npy"]);
+    place.refused("fit points.npy -k 3 --weights f32.npy --labels f32.npy", &["reads or writes already"]);
+    let bad = ndarray::Array1::from_elem(12, -0.5);
+    write_npy(place.path("bad.npy"), bad.view()).unwrap();
+    place.refused("fit points.npy -k 3 --weights bad.npy", &["weights is -0.5 in row 0", "not negative"]);
+}
+
+#[test]
+fn metrics_are_those_of_the_library_and_a_model_keeps_its_own() {
+    let place = Place::new();
+    let points = PointFile::open(digits()).unwrap().read::<f32>().unwrap().into_owned();
+    let points = points.into_dimensionality::<Ix2>().unwrap();
+    for metric in [Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+        let options = FlashKMeans::new(10).metric(metric).max_iter(100);
+        let model = options.fit(points.view()).unwrap();
+        let told = json(&place.good(&format!(
+            "fit DIGITS -k 10 --metric {metric} --json --labels l.npy --centroids c.npy --model m.safetensors"
+        )));
+        assert_eq!((&told["metric"], &told["backend"]), (&Value::from(metric.to_string()), &"cpu".into()));
+        assert_eq!(told["inertia"], model.inertia());
+        assert_eq!(place.labels("l.npy", 1797), model.labels().to_vec());
+        let expected = model.transform(points.view()).unwrap();
+        for given in ["--model m.safetensors".to_string(), format!("--centroids c.npy --metric {metric}")] {
+            place.good(&format!("predict DIGITS {given} --labels p.npy --distances d.npy"));
+            assert_eq!(place.labels("p.npy", 1797), model.labels().to_vec());
+            place.good(&format!("transform DIGITS {given} --distances t.npy"));
+            let read = |name: &str| {
+                let read = PointFile::open(place.path(name)).unwrap().read::<f32>().unwrap().into_owned();
+                read.into_dimensionality::<Ix2>().unwrap()
+            };
+            assert_eq!(read("t.npy"), expected);
+        }
+        place.refused(
+            "predict DIGITS --model m.safetensors --metric euclidean --labels q.npy",
+            &[&format!("by the metric {metric}"), "euclidean"],
+        );
+    }
+}
+
+#[test]
 fn fit_then_predict_gives_the_same_labels() {
     let place = Place::new();
     let options = "-k 10 --seed 0 --backend cpu";
@@ -149,7 +230,9 @@ fn json_is_one_object_with_every_key() {
     let output = place.run("fit DIGITS -k 10 --seed 0 --backend cpu --json");
     let out = json(&text(&output.stdout));
     let keys: Vec<&str> = out.as_object().unwrap().keys().map(String::as_str).collect();
-    for key in ["n", "d", "k", "batch", "n_iter", "inertia", "converged", "backend", "device", "seconds"] {
+    for key in
+        ["n", "d", "k", "batch", "metric", "n_iter", "inertia", "converged", "backend", "device", "seconds"]
+    {
         assert!(keys.contains(&key), "{key}");
     }
     assert_eq!(
@@ -324,7 +407,7 @@ fn bad_options_are_refused() {
         ("fit p.npy -k 0", &["--clusters", "at least one"]),
         ("fit p.npy -k -1", &["-1"]),
         ("fit p.npy -k 13", &["p.npy", "13", "12"]),
-        ("fit p.npy -k 3 --metric cosine", &["cosine", "euclidean"]),
+        ("fit p.npy -k 3 --metric manhattan", &["manhattan", "euclidean", "spherical-dot"]),
         ("fit p.npy -k 3 --init farthest", &["farthest", "k-means++"]),
         ("fit p.npy -k 3 --max-iter 0", &["--max-iter"]),
         ("fit p.npy -k 3 --tol -1", &["--tol"]),

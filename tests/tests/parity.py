@@ -1,6 +1,7 @@
 """Fits of scikit-learn's KMeans (Lloyd) on its bundled sets and on blobs, written for parity.rs to compare with.
 
-Usage: python3 parity.py FOLDER. Writes NAME.points.npy, NAME.init.npy, NAME.labels.npy for each case, and cases.json.
+Usage: python3 parity.py FOLDER. Writes NAME.points.npy, NAME.init.npy, NAME.labels.npy and, for some, NAME.weights.npy for each case,
+and cases.json.
 All arithmetic is float64. The inertia is summed here from the returned labels and centres.
 """
 
@@ -35,6 +36,15 @@ def cases(folder):
                     np.save(folder / f"{case}.{what}.npy", np.ascontiguousarray(array))
                 inertia = float(((points - fit.cluster_centers_[fit.labels_]) ** 2).sum())
                 yield {"name": case, "k": k, "tol": tol, "max_iter": max_iter, "inertia": inertia, "n_iter": int(fit.n_iter_)}
+            # Whole and broken weights, and one of 0 in ten.
+            weights = np.random.default_rng(start).choice([0, 0.5, 1, 1, 2, 3, 0.125, 7, 1, 1.0], len(points))
+            fit = KMeans(k, init=init, n_init=1, tol=1e-4, algorithm="lloyd").fit(points, sample_weight=weights)
+            case = f"{name}-{start}-weighted"
+            labels = fit.labels_.astype(np.float64)[:, None]
+            for what, array in [("points", points), ("init", init), ("labels", labels), ("weights", weights)]:
+                np.save(folder / f"{case}.{what}.npy", np.ascontiguousarray(array))
+            inertia = float((weights * ((points - fit.cluster_centers_[fit.labels_]) ** 2).sum(axis=1)).sum())
+            yield {"name": case, "k": k, "tol": 1e-4, "max_iter": 300, "inertia": inertia, "n_iter": int(fit.n_iter_), "weighted": True}
 
 
 folder = Path(sys.argv[1])

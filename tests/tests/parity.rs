@@ -40,13 +40,18 @@ fn compare<T: Element>(folder: &Path, case: &Value, convert: impl Fn(f64) -> T) 
     let points = read(folder, name, "points");
     let typed = points.mapv(convert);
     let init = read(folder, name, "init");
-    let model = FlashKMeans::new(case["k"].as_u64().unwrap() as usize)
+    let options = FlashKMeans::new(case["k"].as_u64().unwrap() as usize)
         .init(Init::Given(init.into_dyn()))
         .tol(case["tol"].as_f64().unwrap())
         .max_iter(case["max_iter"].as_u64().unwrap() as usize)
-        .backend(Backend::Cpu)
-        .fit(typed.view())
-        .unwrap();
+        .backend(Backend::Cpu);
+    let model = if case["weighted"] == true {
+        let file = PointFile::open_column(folder.join(format!("{name}.weights.npy"))).unwrap();
+        let weights = file.read::<f64>().unwrap().into_owned().into_dimensionality::<Ix2>().unwrap();
+        options.fit_weighted(typed.view(), weights.column(0), &mut ()).unwrap()
+    } else {
+        options.fit(typed.view()).unwrap()
+    };
 
     let theirs = case["inertia"].as_f64().unwrap();
     if (model.inertia() - theirs).abs() > 1e-6 * theirs {
@@ -88,7 +93,7 @@ fn fits_are_those_of_scikit_learn() {
     let text = std::fs::read_to_string(folder.path().join("cases.json")).unwrap();
     let written: Value = serde_json::from_str(&text).unwrap();
     let cases = written["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 36);
+    assert_eq!(cases.len(), 48);
     let mut differences = Vec::new();
     for case in cases {
         differences.extend(compare(folder.path(), case, |v| v).err().map(|e| format!("f64: {e}")));

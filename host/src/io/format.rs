@@ -55,10 +55,21 @@ impl Layout {
     /// The error is the reason alone.
     pub(super) fn of(format: Format, head: &[u8], len: usize) -> Result<Self, String> {
         match format {
-            Format::Npy => npy_layout(head, len),
+            Format::Npy => npy_layout(npy::parse(head)?, len),
             Format::Vecs(stored) => vecs_layout(head, len, stored),
             Format::Bin(stored) => bin_layout(head, len, stored),
         }
+    }
+
+    /// The layout of a `.npy` file of one value for each point, `(n)` or `(batch, n)`: a column of points.
+    pub(super) fn of_column(head: &[u8], len: usize) -> Result<Self, String> {
+        let mut header = npy::parse(head)?;
+        if !matches!(header.shape.len(), 1 | 2) {
+            let dims = header.shape.len();
+            return Err(format!("has {dims} dimensions; one value a point is (n), or (batch, n)"));
+        }
+        header.shape.push(1);
+        npy_layout(header, len)
     }
 
     /// The byte where row `row` of `batch · n` begins.
@@ -126,8 +137,7 @@ fn dense(stored: StoredType, shape: &[usize], start: usize, len: usize) -> Resul
     })
 }
 
-fn npy_layout(head: &[u8], len: usize) -> Result<Layout, String> {
-    let header = npy::parse(head)?;
+fn npy_layout(header: npy::Header, len: usize) -> Result<Layout, String> {
     let mut layout = dense(header.stored, &header.shape, header.len_bytes, len)?;
     if header.fortran_order {
         let [batch, n, _] = layout.shape;

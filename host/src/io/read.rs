@@ -39,6 +39,22 @@ impl PointFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let format = Format::of(path).map_err(|reason| malformed(path, reason))?;
+        Self::open_as(path, |head, len| Layout::of(format, head, len))
+    }
+
+    /// Opens a `.npy` file of one value a point, such as weights: `(n)` or `(batch, n)`, taken as points of one
+    /// coordinate, `(n, 1)` or `(batch, n, 1)`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_column(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_as(path.as_ref(), Layout::of_column)
+    }
+
+    fn open_as(
+        path: &Path,
+        layout: impl FnOnce(&[u8], usize) -> std::result::Result<Layout, String>,
+    ) -> Result<Self> {
         let (file, len) = open_regular(path)?;
         if len == 0 {
             return Err(malformed(path, "is empty"));
@@ -47,7 +63,7 @@ impl PointFile {
             usize::try_from(len).map_err(|_| malformed(path, "is larger than this machine can address"))?;
         let mut head = vec![0; len.min(HEAD)];
         read_at(&file, 0, &mut head).map_err(|e| io_error(path, e))?;
-        let layout = Layout::of(format, &head, len).map_err(|reason| malformed(path, reason))?;
+        let layout = layout(&head, len).map_err(|reason| malformed(path, reason))?;
         Ok(PointFile { path: path.into(), file, map: OnceLock::new(), layout })
     }
 

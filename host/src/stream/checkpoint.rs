@@ -1,8 +1,11 @@
 //! Where a fit stands, in a file.
 //!
-//! The file has a line of text, then little-endian values of 8 bytes: `n`, `d`, `k`, the points' type, a digest of the
-//! first point, iterations, mean variance; inertia, changed labels and shift of each iteration; the centroids and
+//! The file has a line of text, then little-endian values of 8 bytes: `n`, `d`, `k`, the points' type and the
+//! metric, a digest of the
+//! first point and the weights, iterations, mean variance; inertia, changed labels and shift of each iteration; the centroids and
 //! those of the iteration before, in float64; and a digest of all this.
+use crate::Metric;
+use crate::backend::LloydOptions;
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::io::write_atomically;
@@ -22,14 +25,20 @@ pub(super) struct Problem {
     pub(super) n: usize,
     pub(super) d: usize,
     pub(super) k: usize,
-    /// A digest of the first point.
+    pub(super) metric: Metric,
+    /// A digest of the first point and, where there are some, the weights.
     pub(super) first: u64,
 }
 
 impl Problem {
-    pub(super) fn new<T: Element>(n: usize, k: usize, first: &[T]) -> Self {
-        let bytes: Vec<u8> = first.iter().flat_map(|v| v.to_f64().to_le_bytes()).collect();
-        Problem { n, d: first.len(), k, first: digest(&bytes) }
+    pub(super) fn new<T: Element>(
+        n: usize,
+        &LloydOptions { k, metric, .. }: &LloydOptions,
+        first: &[T],
+        weights: Option<&[f64]>,
+    ) -> Self {
+        let values = first.iter().map(|v| v.to_f64()).chain(weights.unwrap_or(&[]).iter().copied());
+        Problem { n, d: first.len(), k, metric, first: digest(values.flat_map(f64::to_le_bytes)) }
     }
 
     fn head<T: Element>(&self) -> [u64; 5] {
@@ -39,7 +48,13 @@ impl Problem {
             DType::F32 => 2,
             DType::F64 => 3,
         };
-        [self.n as u64, self.d as u64, self.k as u64, dtype, self.first]
+        let metric = match self.metric {
+            Metric::Euclidean => 0,
+            Metric::Cosine => 1,
+            Metric::Dot => 2,
+            Metric::SphericalDot => 3,
+        };
+        [self.n as u64, self.d as u64, self.k as u64, dtype | metric << 8, self.first]
     }
 }
 
@@ -51,7 +66,7 @@ pub(super) fn write<T: Element>(path: &Path, problem: &Problem, state: &State<T:
     values.extend(state.centroids.iter().chain(&state.before).map(|c| c.to_f64().to_bits()));
     let mut bytes = MAGIC.to_vec();
     bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-    bytes.extend(digest(&bytes).to_le_bytes());
+    bytes.extend(digest(bytes.iter().copied()).to_le_bytes());
     write_atomically(path, |out| out.write_all(&bytes))
 }
 
@@ -78,7 +93,7 @@ pub(super) fn read<T: Element>(path: &Path, problem: &Problem) -> Result<State<T
     if of_problem != problem.head::<T>() {
         return Err(malformed(&format!(
             "is a checkpoint of a fit of {} points in {} dimensions with {} clusters, and not of this one: its shape, \
-             its type or its first point is another",
+             its type, its metric, its first point or its weights are others",
             values[0], values[1], values[2]
         )));
     }
@@ -93,7 +108,7 @@ pub(super) fn read<T: Element>(path: &Path, problem: &Problem) -> Result<State<T
     let Some((rest, stored)) = bytes.split_last_chunk::<8>().filter(|_| bytes.len() as u64 == len) else {
         return Err(malformed("is truncated"));
     };
-    if digest(rest) != u64::from_le_bytes(*stored) {
+    if digest(rest.iter().copied()) != u64::from_le_bytes(*stored) {
         return Err(malformed("is damaged: its digest is not that of its content"));
     }
     let values = words(&rest[head.len()..]);
@@ -121,10 +136,8 @@ fn words(bytes: &[u8]) -> Vec<u64> {
 }
 
 /// FNV-1a, against damage and mistakes.
-fn digest(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+fn digest(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -134,7 +147,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_what_is_not_whole_is_refused() {
         let path = std::env::temp_dir().join(format!("flash-kmeans-checkpoint-{}", std::process::id()));
-        let problem = Problem::new(100, 2, &[0.5f32, 1.0, -3.0]);
+        let options = LloydOptions { metric: Metric::Euclidean, k: 2, max_iter: 1, tol: 0.0 };
+        let problem = Problem::new(100, &options, &[0.5f32, 1.0, -3.0], None);
         let stats = |changed| IterationStats { inertia: 1.0 / 3.0, changed, shift: 1e-300 };
         let state = State {
             centroids: vec![0.1f32, 2.0, 3.0, 4.0, 5.0, f32::MIN_POSITIVE],
@@ -164,9 +178,12 @@ mod tests {
         let mut hostile = whole.clone();
         hostile[MAGIC.len() + 40..][..8].fill(0xff);
         assert!(reason(&hostile, &problem).contains("length"));
-        for other in
-            [Problem { n: 99, ..problem }, Problem { k: 3, ..problem }, Problem { first: 0, ..problem }]
-        {
+        for other in [
+            Problem { n: 99, ..problem },
+            Problem { k: 3, ..problem },
+            Problem { metric: Metric::Dot, ..problem },
+            Problem { first: 0, ..problem },
+        ] {
             assert!(reason(&whole, &other).contains("not of this one"));
         }
         std::fs::write(&path, &whole).unwrap();

@@ -19,6 +19,7 @@ use crate::params::Backend;
 use crate::params::{FlashKMeans, Init};
 use crate::points::{Problem, check_finite};
 use crate::rng::Rng;
+use crate::weights;
 use ahead::{Ahead, BUFFERS};
 use ndarray::Ix2;
 use std::borrow::Cow;
@@ -96,7 +97,8 @@ impl FlashKMeans {
     ///
     /// # Errors
     /// As [`fit`](Self::fit); those of the source; [`Error::OutOfMemory`]; [`Error::InvalidArgument`] when `memory`
-    /// does not hold three panels, and for `n_init` above 1; [`Error::Stopped`] when the observer broke a pass off;
+    /// does not hold three panels, for `n_init` above 1, and for
+    /// weights as [`fit_weighted`](Self::fit_weighted); [`Error::Stopped`] when the observer broke a pass off;
     /// [`Error::Io`] and [`Error::Format`] for checkpoints.
     pub fn fit_stream<T: Element, S: Source<T>>(
         &self,
@@ -136,16 +138,24 @@ impl FlashKMeans {
         let mut first = filled(T::zeroed(), d, "a point")?;
         source.read(0..1, &mut first)?;
         check_finite(&first, 0, d)?;
-        let part = Part { source, rows, first };
-        let here = part.rows.len();
-        match self.engine(T::DTYPE)? {
+        let mut weights = source.weights();
+        if let Some(all) = weights {
+            if all.len() != n {
+                let (expected, actual) = (format!("[{n}]"), format!("[{}]", all.len()));
+                return Err(Error::Shape { what: "weights", expected, actual });
+            }
+            weights = weights::check(all, n)?.then_some(all);
+        }
+        let part = Part { source, rows, first, weights };
+        let (here, metric) = (part.rows.len(), self.lloyd_options().metric);
+        match self.engine(T::DTYPE, weights.is_some())? {
             #[cfg(feature = "cuda")]
             Engine::Cuda(gpus) if here == n => {
                 let panel = crate::backend::cuda::panel_rows(n, k)?;
                 let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
                 let worker = gpus.worker([n, k], &part.first, chunk_rows)?;
                 let outcome = self.fit_with(worker, part, streaming, observer, together)?;
-                KMeans::new(outcome, Engine::Cuda(gpus), (1, n, d))
+                KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
             }
             #[cfg(feature = "cuda")]
             engine @ Engine::Cuda(_) if self.asked().0 != Backend::Auto => {
@@ -153,9 +163,15 @@ impl FlashKMeans {
                 Err(Error::BackendUnavailable { backend: engine.backend(), reason })
             }
             _ => {
-                let worker = CpuWorker::new(n, here, k, &part.first)?;
+                let worker = CpuWorker::new(
+                    n,
+                    here,
+                    (k, metric),
+                    &part.first,
+                    weights.map(|all| &all[part.rows.clone()]),
+                )?;
                 let outcome = self.fit_with(worker, part, streaming, observer, together)?;
-                KMeans::new(outcome, Engine::Cpu, (1, here, d))
+                KMeans::new(outcome, (Engine::Cpu, metric), (1, here, d))
             }
         }
     }
@@ -169,13 +185,13 @@ impl FlashKMeans {
         observer: &mut dyn Observer<T::Centroid>,
         together: &dyn Together,
     ) -> Result<LloydOutcome<T::Centroid>> {
-        let Part { source, rows, first } = part;
+        let Part { source, rows, first, weights } = part;
         let (here, d) = (rows.len(), first.len());
         let chunk_rows = streaming.chunk_rows(here, d, worker.panel_rows(), size_of::<T>())?;
-        let problem = checkpoint::Problem::new(source.n_points(), self.n_clusters(), &first);
+        let problem = checkpoint::Problem::new(source.n_points(), &self.lloyd_options(), &first, weights);
         let state = match &streaming.resume {
             Some(path) => checkpoint::read::<T>(path, &problem)?,
-            None => State::new(self.first_centroids(source, streaming)?),
+            None => State::new(self.first_centroids(source, weights, streaming)?),
         };
         let mut keep = |state: &State<T::Centroid>, is_last: bool| match &streaming.checkpoint {
             Some((path, every)) if is_last || state.history.len() % every == 0 => {
@@ -195,35 +211,44 @@ impl FlashKMeans {
     fn first_centroids<T: Element, S: Source<T>>(
         &self,
         source: &S,
+        weights: Option<&[f64]>,
         streaming: &Streaming,
     ) -> Result<Vec<T::Centroid>> {
         let (n, d, k) = (source.n_points(), source.n_features(), self.n_clusters());
         let (_, init, seed) = self.asked();
+        let metric = self.lloyd_options().metric;
         let rows = match init {
-            Init::Given(given) => return init::given_centroids(given, 1, k, d),
+            Init::Given(given) => {
+                let mut given = init::given_centroids(given, 1, k, d)?;
+                metric.normalise::<T>(&mut given, d);
+                return Ok(given);
+            }
             Init::Random => {
-                let drawn = init::distinct_rows(n, k, &mut Rng::new(seed, 0));
+                let drawn = init::random_rows(n, k, weights, &mut Rng::new(seed, 0));
                 let mut sorted = drawn.clone();
                 sorted.sort_unstable();
                 let points = read_rows(source, &sorted)?;
                 let of = |row: &usize| sorted.binary_search(row).unwrap_or(0);
                 let values = drawn.iter().flat_map(|row| &points[of(row) * d..][..d]);
-                return Ok(values.map(|v| v.to_centroid()).collect());
+                let mut values: Vec<_> = values.map(|v| v.to_centroid()).collect();
+                metric.normalise::<T>(&mut values, d);
+                return Ok(values);
             }
             _ => INIT_ROWS.max(k.saturating_mul(INIT_ROWS_A_CLUSTER)),
         };
         let room =
             streaming.memory.map_or(usize::MAX, |memory| (memory / (d * size_of::<T>()) as u64) as usize);
         let rows = rows.min(room.max(k));
-        let sample = if n <= rows {
+        let (sample, weights) = if n <= rows {
             let mut points = filled(T::zeroed(), n.saturating_mul(d), "points to draw centroids from")?;
             source.read(0..n, &mut points)?;
-            points
+            (points, weights.map(Cow::Borrowed))
         } else {
-            read_rows(source, &init::sampled_rows(n, rows, seed, 0))?
+            let rows = init::sampled_rows(n, rows, seed, 0);
+            (read_rows(source, &rows)?, weights::of_rows(weights, &rows))
         };
-        let problem = Problem { n: sample.len() / d, points: Cow::Owned(sample), batch: 1, d };
-        init::centroids(init, &problem, k, seed)
+        let problem = Problem { n: sample.len() / d, points: Cow::Owned(sample), batch: 1, d, weights };
+        init::centroids(init, &problem, (k, metric), seed)
     }
 }
 
@@ -233,6 +258,8 @@ struct Part<'a, T, S> {
     rows: Range<usize>,
     /// The first point of all.
     first: Vec<T>,
+    /// Of all points, where there are some.
+    weights: Option<&'a [f64]>,
 }
 
 /// Some rows, in ascending order.

@@ -25,6 +25,11 @@ pub trait Source<T: Element>: Sync {
     /// # Errors
     /// What the source cannot help; [`Error::Source`] where no other variant fits.
     fn read(&self, rows: Range<usize>, into: &mut [T]) -> Result<()>;
+
+    /// A weight for each point, see [`Weighted`](crate::Weighted); none where all count alike.
+    fn weights(&self) -> Option<&[f64]> {
+        None
+    }
 }
 
 impl<T: Element, S: Data<Elem = T> + Sync> Source<T> for ArrayBase<S, Ix2> {

@@ -12,11 +12,16 @@
 //! So a score is within `e = (r·d + 3)·u·(‖x'‖C + ½C²)` of the true one, and two that differ by more than `2e` are in
 //! the right order. For the few points whose best two are closer, distances to all centroids are computed in f64.
 //!
+//! Of products, `x·c` and `x·(c − m)` have the same order: `x' = x` and `c' = c − m` then, the bias is 0, and so is the
+//! second term of the error.
+//!
 //! Where the machine can, a pass in 16-bit integers ([`super::screen`]) goes first: it leaves one centroid, a few that
 //! are then compared in f64, or, for data that integers do not fit, the point as it was.
+use super::distance::{distance, product};
 use super::screen::{self, Screen, Verdict};
 use super::tile::{Compute, Lanes, MAX_LANES, Panel, Tile};
 use crate::element::{Element, Float};
+use crate::metric::Metric;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +32,11 @@ const BLOCK: usize = 96;
 /// Centroids as the tiles want them; made once an iteration.
 pub(super) struct Packed<C> {
     tile: Tile<C>,
+    metric: Metric,
+    /// What points are taken about: the centre, or zeros for products.
     centre: Vec<C>,
+    /// The largest norm of a centroid about zero.
+    longest: f64,
     /// `[panel][feature][column]`.
     centroids: Vec<C>,
     /// `[panel][column]`.
@@ -42,7 +51,7 @@ pub(super) struct Packed<C> {
 
 impl<C: Float> Packed<C> {
     /// Packs `k · d` centroids.
-    pub(super) fn new(centroids: &[C], d: usize) -> Self {
+    pub(super) fn new(centroids: &[C], d: usize, metric: Metric) -> Self {
         let k = centroids.len() / d;
         let tile = C::tile();
         let columns = tile.centroids();
@@ -59,13 +68,15 @@ impl<C: Float> Packed<C> {
                 panel[feature * columns + index % columns] = c;
             }
             let norm: f64 = c.iter().zip(&centre).map(|(c, m)| (c.to_f64() - m.to_f64()).powi(2)).sum();
-            biases[index] = C::from_f64(-0.5 * norm);
+            biases[index] = if metric.is_product() { C::default() } else { C::from_f64(-0.5 * norm) };
             norms.push(norm.sqrt());
         }
-        let norms = Norms::new(norms);
+        let norms = Norms { sorted: sorted(norms), metric };
         let screen = C::as_f32(&about).and_then(|about| Screen::new(about, d, &norms));
         let (seen, open) = (AtomicU64::new(0), AtomicU64::new(0));
-        Packed { tile, centre, centroids: packed, biases, norms, d, screen, seen, open }
+        let longest = centroids.chunks_exact(d).map(|c| product(c, c)).fold(0.0, f64::max).sqrt();
+        let centre = if metric.is_product() { vec![C::default(); d] } else { centre };
+        Packed { tile, metric, centre, longest, centroids: packed, biases, norms, d, screen, seen, open }
     }
 
     fn panels(&self) -> impl Iterator<Item = Panel<'_, C>> {
@@ -88,8 +99,9 @@ impl<C: Float> Packed<C> {
     /// then even a score that did not is no evidence against one that did.
     fn bound(&self, norm: f64) -> f64 {
         let largest = self.norms.within_reach(norm);
-        let scale = norm * largest + 0.5 * largest * largest;
-        if !C::from_f64(2.0 * scale).is_finite() {
+        let of_bias = if self.metric.is_product() { 0.0 } else { 0.5 * largest * largest };
+        let scale = norm * largest + of_bias;
+        if !C::from_f64(2.0 * scale).is_finite() || !C::from_f64(2.0 * largest).is_finite() {
             return f64::INFINITY;
         }
         let error = (self.tile.roundings * self.d as f64 + 3.0) * C::UNIT * scale;
@@ -112,53 +124,65 @@ fn centre<C: Float>(centroids: &[C], d: usize) -> Vec<C> {
     let all = mean(&|_| true);
     let apart = |c: &[C]| c.iter().zip(&all).map(|(c, m)| (c.to_f64() - m).powi(2)).sum::<f64>().sqrt();
     let distances: Vec<f64> = centroids.chunks_exact(d).map(apart).collect();
-    let common = Norms::new(distances.clone()).common();
+    let common = Norms { sorted: sorted(distances.clone()), metric: Metric::Euclidean }.common();
     let most = mean(&|row| distances[row] <= common);
     let centre = if most.iter().all(|m| m.is_finite()) { most } else { all };
     centre.into_iter().map(C::from_f64).collect()
 }
 
 /// The centroids' norms about the centre, in order.
-pub(super) struct Norms(Vec<f64>);
+pub(super) struct Norms {
+    sorted: Vec<f64>,
+    metric: Metric,
+}
+
+fn sorted(mut norms: Vec<f64>) -> Vec<f64> {
+    norms.sort_by(f64::total_cmp);
+    norms
+}
 
 impl Norms {
-    fn new(mut norms: Vec<f64>) -> Self {
-        norms.sort_by(f64::total_cmp);
-        Norms(norms)
+    /// Whether scores are products alone, without a bias.
+    pub(super) fn are_of_products(&self) -> bool {
+        self.metric.is_product()
     }
 
     /// How far out a centroid may be and matter to a point of norm `X`: `4(X + m)`, with `m` the smallest norm. One
     /// further out, at `R`, has a score under `−R²/4` and the innermost one a score over `−3R²/32`: no error of the
-    /// scores makes up for that.
+    /// scores makes up for that. Products are the larger the further out a centroid is.
     pub(super) fn reach(&self, norm: f64) -> f64 {
-        4.0 * (norm + self.0.first().copied().unwrap_or(0.0))
+        if self.are_of_products() {
+            return f64::INFINITY;
+        }
+        4.0 * (norm + self.sorted.first().copied().unwrap_or(0.0))
     }
 
     /// The largest norm that matters to a point of this norm: a few centroids far out must not cost all points their
     /// certainty. NaN where norms are.
     pub(super) fn within_reach(&self, norm: f64) -> f64 {
         let reach = self.reach(norm);
-        let within = self.0.partition_point(|&c| c <= reach);
-        let outermost = self.0.last().copied().unwrap_or(0.0);
+        let within = self.sorted.partition_point(|&c| c <= reach);
+        let outermost = self.sorted.last().copied().unwrap_or(0.0);
         if reach.is_nan() || outermost.is_nan() {
             f64::NAN
         } else {
-            within.checked_sub(1).map_or(0.0, |at| self.0[at])
+            within.checked_sub(1).map_or(0.0, |at| self.sorted[at])
         }
     }
 
-    /// The norm that few centroids exceed by much: a multiple of the median.
+    /// The norm that few centroids exceed by much, a multiple of the median; for products the largest.
     pub(super) fn common(&self) -> f64 {
         const MEDIANS: f64 = 16.0;
-        let limit = MEDIANS * self.0[self.0.len() / 2];
-        self.0.iter().rev().copied().find(|&norm| norm <= limit).unwrap_or(f64::NAN)
+        let median = self.sorted[self.sorted.len() / 2];
+        let limit = if self.are_of_products() { f64::MAX } else { MEDIANS * median };
+        self.sorted.iter().rev().copied().find(|&norm| norm <= limit).unwrap_or(f64::NAN)
     }
 }
 
 /// What an assignment found beside the labels.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Found {
-    /// Sum of squared distances, to the precision of the scores.
+    /// Weighted sum of what the metric says that points add, from its definition.
     pub(super) inertia: f64,
     /// Labels that changed.
     pub(super) changed: u64,
@@ -169,14 +193,17 @@ pub(super) fn assign<T: Element>(
     points: &[T],
     d: usize,
     centroids: &[T::Centroid],
+    metric: Metric,
     labels: &mut [u32],
 ) -> Found {
-    assign_packed(points, centroids, &Packed::new(centroids, d), labels)
+    assign_packed(points, None, centroids, &Packed::new(centroids, d, metric), labels)
 }
 
-/// [`assign`] of some of the points: `packed` are the `centroids`, made once for all points.
+/// [`assign`] of some of the points, with `weights` where there are some: `packed` are the `centroids`, made once for
+/// all points.
 pub(super) fn assign_packed<T: Element>(
     points: &[T],
+    weights: Option<&[f64]>,
     centroids: &[T::Centroid],
     packed: &Packed<T::Centroid>,
     labels: &mut [u32],
@@ -185,8 +212,10 @@ pub(super) fn assign_packed<T: Element>(
     let found: Vec<Found> = labels
         .par_chunks_mut(BLOCK)
         .zip(points.par_chunks(BLOCK * packed.d))
-        .map_init(Scratch::default, |scratch, (labels, points)| {
-            assign_block(points, centroids, packed, labels, scratch)
+        .enumerate()
+        .map_init(Scratch::default, |scratch, (block, (labels, points))| {
+            let weights = weights.map(|weights| &weights[block * BLOCK..][..labels.len()]);
+            assign_block(points, weights, centroids, packed, labels, scratch)
         })
         .collect();
     found.iter().fold(Found::default(), |sum, block| Found {
@@ -224,6 +253,7 @@ impl<C> Default for Scratch<C> {
 
 fn assign_block<T: Element>(
     points: &[T],
+    weights: Option<&[f64]>,
     centroids: &[T::Centroid],
     packed: &Packed<T::Centroid>,
     labels: &mut [u32],
@@ -234,7 +264,9 @@ fn assign_block<T: Element>(
     let mut take = |label: &mut u32, row: usize, nearest: u32| {
         found.changed += u64::from(*label != nearest);
         // From its definition, whatever pass found the label: the sum's bits do not depend on that.
-        found.inertia += distance(&points[row * d..][..d], &centroids[nearest as usize * d..][..d]);
+        let c = &centroids[nearest as usize * d..][..d];
+        let loss = packed.metric.loss(&points[row * d..][..d], c);
+        found.inertia += weights.map_or(loss, |weights| weights[row] * loss);
         *label = nearest;
     };
     let screen = packed.screen();
@@ -299,7 +331,7 @@ fn screen_block<T: Element>(
             Verdict::Sure(label) => lanes.label[0] = label,
             Verdict::OneOf(labels, count) => {
                 let x = &points[row * d..][..d];
-                lanes.label[0] = nearest_f64(x, centroids, labels[..count].iter().copied());
+                lanes.label[0] = nearest_f64(x, centroids, packed, labels[..count].iter().copied());
             }
             Verdict::Open => scratch.open.push(row),
         }
@@ -356,32 +388,42 @@ fn settle<T: Element>(
     if best - second > packed.bound(norm) && best.is_finite() {
         return nearest;
     }
-    nearest_f64(x, centroids, 0..(centroids.len() / x.len()) as u32)
+    nearest_f64(x, centroids, packed, 0..(centroids.len() / x.len()) as u32)
 }
 
-/// The nearest of some centroids by `Σ (x − c)²` in f64 with the features in order, the lowest index among equals.
-/// That is the definition, which every backend follows to the bit.
+/// The nearest of some centroids by `Σ (x − c)²`, or by `Σ x·c`, in f64 with the features in order, the lowest index among
+/// equals. That is the definition, which every backend follows to the bit.
 fn nearest_f64<T: Element>(
     x: &[T],
     centroids: &[T::Centroid],
+    packed: &Packed<T::Centroid>,
     candidates: impl Iterator<Item = u32> + Clone,
 ) -> u32 {
-    let by = |distance: fn(&[T], &[T::Centroid]) -> f64| {
+    let by = |rank: fn(&[T], &[T::Centroid]) -> f64| {
         let (mut nearest, mut second) = ((u32::MAX, f64::INFINITY), f64::INFINITY);
         for index in candidates.clone() {
-            let distance = distance(x, &centroids[index as usize * x.len()..][..x.len()]);
-            if (distance, index) < (nearest.1, nearest.0) {
+            let rank = rank(x, &centroids[index as usize * x.len()..][..x.len()]);
+            if (rank, index) < (nearest.1, nearest.0) {
                 second = nearest.1;
-                nearest = (index, distance);
+                nearest = (index, rank);
             } else {
-                second = second.min(distance);
+                second = second.min(rank);
             }
         }
         (nearest, second)
     };
     // Several sums at a time are quicker; only where their rounding could decide does the order matter.
-    let (nearest, second) = by(distance);
     let relative = (2 * x.len() + 12) as f64 * f64::EPSILON;
+    if packed.metric.is_product() {
+        let (nearest, second) = by(|x, c| -product(x, c));
+        let rounding = relative * product(x, x).sqrt() * packed.longest;
+        return if second - nearest.1 > rounding {
+            nearest.0
+        } else {
+            by(|x, c| -product_in_order(x, c)).0.0
+        };
+    }
+    let (nearest, second) = by(distance);
     if second - nearest.1 > relative * second { nearest.0 } else { by(distance_in_order).0.0 }
 }
 
@@ -389,57 +431,6 @@ fn distance_in_order<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
     x.iter().zip(c).map(|(x, c)| (x.to_f64() - c.to_f64()).powi(2)).sum()
 }
 
-/// `Σ (x − c)²` in f64. Several sums, which the compiler can keep in a vector; the order is always the same, and so
-/// are the bits, whatever the vectors of the machine.
-pub(crate) fn distance<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the machine has AVX-512F.
-            return unsafe { x86::distance_avx512(x, c) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the machine has AVX2.
-            return unsafe { x86::distance_avx2(x, c) };
-        }
-    }
-    distance_by_lanes(x, c)
-}
-
-#[inline(always)]
-fn distance_by_lanes<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
-    const LANES: usize = 16;
-    let mut sums = [0.0f64; LANES];
-    let square = |x: &T, c: &T::Centroid| {
-        let difference = x.to_f64() - c.to_f64();
-        difference * difference
-    };
-    let (xs, cs) = (x.chunks_exact(LANES), c.chunks_exact(LANES));
-    let rest: f64 = xs.remainder().iter().zip(cs.remainder()).map(|(x, c)| square(x, c)).sum();
-    for (x, c) in xs.zip(cs) {
-        for lane in 0..LANES {
-            sums[lane] += square(&x[lane], &c[lane]);
-        }
-    }
-    sums.iter().sum::<f64>() + rest
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::distance_by_lanes;
-    use crate::element::Element;
-
-    /// # Safety
-    /// The machine has AVX-512F.
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn distance_avx512<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
-        distance_by_lanes(x, c)
-    }
-
-    /// # Safety
-    /// The machine has AVX2.
-    #[target_feature(enable = "avx2")]
-    pub(super) fn distance_avx2<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
-        distance_by_lanes(x, c)
-    }
+fn product_in_order<T: Element>(x: &[T], c: &[T::Centroid]) -> f64 {
+    x.iter().zip(c).map(|(x, c)| x.to_f64() * c.to_f64()).sum()
 }

@@ -1,17 +1,19 @@
 //! The CPU backend: the same algorithm as on the GPU, on all cores.
 mod assign;
+mod distance;
 mod screen;
 pub(crate) mod tile;
 mod update;
 mod worker;
 
-pub(crate) use assign::distance;
+pub(crate) use distance::{distance, product, scaled_distance};
 pub(crate) use worker::CpuWorker;
 
 use super::{LloydOptions, LloydOutcome};
 use crate::element::Element;
 use crate::error::Result;
 use crate::lloyd::{Alone, Around, Feed, State, Worker, lloyd};
+use crate::metric::Metric;
 use crate::observer::Watch;
 use crate::points::Problem;
 use rayon::prelude::*;
@@ -41,7 +43,8 @@ pub(crate) fn fit<T: Element>(
     let ends = over_problems(problem.batch, |batch| {
         let state = State::new(centroids[batch * options.k * d..][..options.k * d].to_vec());
         let points = problem.of_batch(batch);
-        let mut worker = CpuWorker::new(n, n, options.k, &points[..d])?;
+        let mut worker =
+            CpuWorker::new(n, n, (options.k, options.metric), &points[..d], problem.weights_of(batch))?;
         let mut panels = Panels { points, d };
         let keep = &mut |_: &State<_>, _| Ok(());
         let around = Around { problem: batch, watch, together: &Alone, keep };
@@ -55,13 +58,14 @@ pub(crate) fn assign<T: Element>(
     problem: &Problem<'_, T>,
     centroids: &[T::Centroid],
     k: usize,
+    metric: Metric,
 ) -> Result<Vec<u32>> {
     let (n, d) = (problem.n, problem.d);
     let parts = over_problems(problem.batch, |batch| {
         let (points, centroids) = (problem.of_batch(batch), &centroids[batch * k * d..][..k * d]);
         let rounded: Vec<_> = centroids.iter().map(|&c| T::round_centroid(c)).collect();
         let mut labels = vec![u32::MAX; n];
-        assign::assign(points, d, &rounded, &mut labels);
+        assign::assign(points, d, &rounded, metric, &mut labels);
         labels
     });
     Ok(parts.concat())
@@ -78,10 +82,10 @@ struct Panels<'a, T> {
     d: usize,
 }
 
-impl<T: Element> Feed<T, CpuWorker<T>> for Panels<'_, T> {
+impl<T: Element> Feed<T, CpuWorker<'_, T>> for Panels<'_, T> {
     fn pass(
         &mut self,
-        worker: &mut CpuWorker<T>,
+        worker: &mut CpuWorker<'_, T>,
         seen: &dyn Fn(usize) -> Result<()>,
         _free: &mut Vec<Vec<T>>,
     ) -> Result<()> {
@@ -132,7 +136,7 @@ mod tests {
                 let centroids: Vec<T::Centroid> =
                     points[..k * d].iter().map(|v| T::round_centroid(v.to_centroid())).collect();
                 let mut labels = vec![u32::MAX; n];
-                let found = assign::assign(&points, d, &centroids, &mut labels);
+                let found = assign::assign(&points, d, &centroids, Metric::Euclidean, &mut labels);
                 assert_eq!(
                     labels,
                     reference(&points, d, &centroids),
@@ -166,7 +170,7 @@ mod tests {
             let mut centroids = points[..40 * d].to_vec();
             centroids.extend_from_slice(&points[..10 * d]);
             let mut labels = vec![0; 300];
-            assign::assign(&points, d, &centroids, &mut labels);
+            assign::assign(&points, d, &centroids, Metric::Euclidean, &mut labels);
             assert_eq!(labels, reference(&points, d, &centroids));
         }
     }
@@ -188,7 +192,7 @@ mod tests {
             centroids.extend(c.into_iter().chain(other).map(|v| v as f32));
         }
         let mut labels = vec![u32::MAX; points.len() / d];
-        assign::assign(&points, d, &centroids, &mut labels);
+        assign::assign(&points, d, &centroids, Metric::Euclidean, &mut labels);
         assert_eq!(labels, reference(&points, d, &centroids));
     }
 
@@ -202,7 +206,7 @@ mod tests {
             points.chunks_exact_mut(d).skip(400).for_each(|x| x[7] = outlier / 2.0);
             let centroids = points[..k * d].to_vec();
             let mut labels = vec![u32::MAX; n];
-            assign::assign(&points, d, &centroids, &mut labels);
+            assign::assign(&points, d, &centroids, Metric::Euclidean, &mut labels);
             assert_eq!(labels, reference(&points, d, &centroids), "outlier {outlier}");
         }
     }
@@ -211,9 +215,9 @@ mod tests {
     fn bits_do_not_depend_on_threads() {
         let mut rng = Rng::new(9, 0);
         let points: Vec<f32> = (0..20_000 * 7).map(|_| rng.unit() as f32).collect();
-        let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n: 10_000, d: 7 };
+        let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n: 10_000, d: 7, weights: None };
         let centroids = [&points[..30 * 7], &points[70_000..70_000 + 30 * 7]].concat();
-        let options = LloydOptions { k: 30, max_iter: 12, tol: 1e-4 };
+        let options = LloydOptions { metric: Metric::Euclidean, k: 30, max_iter: 12, tol: 1e-4 };
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
             let mut nobody = ();

@@ -9,7 +9,7 @@
 //! Cauchy and Schwarz bound what rounding to integers moves a score by: `ρC + (X + ρ)σ`. The rest is f32: with `u` its
 //! unit, the integer sum, the factor and the final addition lose `u·(X + ρ)(C + σ)` each, the final addition and the
 //! bias `u·½C²` each, and `x'` and `c'` themselves, differences in f32, `u·XC` each. A centroid whose score is further
-//! below the best than twice all this is not the nearest.
+//! below the best than twice all this is not the nearest. Products have no bias, and lose nothing by it.
 //!
 //! Every partial sum of `x̂·ĉ` is at most `‖x̂‖‖ĉ‖`, so norms under [`NORM`] keep it inside 32 bits.
 use super::assign::Norms;
@@ -99,7 +99,7 @@ impl Screen {
                 panel[feature / 2 * PANEL + index % PANEL][feature % 2] = integer;
                 lost += (f64::from(c) - f64::from(integer) * f64::from(unit)).powi(2);
             }
-            biases[index] = (-0.5 * norm) as f32;
+            biases[index] = if all.are_of_products() { 0.0 } else { (-0.5 * norm) as f32 };
             residual = residual.max(lost);
         }
         let above = |norm: f64| (norm * 1.000_001) as f32;
@@ -131,11 +131,12 @@ impl Screen {
         // Norms and the residual are sums in f32 themselves.
         let x = norm * 1.0001;
         let rho = residual * 1.001 + 4.0 * U * x;
-        let error = rho * c + (x + rho) * sigma + U * (6.0 * (x + rho) * (c + sigma) + c * c);
+        let of_bias = if all.are_of_products() { 0.0 } else { c * c };
+        let error = rho * c + (x + rho) * sigma + U * (6.0 * (x + rho) * (c + sigma) + of_bias);
         let factor = self.unit / scale;
         // Where a score might overflow or lose its bits, it says nothing.
         let known = (2.0 * (x * c + c * c)).is_finite() && (factor.is_normal() || norm == 0.0);
-        let known = known && all.reach(x.into()) < self.outside;
+        let known = known && (self.outside == f64::INFINITY || all.reach(x.into()) < self.outside);
         let window = if known { 2.1 * error + 1e-36 } else { f32::INFINITY };
         Point { factor, window }
     }

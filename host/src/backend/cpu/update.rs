@@ -3,7 +3,9 @@
 //! Points come in panels, a number of rows that the problem's shape alone decides. Sums are over panels in order, so
 //! their bits depend neither on the threads nor on how many panels are in memory at a time.
 use crate::element::{Element, Float};
+use crate::metric::{Metric, length};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Points that one task sums: fixed, so that the order of additions does not depend on the threads.
 const STRETCH: usize = 1024;
@@ -19,11 +21,12 @@ pub(super) fn panel_rows(n: usize, d: usize, k: usize) -> usize {
     rows.checked_next_power_of_two().map_or(n, |rows| rows.min(n))
 }
 
-/// Adds the points of a panel, `labels.len()` of them, to the `k · d` sums and `k` counts of their clusters. `order`
-/// is memory that panels share.
+/// Adds the points of a panel, `labels.len()` of them, to the `k · d` sums and `k` counts of their clusters, each as
+/// often as its weight says, where there are `weights`. `order` is memory that panels share.
 pub(super) fn add_panel<T: Element>(
     points: &[T],
     labels: &[u32],
+    weights: Option<&[f64]>,
     (sums, counts): (&mut [f64], &mut [f64]),
     order: &mut Vec<u32>,
 ) {
@@ -34,8 +37,13 @@ pub(super) fn add_panel<T: Element>(
         starts[label as usize + 1] += 1;
     }
     for cluster in 0..k {
-        counts[cluster] += starts[cluster + 1] as f64;
+        if weights.is_none() {
+            counts[cluster] += starts[cluster + 1] as f64;
+        }
         starts[cluster + 1] += starts[cluster];
+    }
+    for (&label, weight) in labels.iter().zip(weights.unwrap_or(&[])) {
+        counts[label as usize] += weight;
     }
     let mut next = starts.clone();
     order.resize(labels.len(), 0);
@@ -49,11 +57,11 @@ pub(super) fn add_panel<T: Element>(
     sums.par_chunks_mut(d).enumerate().for_each(|(cluster, sum)| {
         let rows = &order[starts[cluster]..starts[cluster + 1]];
         if rows.len() <= STRETCH {
-            return add_rows(points, rows, sum);
+            return add_rows(points, weights, rows, sum);
         }
         let of_stretch = |rows: &[u32]| {
             let mut sum = vec![0.0; d];
-            add_rows(points, rows, &mut sum);
+            add_rows(points, weights, rows, &mut sum);
             sum
         };
         let parts: Vec<Vec<f64>> = rows.par_chunks(STRETCH).map(of_stretch).collect();
@@ -63,20 +71,39 @@ pub(super) fn add_panel<T: Element>(
     });
 }
 
-/// Puts the means in place of `centroids`, `k · d` values; an empty cluster keeps its centroid. Returns
-/// `Σ_k ‖c_new − c_old‖²`.
-pub(super) fn means<C: Float>(sums: &[f64], counts: &[f64], centroids: &mut [C]) -> f64 {
+/// How often each of `points` counts in the sums, where that is not once: the weights, divided by the points' lengths
+/// for cosines.
+pub(super) fn masses<'a, T: Element>(
+    points: &[T],
+    d: usize,
+    weights: Option<&'a [f64]>,
+    metric: Metric,
+) -> Option<Cow<'a, [f64]>> {
+    if metric != Metric::Cosine {
+        return weights.map(Cow::Borrowed);
+    }
+    let scales = points.par_chunks_exact(d).map(|x| metric.scale(x));
+    Some(match weights {
+        None => scales.collect(),
+        Some(weights) => scales.zip(weights).map(|(scale, weight)| weight * scale).collect(),
+    })
+}
+
+/// Puts the means, or the sums at length 1, in place of `centroids`, `k · d` values; a cluster without points or weight, or
+/// with a sum of zeros that has no length, keeps its centroid. Returns `Σ_k ‖c_new − c_old‖²`.
+pub(super) fn means<C: Float>(sums: &[f64], counts: &[f64], metric: Metric, centroids: &mut [C]) -> f64 {
     let d = sums.len() / counts.len();
     centroids
         .par_chunks_mut(d)
         .zip(sums.par_chunks(d).zip(counts))
         .map(|(centroid, (sums, &count))| {
-            if count == 0.0 {
+            let by = if metric.is_spherical() { length(sums.iter().copied()) } else { count };
+            if by == 0.0 {
                 return 0.0;
             }
             let mut moved = 0.0;
             for (c, sum) in centroid.iter_mut().zip(sums) {
-                let new = C::from_f64(sum / count);
+                let new = C::from_f64(sum / by);
                 moved += (new.to_f64() - c.to_f64()).powi(2);
                 *c = new;
             }
@@ -87,25 +114,28 @@ pub(super) fn means<C: Float>(sums: &[f64], counts: &[f64], centroids: &mut [C])
         .sum()
 }
 
-fn add_rows<T: Element>(points: &[T], rows: &[u32], sum: &mut [f64]) {
+fn add_rows<T: Element>(points: &[T], weights: Option<&[f64]>, rows: &[u32], sum: &mut [f64]) {
     let d = sum.len();
-    for &row in rows {
-        for (sum, x) in sum.iter_mut().zip(&points[row as usize * d..][..d]) {
-            *sum += x.to_f64();
+    for row in rows.iter().map(|&row| row as usize) {
+        let point = sum.iter_mut().zip(&points[row * d..][..d]);
+        match weights {
+            None => point.for_each(|(sum, x)| *sum += x.to_f64()),
+            Some(weights) => point.for_each(|(sum, x)| *sum += weights[row] * x.to_f64()),
         }
     }
 }
 
 /// Adds a panel to the `2 · d` first and second moments of its features about `origin`, a row of the points, so that an
-/// offset does not cancel.
-pub(super) fn add_moments<T: Element>(points: &[T], origin: &[f64], moments: &mut [f64]) {
+/// offset does not cancel. Points are taken at length 1 where centroids have it.
+pub(super) fn add_moments<T: Element>(points: &[T], origin: &[f64], metric: Metric, moments: &mut [f64]) {
     let d = origin.len();
     let of_stretch = |points: &[T]| {
         let mut moments = vec![0.0f64; 2 * d];
         let (first, second) = moments.split_at_mut(d);
         for x in points.chunks_exact(d) {
+            let scale = metric.scale(x);
             for (feature, x) in x.iter().enumerate() {
-                let about = x.to_f64() - origin[feature];
+                let about = x.to_f64() * scale - origin[feature];
                 first[feature] += about;
                 second[feature] += about * about;
             }

@@ -5,19 +5,23 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::lloyd::{Found, Pass, Together, Worker};
 use crate::memory::filled;
+use crate::metric::Metric;
 use crate::model::IterationStats;
 use std::ops::Range;
 
 /// A pass over points on the CPU.
-pub(crate) struct CpuWorker<T: Element> {
+pub(crate) struct CpuWorker<'a, T: Element> {
     /// Points of the problem, here and in other processes.
     n: usize,
     d: usize,
     k: usize,
-    /// The problem's first point, in f64.
+    metric: Metric,
+    /// The problem's first point, in f64, at length 1 where centroids have it.
     origin: Vec<f64>,
     labels: Vec<u32>,
-    /// `k · d` sums, `k` counts, `2 · d` moments, inertia, labels changed. All of them add up over processes.
+    /// One for each label, where points have weights.
+    weights: Option<&'a [f64]>,
+    /// `k · d` sums, `k` counts or sums of weights, `2 · d` moments, inertia, labels changed. All of them add up over processes.
     totals: Vec<f64>,
     order: Vec<u32>,
     centroids: Vec<T::Centroid>,
@@ -25,17 +29,26 @@ pub(crate) struct CpuWorker<T: Element> {
     pass: Pass,
 }
 
-impl<T: Element> CpuWorker<T> {
-    /// For a problem of `n` points, `rows` of them here, whose first point is `first`.
-    pub(crate) fn new(n: usize, rows: usize, k: usize, first: &[T]) -> Result<Self> {
+impl<'a, T: Element> CpuWorker<'a, T> {
+    /// For a problem of `n` points, `rows` of them here, with `weights` where there are some. The first of all points
+    /// is `first`.
+    pub(crate) fn new(
+        n: usize,
+        rows: usize,
+        (k, metric): (usize, Metric),
+        first: &[T],
+        weights: Option<&'a [f64]>,
+    ) -> Result<Self> {
         let d = first.len();
         Ok(CpuWorker {
             n,
             d,
             k,
-            origin: first.iter().map(|v| v.to_f64()).collect(),
+            metric,
+            origin: first.iter().map(|v| v.to_f64() * metric.scale(first)).collect(),
             // No label is this one, so the first assignment changes all of them.
             labels: filled(u32::MAX, rows, "the labels")?,
+            weights,
             totals: filled(0.0, k * d + k + 2 * d + 2, "the sums of the clusters")?,
             order: Vec::new(),
             centroids: Vec::new(),
@@ -51,21 +64,25 @@ impl<T: Element> CpuWorker<T> {
         let (sums, rest) = self.totals.split_at_mut(k * d);
         let (counts, rest) = rest.split_at_mut(k);
         let (moments, rest) = rest.split_at_mut(2 * d);
+        let mut first = rows.start;
         for (points, labels) in points.chunks(panel * d).zip(self.labels[rows].chunks_mut(panel)) {
-            let found = assign_packed(points, &self.centroids, packed, labels);
+            let weights = self.weights.map(|weights| &weights[first..][..labels.len()]);
+            first += labels.len();
+            let found = assign_packed(points, weights, &self.centroids, packed, labels);
             rest[0] += found.inertia;
             rest[1] += found.changed as f64;
             if self.pass.sums {
-                update::add_panel(points, labels, (sums, counts), &mut self.order);
+                let masses = update::masses(points, d, weights, self.metric);
+                update::add_panel(points, labels, masses.as_deref(), (sums, counts), &mut self.order);
             }
             if self.pass.variance {
-                update::add_moments(points, &self.origin, moments);
+                update::add_moments(points, &self.origin, self.metric, moments);
             }
         }
     }
 }
 
-impl<T: Element> Worker<T> for CpuWorker<T> {
+impl<T: Element> Worker<T> for CpuWorker<'_, T> {
     type Buffer = Vec<T>;
 
     const EXACT_INERTIA: bool = true;
@@ -82,7 +99,7 @@ impl<T: Element> Worker<T> for CpuWorker<T> {
         self.totals.fill(0.0);
         self.centroids.clear();
         self.centroids.extend_from_slice(centroids);
-        self.packed = Some(Packed::new(centroids, self.d));
+        self.packed = Some(Packed::new(centroids, self.d, self.metric));
         self.pass = pass;
         Ok(())
     }
@@ -112,7 +129,7 @@ impl<T: Element> Worker<T> for CpuWorker<T> {
         let (sums, rest) = self.totals.split_at(k * d);
         let (counts, rest) = rest.split_at(k);
         let (moments, rest) = rest.split_at(2 * d);
-        let shift = if self.pass.sums { update::means(sums, counts, centroids) } else { 0.0 };
+        let shift = if self.pass.sums { update::means(sums, counts, self.metric, centroids) } else { 0.0 };
         let mean_variance = if self.pass.variance { update::mean_variance(moments, self.n) } else { 0.0 };
         let stats = IterationStats { inertia: rest[0], changed: rest[1] as u64, shift };
         Ok(Found { stats, mean_variance })

@@ -219,7 +219,7 @@ pub(super) fn time_stages<T: GpuElement>(
         .flat_map(|batch| problem.of_batch(batch)[..k * problem.d].iter().map(|&v| v.to_centroid()))
         .collect();
     // A threshold that is never met: no problem stops, unless its labels do.
-    let options = LloydOptions { k, max_iter: iterations, tol: 0.0 };
+    let options = LloydOptions { metric: crate::Metric::Euclidean, k, max_iter: iterations, tol: 0.0 };
     let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, Role::Fit(&options))?;
     call.load(problem)?;
     call.start(Start::Centroids(&centroids))?;

@@ -240,7 +240,7 @@ pub(crate) fn assign<T: Element>(
         let (batch, n) = if batch > 1 { (part.len(), n) } else { (1, part.len()) };
         let centroids =
             if problem.batch > 1 { &centroids[part.start * k * d..part.end * k * d] } else { centroids };
-        let half = Problem { points: Cow::Borrowed(points), batch, n, d };
+        let half = Problem { points: Cow::Borrowed(points), batch, n, d, weights: None };
         labels.extend(assign(device, &half, centroids, k)?);
     }
     Ok(labels)
@@ -282,6 +282,7 @@ fn cast<'a, T: Element, U: Element>(problem: &'a Problem<'_, T>) -> Problem<'a, 
         batch: problem.batch,
         n: problem.n,
         d: problem.d,
+        weights: None,
     }
 }
 

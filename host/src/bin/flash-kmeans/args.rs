@@ -1,6 +1,6 @@
 //! What was typed.
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use flash_kmeans::{Backend, DType};
+use flash_kmeans::{Backend, DType, Metric};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -67,9 +67,12 @@ pub(crate) struct FitArgs {
     /// Number of clusters
     #[arg(short = 'k', long = "clusters", value_name = "K", value_parser = at_least_one)]
     pub(crate) n_clusters: NonZeroUsize,
-    /// Distance between points
+    /// What is near. cosine and spherical-dot have centroids of length 1, dot has means. All but euclidean run on the CPU
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) metric: Metric,
+    pub(crate) metric: MetricArg,
+    /// How often each point counts: float64 or float32, (n) or (batch, n). On the CPU
+    #[arg(long, value_name = "W.npy")]
+    pub(crate) weights: Option<PathBuf>,
     /// First centroids: random, k-means++, k-means||, or those of a file of K rows or a model
     #[arg(long, default_value = "k-means++", value_name = "random|k-means++|'k-means||'|FILE")]
     pub(crate) init: InitArg,
@@ -146,10 +149,13 @@ pub(crate) struct PredictArgs {
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) given: GivenArgs,
+    /// What is near: 1 - cos and -x.c are distances too [default: the model's; euclidean for centroids]
+    #[arg(long, value_enum)]
+    pub(crate) metric: Option<MetricArg>,
     /// Write the labels: uint32
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) labels: PathBuf,
-    /// Write the Euclidean distances to the centroids of the labels: float32, or float64 for f64 points
+    /// Write the distances to the centroids of the labels: float32, or float64 for f64 points
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) distances: Option<PathBuf>,
     /// Find the M nearest centroids of each point: labels and distances have M columns, nearest first. On the CPU
@@ -172,7 +178,10 @@ pub(crate) struct TransformArgs {
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) given: GivenArgs,
-    /// Write the Euclidean distances, a column for each centroid: float32, or float64 for f64 points
+    /// What is near: 1 - cos and -x.c are distances too [default: the model's; euclidean for centroids]
+    #[arg(long, value_enum)]
+    pub(crate) metric: Option<MetricArg>,
+    /// Write the distances, a column for each centroid: float32, or float64 for f64 points
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) distances: PathBuf,
     /// Type of the points in memory [default: the model's; f16 and f64 files as they are, f32 otherwise]
@@ -231,9 +240,23 @@ pub(crate) struct DevicesArgs {
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum Metric {
+pub(crate) enum MetricArg {
     #[default]
     Euclidean,
+    Cosine,
+    Dot,
+    SphericalDot,
+}
+
+impl From<MetricArg> for Metric {
+    fn from(metric: MetricArg) -> Metric {
+        match metric {
+            MetricArg::Euclidean => Metric::Euclidean,
+            MetricArg::Cosine => Metric::Cosine,
+            MetricArg::Dot => Metric::Dot,
+            MetricArg::SphericalDot => Metric::SphericalDot,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

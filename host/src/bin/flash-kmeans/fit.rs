@@ -1,5 +1,5 @@
 //! `flash-kmeans fit`.
-use crate::args::{DTypeArg, FitArgs, InitArg, Metric, NanArg};
+use crate::args::{DTypeArg, FitArgs, InitArg, NanArg};
 use crate::check::{self, Outputs, with_dtype};
 use crate::failure::{Failure, bad_file};
 use crate::given::Given;
@@ -8,21 +8,27 @@ use crate::job;
 use crate::job::Job;
 use crate::stdout::{print, print_json, row};
 use crate::watch::Watcher;
+#[cfg(feature = "mpi")]
+use flash_kmeans::Observer;
 use flash_kmeans::io::{PointFile, Value, write_atomically, write_npy};
 use flash_kmeans::report::{Picture, grouped};
 use flash_kmeans::{
-    Backend, DType, Element, Error, FlashKMeans, Init, KMeans, ModelFile, PointsDim, Streaming,
+    Backend, DType, Element, Error, FlashKMeans, Init, KMeans, Metric, ModelFile, PointsDim, Streaming,
+    Weighted,
 };
-use ndarray::{Array1, Array2, ArrayView, Axis, Ix2, Ix3};
+use ndarray::{Array1, Array2, ArrayView, Axis, CowArray, Ix2, Ix3, IxDyn};
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What `fit` was asked for: the files are open and checked, the options are set.
 struct Plan {
     file: PointFile,
+    /// One value a point.
+    weights: Option<PointFile>,
     dtype: DType,
     options: FlashKMeans,
+    metric: Metric,
     n_clusters: usize,
     centroids: Option<PathBuf>,
     labels: Option<PathBuf>,
@@ -64,8 +70,6 @@ pub(crate) fn dtype_of(file: &PointFile, typed: Option<DTypeArg>) -> DType {
 
 impl Plan {
     fn new(args: FitArgs, quiet: bool) -> Result<Self, Failure> {
-        // The one metric there is; matched so that another cannot be added and forgotten here.
-        let Metric::Euclidean = args.metric;
         let file = check::input(&args.input)?;
         let n_clusters = args.n_clusters.get();
         if n_clusters > file.n_points() {
@@ -73,6 +77,13 @@ impl Plan {
             return Err(Failure::from(error).of(&args.input.display().to_string()));
         }
         let mut inputs = vec![args.input.as_path()];
+        let weights = match &args.weights {
+            None => None,
+            Some(path) => {
+                inputs.push(path);
+                Some(weights(path, &file)?)
+            }
+        };
         let init = match &args.init {
             InitArg::Random => Init::Random,
             InitArg::KMeansPlusPlus => Init::KMeansPlusPlus,
@@ -111,7 +122,7 @@ impl Plan {
                 "--n-init {n_init}: from the centroids of a file every start is the same"
             )));
         }
-        let parameters = vec![
+        let mut parameters = vec![
             ("first centroids", args.init.to_string()),
             ("starts", n_init.to_string()),
             ("seed", args.seed.to_string()),
@@ -122,7 +133,12 @@ impl Plan {
                 args.max_points_per_centroid.map_or("all".into(), |m| format!("at most {m}")),
             ),
         ];
+        if let Some(path) = &args.weights {
+            parameters.push(("weights", path.display().to_string()));
+        }
+        let metric = Metric::from(args.metric);
         let mut options = FlashKMeans::new(n_clusters)
+            .metric(metric)
             .n_init(n_init)
             .init(init)
             .max_iter(args.max_iter.get())
@@ -138,7 +154,9 @@ impl Plan {
         Ok(Plan {
             dtype,
             file,
+            weights,
             options,
+            metric,
             n_clusters,
             centroids: args.centroids,
             labels: args.labels,
@@ -164,12 +182,36 @@ impl Plan {
         let points = self.file.read::<T>()?;
         let points =
             points.view().into_dimensionality::<D>().map_err(|e| Failure::bad_input(e.to_string()))?;
+        let weights = self.weights()?;
         let start = Instant::now();
-        let mut watcher = self.watcher();
-        let model = self.options.fit_observed(points.view(), &mut watcher);
-        let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
-        drop(watcher);
+        let model = self.fit::<T, D>(points.view(), weights.as_ref().map(|w| w.view()))?;
         self.write(&model, model.labels().view(), Some(points), start.elapsed())
+    }
+
+    /// The weights, one a point.
+    fn weights(&self) -> Result<Option<CowArray<'_, f64, IxDyn>>, Failure> {
+        let Some(file) = &self.weights else { return Ok(None) };
+        let mut weights = file.read::<f64>()?;
+        weights.index_axis_inplace(Axis(file.shape().len() - 1), 0);
+        Ok(Some(weights))
+    }
+
+    /// The fit of points that are in memory.
+    fn fit<T: Element<Centroid: Value>, D: PointsDim>(
+        &self,
+        points: ArrayView<'_, T, D>,
+        weights: Option<ArrayView<'_, f64, IxDyn>>,
+    ) -> Result<KMeans<T, D>, Failure> {
+        let mut watcher = self.watcher();
+        let fitted = match weights {
+            None => self.options.fit_observed(points, &mut watcher),
+            Some(weights) => {
+                let weights = weights.into_dimensionality::<D::Smaller>();
+                let weights = weights.map_err(|e| Failure::bad_input(e.to_string()))?;
+                self.options.fit_weighted(points, weights, &mut watcher)
+            }
+        };
+        fitted.map_err(|e| self.ended::<T>(e, watcher.last.take()))
     }
 
     /// [`run`](Self::run) of the rows that are finite.
@@ -183,11 +225,9 @@ impl Plan {
             rows.filter(|(_, row)| row.iter().all(|v| v.is_finite())).map(|(at, _)| at).collect();
         let skipped = points.nrows() - kept.len();
         let rest = points.select(Axis(0), &kept);
+        let weights = self.weights()?.map(|weights| weights.select(Axis(0), &kept));
         let start = Instant::now();
-        let mut watcher = self.watcher();
-        let model = self.options.fit_observed(rest.view(), &mut watcher);
-        let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
-        drop(watcher);
+        let model = self.fit::<T, Ix2>(rest.view(), weights.as_ref().map(|w| w.view()))?;
         let mut labels = Array1::from_elem(points.nrows(), u32::MAX);
         kept.iter().zip(model.labels()).for_each(|(&row, &label)| labels[row] = label);
         if skipped > 0 && !self.quiet {
@@ -214,9 +254,16 @@ impl Plan {
         };
         let points = points.map(|points| points.into_dimensionality::<Ix2>()).transpose();
         let points = points.map_err(|e| Failure::bad_input(e.to_string()))?;
+        let weights = self.weights()?;
         let start = Instant::now();
         let mut watcher = self.watcher();
-        let model = self.options.fit_stream::<T, _>(file, streaming, &mut watcher);
+        let model = match weights.as_ref().and_then(|weights| weights.as_slice()) {
+            None => self.options.fit_stream::<T, _>(file, streaming, &mut watcher),
+            Some(weights) => {
+                let source = Weighted::new(file, weights);
+                self.options.fit_stream::<T, _>(&source, streaming, &mut watcher)
+            }
+        };
         let model = model.map_err(|e| self.ended::<T>(e, watcher.last.take()))?;
         drop(watcher);
         self.write(&model, model.labels().view(), points, start.elapsed())
@@ -234,10 +281,16 @@ impl Plan {
         }
         let start = Instant::now();
         let streaming = self.streaming.clone().unwrap_or_default();
+        let weights = self.weights()?;
         let mut watcher = if job.is_first() { Some(self.watcher()) } else { None };
-        let model = match &mut watcher {
-            Some(watcher) => self.options.fit_mpi::<T, _>(file, &streaming, watcher, job.world()),
-            None => self.options.fit_mpi::<T, _>(file, &streaming, &mut (), job.world()),
+        let nobody: &mut dyn Observer<T::Centroid> = &mut ();
+        let observer = watcher.as_mut().map_or(nobody, |watcher| watcher);
+        let model = match weights.as_ref().and_then(|weights| weights.as_slice()) {
+            None => self.options.fit_mpi::<T, _>(file, &streaming, observer, job.world()),
+            Some(weights) => {
+                let source = Weighted::new(file, weights);
+                self.options.fit_mpi::<T, _>(&source, &streaming, observer, job.world())
+            }
         };
         let last = watcher.and_then(|mut watcher| watcher.last.take());
         let model = model.map_err(|e| self.ended::<T>(e, last))?;
@@ -298,7 +351,7 @@ impl Plan {
             written.push(path.display().to_string());
         }
         if let Some(path) = &self.model {
-            KMeans::<T, Ix2>::from_centroids(centroids.view(), Backend::Cpu)?.save(path)?;
+            KMeans::<T, Ix2>::with_metric(centroids.view(), self.metric, Backend::Cpu)?.save(path)?;
             written.push(path.display().to_string());
         }
         Ok(written)
@@ -389,6 +442,7 @@ impl Plan {
             facts.insert(0, ("problems", grouped(batch as u64)));
         }
         let how = if model.converged() { "converged" } else { "stopped before it converged" };
+        facts.push(("metric", self.metric.to_string()));
         facts.push(("iterations", format!("{}, {how}", model.n_iter())));
         facts.push(("inertia", format!("{:.6e}", model.inertia())));
         facts.push(("time", format!("{:.3} s", time.as_secs_f64())));
@@ -466,8 +520,23 @@ fn machine_memory() -> Option<u64> {
     Some(group.map_or(machine, |group| group.min(machine)))
 }
 
+/// The weights of `points` from a file.
+fn weights(path: &Path, points: &PointFile) -> Result<PointFile, Failure> {
+    let file = PointFile::open_column(path).map_err(bad_file)?;
+    let (rows, needed) =
+        (&file.shape()[..file.shape().len() - 1], &points.shape()[..points.shape().len() - 1]);
+    if rows != needed {
+        return Err(Failure::bad_input(format!(
+            "{}: has shape {rows:?}; the weights of {} must have shape {needed:?}",
+            path.display(),
+            points.path().display()
+        )));
+    }
+    Ok(file)
+}
+
 /// First centroids from a file: as many rows and columns as the fit needs.
-fn given(path: &std::path::Path, points: &PointFile, k: usize) -> Result<Init, Failure> {
+fn given(path: &Path, points: &PointFile, k: usize) -> Result<Init, Failure> {
     let file = if check::ending(path) == "safetensors" {
         ModelFile::open(path).map(Given::Model).map_err(bad_file)?
     } else {
@@ -504,6 +573,7 @@ struct Summary {
     d: usize,
     k: usize,
     batch: usize,
+    metric: String,
     n_iter: usize,
     inertia: f64,
     converged: bool,
@@ -525,6 +595,7 @@ impl Summary {
             d: file.n_features(),
             k,
             batch: file.batch().unwrap_or(1),
+            metric: model.metric().to_string(),
             n_iter: model.n_iter(),
             inertia: model.inertia(),
             converged: model.converged(),

@@ -1,10 +1,10 @@
 //! Centroids that were found before: `--centroids` or `--model`.
-use crate::args::{DTypeArg, GivenArgs};
+use crate::args::{DTypeArg, GivenArgs, MetricArg};
 use crate::check;
 use crate::failure::{Failure, bad_file};
 use crate::fit::dtype_of;
 use flash_kmeans::io::PointFile;
-use flash_kmeans::{Backend, DType, Element, Error, KMeans, ModelFile, PointsDim};
+use flash_kmeans::{Backend, DType, Element, Error, KMeans, Metric, ModelFile, PointsDim};
 use ndarray::ArrayD;
 use std::path::Path;
 
@@ -71,6 +71,21 @@ impl Given {
         }
     }
 
+    /// What is near: a model says it, and centroids are Euclidean where nothing is said.
+    pub(crate) fn metric(&self, typed: Option<MetricArg>) -> Result<Metric, Failure> {
+        let of_model = match self {
+            Given::Npy(_) => None,
+            Given::Model(file) => Some(file.metric()),
+        };
+        match (of_model, typed.map(Metric::from)) {
+            (Some(metric), Some(typed)) if typed != metric => Err(Failure::bad_input(format!(
+                "{} is a model by the metric {metric}: --metric {typed} does not go with it",
+                self.path().display()
+            ))),
+            (of_model, typed) => Ok(of_model.or(typed).unwrap_or_default()),
+        }
+    }
+
     /// The values, in float64.
     pub(crate) fn centroids(&self) -> Result<ArrayD<f64>, Failure> {
         match self {
@@ -79,7 +94,11 @@ impl Given {
         }
     }
 
-    pub(crate) fn model<T: Element, D: PointsDim>(&self, backend: Backend) -> Result<KMeans<T, D>, Failure> {
+    pub(crate) fn model<T: Element, D: PointsDim>(
+        &self,
+        metric: Metric,
+        backend: Backend,
+    ) -> Result<KMeans<T, D>, Failure> {
         let model = match self {
             Given::Model(file) => file.model::<T, D>(backend),
             Given::Npy(file) => {
@@ -88,7 +107,7 @@ impl Given {
                     .view()
                     .into_dimensionality::<D>()
                     .map_err(|e| Failure::bad_input(e.to_string()))?;
-                KMeans::from_centroids(centroids, backend)
+                KMeans::with_metric(centroids, metric, backend)
             }
         };
         model.map_err(|e| match e {

@@ -6,7 +6,7 @@ use crate::given::Given;
 use crate::stdout::{print, print_json, row};
 use flash_kmeans::io::{PointFile, Value, write_npy};
 use flash_kmeans::report::grouped;
-use flash_kmeans::{Backend, DType, Element, Error, PointsDim};
+use flash_kmeans::{Backend, DType, Element, Error, Metric, PointsDim};
 use ndarray::{Ix2, Ix3};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -18,6 +18,7 @@ struct Plan {
     distances: Option<PathBuf>,
     nearest: Option<usize>,
     dtype: DType,
+    metric: Metric,
     backend: Backend,
     json: bool,
     quiet: bool,
@@ -39,6 +40,7 @@ struct Summary {
     d: usize,
     k: usize,
     batch: usize,
+    metric: String,
     backend: String,
     device: String,
     seconds: f64,
@@ -61,6 +63,7 @@ impl Plan {
         }
         Ok(Plan {
             dtype: given.dtype(&file, args.dtype)?,
+            metric: given.metric(args.metric)?,
             file,
             given,
             labels: args.labels,
@@ -74,7 +77,7 @@ impl Plan {
 
     fn run<T: Element<Centroid: Value>, D: PointsDim>(&self) -> Result<(), Failure> {
         let shape = |e: ndarray::ShapeError| Failure::bad_input(e.to_string());
-        let model = self.given.model::<T, D>(self.backend)?;
+        let model = self.given.model::<T, D>(self.metric, self.backend)?;
         let points = self.file.read::<T>()?;
         let points = points.view().into_dimensionality::<D>().map_err(shape)?;
         let of_points = |e| check::of_points(e, &self.file, self.dtype);
@@ -101,6 +104,7 @@ impl Plan {
                 d: self.file.n_features(),
                 k,
                 batch: self.file.batch().unwrap_or(1),
+                metric: self.metric.to_string(),
                 backend: model.backend().to_string(),
                 device: model.device(),
                 seconds,
@@ -112,6 +116,7 @@ impl Plan {
         let mut text = format!("{}\n", self.file.path().display());
         text.push_str(&row("points", grouped(self.file.n_rows() as u64)));
         text.push_str(&row("clusters", grouped(k as u64)));
+        text.push_str(&row("metric", self.metric));
         text.push_str(&row("time", format!("{seconds:.3} s")));
         text.push_str(&row("backend", format!("{}, {}", model.backend(), model.device())));
         for path in [Some(&self.labels), self.distances.as_ref()].into_iter().flatten() {

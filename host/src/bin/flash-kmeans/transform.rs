@@ -6,7 +6,7 @@ use crate::given::Given;
 use crate::stdout::{print, print_json, row};
 use flash_kmeans::io::{PointFile, PointWriter, Value};
 use flash_kmeans::report::grouped;
-use flash_kmeans::{Backend, Element, Error, KMeans, PointsDim};
+use flash_kmeans::{Backend, Element, Error, KMeans, Metric, PointsDim};
 use ndarray::{Axis, Ix2, Ix3, s};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,12 +21,14 @@ struct Summary {
     d: usize,
     k: usize,
     batch: usize,
+    metric: String,
     seconds: f64,
 }
 
 struct Plan {
     file: PointFile,
     given: Given,
+    metric: Metric,
     distances: PathBuf,
 }
 
@@ -38,7 +40,8 @@ pub(crate) fn run(args: TransformArgs, quiet: bool) -> Result<(), Failure> {
     let dtype = given.dtype(&file, args.dtype)?;
     let inputs: [&Path; 2] = [&args.input, given.path()];
     Outputs::beside(inputs).check("--distances", &args.distances, &["npy"])?;
-    let plan = Plan { file, given, distances: args.distances };
+    let metric = given.metric(args.metric)?;
+    let plan = Plan { file, given, metric, distances: args.distances };
 
     let start = Instant::now();
     with_dtype!(dtype, T => match plan.file.batch() {
@@ -49,7 +52,7 @@ pub(crate) fn run(args: TransformArgs, quiet: bool) -> Result<(), Failure> {
     let (file, k) = (&plan.file, plan.given.k());
     if args.json {
         let (n, d, batch) = (file.n_points(), file.n_features(), file.batch().unwrap_or(1));
-        return print_json(&Summary { n, d, k, batch, seconds });
+        return print_json(&Summary { n, d, k, batch, metric: metric.to_string(), seconds });
     }
     if quiet {
         return Ok(());
@@ -57,6 +60,7 @@ pub(crate) fn run(args: TransformArgs, quiet: bool) -> Result<(), Failure> {
     let mut text = format!("{}\n", file.path().display());
     text.push_str(&row("points", grouped(file.n_rows() as u64)));
     text.push_str(&row("clusters", grouped(k as u64)));
+    text.push_str(&row("metric", metric));
     text.push_str(&row("time", format!("{seconds:.3} s")));
     text.push_str(&row("wrote", plan.distances.display()));
     print(text.trim_end())
@@ -66,7 +70,7 @@ impl Plan {
     /// Writes the distances a few rows at a time, one problem after the other.
     fn write<T: Element<Centroid: Value>, D: PointsDim>(&self) -> Result<(), Failure> {
         let shape = |e: ndarray::ShapeError| Failure::bad_input(e.to_string());
-        let model = self.given.model::<T, D>(Backend::Cpu)?;
+        let model = self.given.model::<T, D>(self.metric, Backend::Cpu)?;
         let points = self.file.read::<T>()?;
         let (mut points, mut centroids) = (points.view(), model.centroids().view().into_dyn());
         if self.file.batch().is_none() {
@@ -83,7 +87,7 @@ impl Plan {
         let mut out = PointWriter::<T::Centroid>::create(&self.distances, &of_result)?;
         let rows = (VALUES / k).max(1);
         for (problem, (points, centroids)) in points.outer_iter().zip(centroids.outer_iter()).enumerate() {
-            let model = KMeans::<T, Ix2>::from_centroids(centroids, Backend::Cpu)?;
+            let model = KMeans::<T, Ix2>::with_metric(centroids, self.metric, Backend::Cpu)?;
             for first in (0..points.nrows()).step_by(rows) {
                 let part = points.slice(s![first..(first + rows).min(points.nrows()), ..]);
                 let distances = model.transform(part).map_err(|e| match e {

@@ -228,9 +228,10 @@ unsafe fn nearest_of_lanes<T: Scalar>(point: u32, x: *const T, centroids: *const
     let found = [found_by(thread), found_by(thread + 4 * WARP_SIZE)];
     let mut least = found[0].distance.min(found[1].distance);
     unroll!(O in [1, 2, 4, 8, 16] => { least = least.min(warp_shuffle_xor(FULL_MASK, least, O as u32)); });
-    // The bound of the portable assignment, whose sums have more roundings than these. Written so that infinities and
-    // NaN are not clear.
-    let relative = (shape.d + 4) as f32 * (2.2 / 16_777_216.0);
+    // With `u = 2⁻²⁴`, a sum of squares has a rounding for each of a lane's features and five for the other lanes', and
+    // three of its differences and squares, all of what is positive: two sums in the wrong order are within `2·(d/32 + 8)u`
+    // of each other. Written so that infinities and NaN are not clear.
+    let relative = (shape.d.div_ceil(WARP_SIZE) + 10) as f32 * (2.2 / 16_777_216.0);
     let may_be = |distance: f32| {
         let is_clear = distance - least > fma(distance, relative, 1e-35);
         !is_clear
@@ -265,32 +266,19 @@ unsafe fn scan<T: Scalar>(
     let mut first = from + warp_id() * SCAN_CENTROIDS;
     while first < to {
         let mut sums = [0.0f32; 32];
-        // Two features a load where they are in one word.
-        let is_paired = size_of::<T>() == 2 && shape.d % 2 == 0;
-        let per_lane = if is_paired { 2 } else { 1 };
-        let mut feature = lane_id() * per_lane;
+        let mut feature = lane_id();
         while feature < shape.d {
-            let load = |row: *const T| {
-                let value = row.add(feature as usize);
-                if is_paired {
-                    let word = [*value.cast::<u32>(), 0, 0, 0];
-                    [T::of_vector(word, 0), T::of_vector(word, 1)]
-                } else {
-                    [(*value).to_f32(), 0.0]
-                }
-            };
-            let mut points = [[0.0; 2]; SETTLE_GROUP as usize];
-            unroll!(P in [0, 1, 2, 3] => { points[P] = load(x[P]); });
+            let mut points = [0.0; SETTLE_GROUP as usize];
+            unroll!(P in [0, 1, 2, 3] => { points[P] = (*x[P].add(feature as usize)).to_f32(); });
             unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
                 let centroid = if first + (C as u32) < to { first + C as u32 } else { first };
-                let c = load(centroids.add((centroid as u64 * shape.d as u64) as usize));
+                let c = (*centroids.add((centroid as u64 * shape.d as u64 + feature as u64) as usize)).to_f32();
                 unroll!(P in [0, 1, 2, 3] => {
-                    let difference = [points[P][0] - c[0], points[P][1] - c[1]];
-                    let sum = fma(difference[0], difference[0], sums[P * 8 + C]);
-                    sums[P * 8 + C] = fma(difference[1], difference[1], sum);
+                    let difference = points[P] - c;
+                    sums[P * 8 + C] = fma(difference, difference, sums[P * 8 + C]);
                 });
             });
-            feature += WARP_SIZE * per_lane;
+            feature += WARP_SIZE;
         }
         // Halve what a lane holds, five times: it keeps the half that its lane number's bit names.
         unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => { halve(&mut sums, I, 16); });

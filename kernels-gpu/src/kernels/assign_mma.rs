@@ -106,6 +106,12 @@ impl Item {
         Item { item, batch, first: (item - batch * params.tiles()) * MMA_POINTS }
     }
 
+    /// The block's, from shared memory: it need not stay in registers meanwhile.
+    #[inline(always)]
+    unsafe fn here(shared: MmaShared, params: MmaParams) -> Self {
+        Self::of(shared.item.here().get(0), params)
+    }
+
     /// The place of row `row` of the tile among the points of all problems. Rows past the last are the last again;
     /// nobody looks at them.
     #[inline(always)]
@@ -147,14 +153,15 @@ unsafe fn narrow<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
         if halves > 1 {
             // Everyone's copies are there, and the stage before and the points have been read.
             sync_threads();
-            if half == 0 {
-                copy_half::<C>(1, 1, item, arrays, params);
+            // The halves up to two ahead: at first two, then one.
+            let item = Item::here(shared, params);
+            let mut ahead = if half == 0 { 1 } else { 2 };
+            while ahead < MMA_STAGES {
+                let at = if stage + ahead < MMA_STAGES { stage + ahead } else { stage + ahead - MMA_STAGES };
+                copy_half::<C>(half + ahead, at, item, arrays, params);
                 cp_async_commit_group();
+                ahead += 1;
             }
-            // Two stages on is one back.
-            let before = if stage > 0 { stage - 1 } else { MMA_STAGES - 1 };
-            copy_half::<C>(half + 2, before, item, arrays, params);
-            cp_async_commit_group();
         }
         let mut scores: Scores = [[0.0; 32]; 2];
         let panel = stages + stage * shared.stage_bytes;
@@ -458,8 +465,7 @@ impl Search {
     /// Stores what has been found, once all tiles have been folded.
     #[inline(always)]
     unsafe fn store(self, shared: MmaShared, arrays: Arrays, params: MmaParams) {
-        // Not kept in registers meanwhile.
-        let item = Item::of(shared.item.here().get(0), params);
+        let item = Item::here(shared, params);
         let from = lane_id() % 8 * 4 + lane_id() / 8;
         let nearest = shuffle(self.nearest, |value| warp_shuffle_idx(FULL_MASK, value, from));
         let warp = item.item * (MMA_THREADS / WARP_SIZE) + warp_id();

@@ -165,11 +165,17 @@ unsafe fn narrow<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
         }
         let mut scores: Scores = [[0.0; 32]; 2];
         let panel = stages + stage * shared.stage_bytes;
+        // Loaded one ahead of their products.
+        let mut next = of_centroids(panel, 0, 0);
         unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
             if (S as u32) < C::STEPS {
-                let panel = panel + S as u32 / 4 * (MMA_CENTROIDS * 128);
                 unroll!(J in [0, 1, 2, 3] => {
-                    let centroids = of_centroids(panel, J as u32, S as u32 % 4);
+                    let centroids = next;
+                    const NEXT: u32 = (S * 4 + J + 1) as u32;
+                    if NEXT < C::STEPS * 4 {
+                        let panel = panel + NEXT / 16 * (MMA_CENTROIDS * 128);
+                        next = of_centroids(panel, NEXT % 4, NEXT / 4 % 4);
+                    }
                     multiply::<C, J>(&mut scores, [x[0][S], x[1][S]], centroids);
                 });
             }
@@ -212,9 +218,14 @@ unsafe fn wide<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
                     of_points(points, 0, S as u32),
                     of_points(points, 16, S as u32),
                 ];
+                // Loaded one ahead of their products.
+                let mut next = of_centroids(centroids, 0, S as u32);
                 unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    let centroids = of_centroids(centroids, J as u32, S as u32);
-                    multiply::<C, { J % 4 }>(&mut scores[J / 4], x, centroids);
+                    let these = next;
+                    if J < 7 {
+                        next = of_centroids(centroids, J as u32 + 1, S as u32);
+                    }
+                    multiply::<C, { J % 4 }>(&mut scores[J / 4], x, these);
                 });
             });
             stage = 1 - stage;
@@ -253,14 +264,14 @@ unsafe fn multiply<C: Operand, const GROUP: usize>(
     x: [[u32; 4]; 2],
     centroids: [u32; 4],
 ) {
-    unroll!(G in [0, 1] => {
-        unroll!(H in [0, 1] => {
-            let at = (GROUP * 2 + G) * 4;
-            let s = &mut scores[H];
-            let sum = [s[at], s[at + 1], s[at + 2], s[at + 3]];
-            let sum = C::Scalar::mma_m16n8k16(x[H], [centroids[G * 2], centroids[G * 2 + 1]], sum);
-            [s[at], s[at + 1], s[at + 2], s[at + 3]] = sum;
-        });
+    let at = GROUP * 8;
+    let tile = |half: usize, at: usize| [0, 1, 2, 3].map(|i| scores[half][at + i]);
+    let sums = [tile(0, at), tile(0, at + 4), tile(1, at), tile(1, at + 4)];
+    let sums = C::Scalar::mma_m32n16k16(x, centroids, sums);
+    unroll!(T in [0, 1, 2, 3] => {
+        let s = &mut scores[T / 2];
+        let at = at + T % 2 * 4;
+        [s[at], s[at + 1], s[at + 2], s[at + 3]] = sums[T];
     });
 }
 

@@ -104,24 +104,57 @@ pub unsafe fn mma_m16n8k16_f32_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f
     sys::mma_m16n8k16_f32_bf16(a, b, c)
 }
 
+/// `A B + C` for a 32x16 A and a 16x16 B of half precision, summed in single precision: two tiles of A, the upper first, two
+/// of B, the left first, and four of C, the upper row first.
+///
+/// Four products that come together wait once for the lanes, and loads of other tiles can go on meanwhile.
+///
+/// # Safety
+/// All 32 lanes must reach the same call.
+///
+/// # Scope
+/// Warp, convergent. The order of the sum is the hardware's.
+///
+/// # PTX
+/// `bar.warp.sync`, four times `mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32`
+#[inline(always)]
+pub unsafe fn mma_m32n16k16_f32_f16(a: [[u32; 4]; 2], b: [u32; 4], c: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    sys::mma_m32n16k16_f32_f16(a, b, c)
+}
+
+/// [`mma_m32n16k16_f32_f16`] for bfloat16 A and B.
+///
+/// # Safety
+/// All 32 lanes must reach the same call.
+///
+/// # Scope
+/// Warp, convergent. The order of the sum is the hardware's.
+///
+/// # PTX
+/// `bar.warp.sync`, four times `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32`
+#[inline(always)]
+pub unsafe fn mma_m32n16k16_f32_bf16(a: [[u32; 4]; 2], b: [u32; 4], c: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    sys::mma_m32n16k16_f32_bf16(a, b, c)
+}
+
 /// A 16-bit type that the products of warps take.
 pub trait MmaScalar: crate::float::Scalar {
-    /// See [`mma_m16n8k16_f32_f16`].
+    /// See [`mma_m32n16k16_f32_f16`].
     ///
     /// # Safety
-    /// As [`mma_m16n8k16_f32_f16`].
-    unsafe fn mma_m16n8k16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4];
+    /// As [`mma_m32n16k16_f32_f16`].
+    unsafe fn mma_m32n16k16(a: [[u32; 4]; 2], b: [u32; 4], c: [[f32; 4]; 4]) -> [[f32; 4]; 4];
 }
 impl MmaScalar for crate::float::F16 {
     #[inline(always)]
-    unsafe fn mma_m16n8k16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
-        mma_m16n8k16_f32_f16(a, b, c)
+    unsafe fn mma_m32n16k16(a: [[u32; 4]; 2], b: [u32; 4], c: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        mma_m32n16k16_f32_f16(a, b, c)
     }
 }
 impl MmaScalar for crate::float::BF16 {
     #[inline(always)]
-    unsafe fn mma_m16n8k16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
-        mma_m16n8k16_f32_bf16(a, b, c)
+    unsafe fn mma_m32n16k16(a: [[u32; 4]; 2], b: [u32; 4], c: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        mma_m32n16k16_f32_bf16(a, b, c)
     }
 }
 

@@ -79,6 +79,46 @@ fn products_equal_plain_ones() {
     fragments::<BF16>(|a, b, c| unsafe { mma_m16n8k16_f32_bf16(a, b, c) });
 }
 
+/// The same product in each of the four places, of tiles that differ.
+fn four<T: Half + MmaScalar>() {
+    launch(config(Schedule::Forward), || {
+        let lane = lane_id();
+        let pair = |seed, map: fn(u32, u32) -> (u32, u32), i: usize, down: u32, right: u32| {
+            let at = |index| {
+                let (row, col) = map(lane, index);
+                value(seed, row + down, col + right)
+            };
+            pack::<T>(at(2 * i as u32), at(2 * i as u32 + 1))
+        };
+        let a = [0, 16].map(|down| core::array::from_fn(|i| pair(1, a_element, i, down, 0)));
+        let b = core::array::from_fn(|i| pair(2, b_element, i % 2, 0, 8 * (i as u32 / 2)));
+        let tile = |at: u32| (at / 2 * 16, at % 2 * 8);
+        let c = core::array::from_fn(|at| {
+            let (down, right) = tile(at as u32);
+            core::array::from_fn(|i| {
+                let (row, col) = c_element(lane, i as u32);
+                value(3, row + down, col + right)
+            })
+        });
+        let d = unsafe { T::mma_m32n16k16(a, b, c) };
+        for (at, d) in d.into_iter().enumerate() {
+            let (down, right) = tile(at as u32);
+            for (i, d) in d.into_iter().enumerate() {
+                let (row, col) = c_element(lane, i as u32);
+                let (row, col) = (row + down, col + right);
+                assert_eq!(d, expected(row, col), "row {row}, column {col}");
+            }
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn four_products_equal_plain_ones() {
+    four::<F16>();
+    four::<BF16>();
+}
+
 /// Row-major tiles in shared memory, two values in a word, each warp its own.
 fn tile(cols: u32, words_before: u32) -> Shared<u32> {
     let mut layout = Layout::new();

@@ -106,6 +106,12 @@ impl Item {
         Item { item, batch, first: (item - batch * params.tiles()) * MMA_POINTS }
     }
 
+    /// The block's, from shared memory: it need not stay in registers meanwhile.
+    #[inline(always)]
+    unsafe fn here(shared: MmaShared, params: MmaParams) -> Self {
+        Self::of(shared.item.here().get(0), params)
+    }
+
     /// The place of row `row` of the tile among the points of all problems. Rows past the last are the last again;
     /// nobody looks at them.
     #[inline(always)]
@@ -147,22 +153,29 @@ unsafe fn narrow<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
         if halves > 1 {
             // Everyone's copies are there, and the stage before and the points have been read.
             sync_threads();
-            if half == 0 {
-                copy_half::<C>(1, 1, item, arrays, params);
+            // The halves up to two ahead: at first two, then one.
+            let item = Item::here(shared, params);
+            let mut ahead = if half == 0 { 1 } else { 2 };
+            while ahead < MMA_STAGES {
+                let at = if stage + ahead < MMA_STAGES { stage + ahead } else { stage + ahead - MMA_STAGES };
+                copy_half::<C>(half + ahead, at, item, arrays, params);
                 cp_async_commit_group();
+                ahead += 1;
             }
-            // Two stages on is one back.
-            let before = if stage > 0 { stage - 1 } else { MMA_STAGES - 1 };
-            copy_half::<C>(half + 2, before, item, arrays, params);
-            cp_async_commit_group();
         }
         let mut scores: Scores = [[0.0; 32]; 2];
         let panel = stages + stage * shared.stage_bytes;
+        // Loaded one ahead of their products.
+        let mut next = of_centroids(panel, 0, 0);
         unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
             if (S as u32) < C::STEPS {
-                let panel = panel + S as u32 / 4 * (MMA_CENTROIDS * 128);
                 unroll!(J in [0, 1, 2, 3] => {
-                    let centroids = of_centroids(panel, J as u32, S as u32 % 4);
+                    let centroids = next;
+                    const NEXT: u32 = (S * 4 + J + 1) as u32;
+                    if NEXT < C::STEPS * 4 {
+                        let panel = panel + NEXT / 16 * (MMA_CENTROIDS * 128);
+                        next = of_centroids(panel, NEXT % 4, NEXT / 4 % 4);
+                    }
                     multiply::<C, J>(&mut scores, [x[0][S], x[1][S]], centroids);
                 });
             }
@@ -205,9 +218,14 @@ unsafe fn wide<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
                     of_points(points, 0, S as u32),
                     of_points(points, 16, S as u32),
                 ];
+                // Loaded one ahead of their products.
+                let mut next = of_centroids(centroids, 0, S as u32);
                 unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    let centroids = of_centroids(centroids, J as u32, S as u32);
-                    multiply::<C, { J % 4 }>(&mut scores[J / 4], x, centroids);
+                    let these = next;
+                    if J < 7 {
+                        next = of_centroids(centroids, J as u32 + 1, S as u32);
+                    }
+                    multiply::<C, { J % 4 }>(&mut scores[J / 4], x, these);
                 });
             });
             stage = 1 - stage;
@@ -246,14 +264,14 @@ unsafe fn multiply<C: Operand, const GROUP: usize>(
     x: [[u32; 4]; 2],
     centroids: [u32; 4],
 ) {
-    unroll!(G in [0, 1] => {
-        unroll!(H in [0, 1] => {
-            let at = (GROUP * 2 + G) * 4;
-            let s = &mut scores[H];
-            let sum = [s[at], s[at + 1], s[at + 2], s[at + 3]];
-            let sum = C::Scalar::mma_m16n8k16(x[H], [centroids[G * 2], centroids[G * 2 + 1]], sum);
-            [s[at], s[at + 1], s[at + 2], s[at + 3]] = sum;
-        });
+    let at = GROUP * 8;
+    let tile = |half: usize, at: usize| [0, 1, 2, 3].map(|i| scores[half][at + i]);
+    let sums = [tile(0, at), tile(0, at + 4), tile(1, at), tile(1, at + 4)];
+    let sums = C::Scalar::mma_m32n16k16(x, centroids, sums);
+    unroll!(T in [0, 1, 2, 3] => {
+        let s = &mut scores[T / 2];
+        let at = at + T % 2 * 4;
+        [s[at], s[at + 1], s[at + 2], s[at + 3]] = sums[T];
     });
 }
 
@@ -458,8 +476,7 @@ impl Search {
     /// Stores what has been found, once all tiles have been folded.
     #[inline(always)]
     unsafe fn store(self, shared: MmaShared, arrays: Arrays, params: MmaParams) {
-        // Not kept in registers meanwhile.
-        let item = Item::of(shared.item.here().get(0), params);
+        let item = Item::here(shared, params);
         let from = lane_id() % 8 * 4 + lane_id() / 8;
         let nearest = shuffle(self.nearest, |value| warp_shuffle_idx(FULL_MASK, value, from));
         let warp = item.item * (MMA_THREADS / WARP_SIZE) + warp_id();

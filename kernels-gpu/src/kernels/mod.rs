@@ -301,9 +301,9 @@ const fn hopper(steps: u32) -> BlockShape {
 #[cfg(not(target_arch = "nvptx64"))]
 const fn mma(steps: u32) -> BlockShape {
     let blocks = match steps {
-        HOPPER_WIDE | 8 => 2,
-        6 => 3,
-        _ => 4,
+        HOPPER_WIDE => 2,
+        4 => 4,
+        _ => 3,
     };
     BlockShape::new(MMA_THREADS).shared(MmaShared::new(steps).bytes).blocks_per_sm(blocks)
 }

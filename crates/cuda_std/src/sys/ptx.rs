@@ -282,3 +282,28 @@ pub(crate) unsafe fn mma_m16n8k16_f32_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]
         in(reg32) b[1], options(nostack, nomem));
     [d0, d1, d2, d3]
 }
+
+macro_rules! mma_m32n16k16 {
+    ($($name:ident: $type:literal;)*) => {$(
+        #[inline(always)]
+        pub(crate) unsafe fn $name(a: [[u32; 4]; 2], b: [u32; 4], mut c: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+            llvm_sync_warp(u32::MAX);
+            asm!(
+                concat!(
+                    "mma.sync.aligned.m16n8k16.row.col.f32.", $type, ".", $type, ".f32 {{{0}, {1}, {2}, {3}}}, {{{16}, {17}, {18}, {19}}}, {{{24}, {25}}}, {{{0}, {1}, {2}, {3}}};\n",
+                    "mma.sync.aligned.m16n8k16.row.col.f32.", $type, ".", $type, ".f32 {{{4}, {5}, {6}, {7}}}, {{{16}, {17}, {18}, {19}}}, {{{26}, {27}}}, {{{4}, {5}, {6}, {7}}};\n",
+                    "mma.sync.aligned.m16n8k16.row.col.f32.", $type, ".", $type, ".f32 {{{8}, {9}, {10}, {11}}}, {{{20}, {21}, {22}, {23}}}, {{{24}, {25}}}, {{{8}, {9}, {10}, {11}}};\n",
+                    "mma.sync.aligned.m16n8k16.row.col.f32.", $type, ".", $type, ".f32 {{{12}, {13}, {14}, {15}}}, {{{20}, {21}, {22}, {23}}}, {{{26}, {27}}}, {{{12}, {13}, {14}, {15}}};\n",
+                ),
+                inout(reg32) c[0][0], inout(reg32) c[0][1], inout(reg32) c[0][2], inout(reg32) c[0][3], inout(reg32) c[1][0], inout(reg32) c[1][1], inout(reg32) c[1][2], inout(reg32) c[1][3], inout(reg32) c[2][0], inout(reg32) c[2][1], inout(reg32) c[2][2], inout(reg32) c[2][3], inout(reg32) c[3][0], inout(reg32) c[3][1], inout(reg32) c[3][2], inout(reg32) c[3][3],
+                in(reg32) a[0][0], in(reg32) a[0][1], in(reg32) a[0][2], in(reg32) a[0][3], in(reg32) a[1][0], in(reg32) a[1][1], in(reg32) a[1][2], in(reg32) a[1][3], in(reg32) b[0], in(reg32) b[1], in(reg32) b[2], in(reg32) b[3],
+                options(nostack, nomem)
+            );
+            c
+        }
+    )*};
+}
+mma_m32n16k16! {
+    mma_m32n16k16_f32_f16: "f16";
+    mma_m32n16k16_f32_bf16: "bf16";
+}

@@ -216,6 +216,34 @@ pub(crate) unsafe fn mma_m16n8k16_f32_f16(a: [u32; 4], b: [u32; 2], c: [f32; 4])
 pub(crate) unsafe fn mma_m16n8k16_f32_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
     warp_op(Kind::MmaBf16, u32::MAX, &mma_arguments(a, b, c)).map(f32::from_bits)
 }
+/// Four of [`mma_m16n8k16_f32_f16`].
+pub(crate) unsafe fn mma_m32n16k16_f32_f16(a: [[u32; 4]; 2], b: [u32; 4], c: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    // SAFETY: the caller's contract is that of each.
+    mma_four(a, b, c, |a, b, c| unsafe { mma_m16n8k16_f32_f16(a, b, c) })
+}
+/// Four of [`mma_m16n8k16_f32_bf16`].
+pub(crate) unsafe fn mma_m32n16k16_f32_bf16(
+    a: [[u32; 4]; 2],
+    b: [u32; 4],
+    c: [[f32; 4]; 4],
+) -> [[f32; 4]; 4] {
+    // SAFETY: the caller's contract is that of each.
+    mma_four(a, b, c, |a, b, c| unsafe { mma_m16n8k16_f32_bf16(a, b, c) })
+}
+fn mma_four(
+    a: [[u32; 4]; 2],
+    b: [u32; 4],
+    c: [[f32; 4]; 4],
+    multiply: impl Fn([u32; 4], [u32; 2], [f32; 4]) -> [f32; 4],
+) -> [[f32; 4]; 4] {
+    let [low, high] = [[b[0], b[1]], [b[2], b[3]]];
+    [
+        multiply(a[0], low, c[0]),
+        multiply(a[0], high, c[1]),
+        multiply(a[1], low, c[2]),
+        multiply(a[1], high, c[3]),
+    ]
+}
 fn mma_arguments(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [u32; 10] {
     let [c0, c1, c2, c3] = c.map(f32::to_bits);
     [a[0], a[1], a[2], a[3], b[0], b[1], c0, c1, c2, c3]

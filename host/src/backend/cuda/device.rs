@@ -171,7 +171,7 @@ impl Device {
             name: device.name().map_err(refused)?,
             tensor_cores: !portable_kernels(),
             hopper,
-            overlaps: hopper && libcuda::version() >= Some((12, 4)) && std::env::var_os("FK_NOPDL").is_none(),
+            overlaps: hopper && libcuda::version() >= Some((12, 4)),
             hardware,
             functions: Mutex::default(),
             arenas: Mutex::default(),

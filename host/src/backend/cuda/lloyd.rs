@@ -239,9 +239,7 @@ pub(super) fn time_stages<T: GpuElement>(
     let (mut stages, mut whole) = (Vec::new(), Vec::new());
     // Points that the cache would keep from sample to sample are to come from memory, as the first time.
     let cache = device.l2_bytes();
-    let spoiler = (size_of_val(&*problem.points) < 2 * cache && std::env::var_os("FK_WARM").is_none())
-        .then(|| Spoiler::new(2 * cache))
-        .transpose()?;
+    let spoiler = (size_of_val(&*problem.points) < 2 * cache).then(|| Spoiler::new(2 * cache)).transpose()?;
     let begin = || {
         if let Some(spoiler) = &spoiler {
             spoiler.overwrite(&call.stream)?;

@@ -190,8 +190,8 @@ impl LaunchPlan {
         let heads = (u64::from(hardware.l2_bytes) / heads).min(u64::from(u32::MAX)) as u32;
         LaunchPlan {
             narrow_steps: narrow,
-            mma_clusters: 2 * HOPPER_CENTROIDS,
-            mma_steps: 4,
+            mma_clusters: HOPPER_CENTROIDS,
+            mma_steps: HOPPER_MAX_STEPS,
             ordered_tiles: 4,
             floored_tiles: 16,
             floored_steps: 8,

@@ -111,3 +111,16 @@ pub unsafe fn div(a: u32, b: u32) -> u32 {
 pub unsafe fn div_u64(a: u64, b: u64) -> u64 {
     a.checked_div(b).unwrap_unchecked()
 }
+
+/// `value`, of which the compiler is to know nothing: what follows from it is worked out where it is needed, and takes no
+/// registers through a loop.
+///
+/// # Safety
+/// None beyond being device code.
+///
+/// # PTX
+/// Nothing.
+#[inline(always)]
+pub unsafe fn opaque(value: u32) -> u32 {
+    sys::opaque(value)
+}

@@ -125,10 +125,14 @@ impl Item {
 #[inline(always)]
 unsafe fn narrow<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
     let shared = const { MmaShared::new(C::STEPS) };
-    let (shape, halves) = (params.shape, params.centroid_halves());
+    let halves = params.centroid_halves();
     let stages = shared.stages.here().address();
     let points = stages + shared.stage_bytes;
-    copy_points::<C>(points, item, arrays.points, shape);
+    if const { C::STEPS == 4 } {
+        copy_points::<8>(points, 0, item, arrays.points, params.shape);
+    } else {
+        copy_points::<16>(points, 0, item, arrays.points, params.shape);
+    }
     copy_half::<C>(0, 0, item, arrays, params);
     cp_async_commit_group();
     load_rows(shared, item, C::STEPS * HOPPER_STEP_FEATURES, arrays, params);
@@ -275,30 +279,39 @@ unsafe fn multiply<C: Operand, const GROUP: usize>(
     });
 }
 
-/// Starts the copies of an item's points to `place`: panels of 64 features, swizzled.
+/// Starts the copies of an item's points to `panels` of 64 features, swizzled: from `feature` on, chunks of 8 by `LANES`
+/// threads a row. Features past the pitch are zeros, so that nothing non-finite meets the zeros of the centroids.
 #[inline(always)]
-unsafe fn copy_points<C: Operand>(place: u32, item: Item, points: *const u16, shape: Shape) {
-    let chunks = const { C::STEPS * HOPPER_STEP_FEATURES / 8 };
-    // So many threads copy a row together, a chunk each.
-    let lanes = const { (C::STEPS * HOPPER_STEP_FEATURES / 8).next_power_of_two() };
-    let (column, mut row) = (thread_idx_x() % lanes, thread_idx_x() / lanes);
-    let panel = place + column / 8 * (MMA_POINTS * 128);
-    while row < MMA_POINTS && column < chunks {
-        let x = points.add(item.place(row, shape) * shape.pitch as usize);
-        copy_chunk(panel, column % 8, row, x, column * 8, shape);
-        row += MMA_THREADS / lanes;
-    }
-}
-
-/// Starts the copy of 8 features of the point `x` to their place in a panel. Features past the pitch are zeros, so that
-/// nothing non-finite meets the zeros of the centroids.
-#[inline(always)]
-unsafe fn copy_chunk(panel: u32, chunk: u32, row: u32, x: *const u16, feature: u32, shape: Shape) {
-    let place = panel + row * 128 + (chunk ^ row & 7) * 16;
+unsafe fn copy_points<const LANES: u32>(
+    panels: u32,
+    feature: u32,
+    item: Item,
+    points: *const u16,
+    shape: Shape,
+) {
+    const { assert!(LANES <= 16 && (MMA_THREADS / LANES).is_multiple_of(8)) };
+    // Not worth registers from item to item.
+    let me = opaque(thread_idx_x());
+    let (column, row) = (me % LANES, me / LANES);
+    // The same for all of the thread's rows, which are a multiple of 8 apart.
+    let swizzled = (column ^ row) & 7;
+    let place = panels + column / 8 * (MMA_POINTS * 128) + row * 128 + swizzled * 16;
+    let feature = feature + column * 8;
     if feature < shape.pitch {
-        cp_async_cg_16(Shared::of(place), x.add(feature as usize));
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+            if (I as u32) < LANES {
+                let below = I as u32 * (MMA_THREADS / LANES);
+                let at = item.place(row + below, shape) * shape.pitch as usize + feature as usize;
+                cp_async_cg_16(Shared::of(place + below * 128), points.add(at));
+            }
+        });
     } else {
-        Shared::<f32>::of(place).set4(0, [0.0; 4]);
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+            if (I as u32) < LANES {
+                let below = I as u32 * (MMA_THREADS / LANES);
+                Shared::<f32>::of(place + below * 128).set4(0, [0.0; 4]);
+            }
+        });
     }
 }
 
@@ -354,13 +367,7 @@ impl Panels {
         }
         let panels = hopper_panels(params.shape.d);
         let stage = shared.stages.here().address() + self.stage * shared.stage_bytes;
-        let (column, mut row) = (thread_idx_x() % 8, thread_idx_x() / 8);
-        while row < MMA_POINTS {
-            let x = item.place(row, params.shape) * params.shape.pitch as usize;
-            let feature = (self.panel * 8 + column) * 8;
-            copy_chunk(stage, column, row, arrays.points.add(x), feature, params.shape);
-            row += MMA_THREADS / 8;
-        }
+        copy_points::<8>(stage, self.panel * HOPPER_PANEL_FEATURES, item, arrays.points, params.shape);
         let tile = item.batch as u64 * params.centroid_tiles() as u64 + self.tile as u64;
         let from = (tile * panels as u64 + self.panel as u64) * HOPPER_PANEL_BYTES as u64;
         let from = arrays.packed.cast::<u8>().add(from as usize);

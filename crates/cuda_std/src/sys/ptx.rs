@@ -307,3 +307,9 @@ mma_m32n16k16! {
     mma_m32n16k16_f32_f16: "f16";
     mma_m32n16k16_f32_bf16: "bf16";
 }
+
+#[inline(always)]
+pub(crate) unsafe fn opaque(mut value: u32) -> u32 {
+    asm!("// {0}", inout(reg32) value, options(nostack, nomem));
+    value
+}

@@ -244,6 +244,10 @@ fn mma_four(
         multiply(a[1], high, c[3]),
     ]
 }
+/// Nothing.
+pub(crate) unsafe fn opaque(value: u32) -> u32 {
+    value
+}
 fn mma_arguments(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [u32; 10] {
     let [c0, c1, c2, c3] = c.map(f32::to_bits);
     [a[0], a[1], a[2], a[3], b[0], b[1], c0, c1, c2, c3]

@@ -436,7 +436,13 @@ mod tests {
 
     #[test]
     fn shapes_go_by_the_thresholds() {
-        let plan = LaunchPlan { narrow_steps: 6, floored_steps: 6, ..LaunchPlan::by_rule(&H200) };
+        let plan = LaunchPlan {
+            narrow_steps: 6,
+            mma_clusters: 128,
+            mma_steps: 8,
+            floored_steps: 6,
+            ..LaunchPlan::by_rule(&H200)
+        };
         assert!(plan.is_narrow(1) && plan.is_narrow(96) && !plan.is_narrow(97));
         assert!(plan.is_by_warps(Shape::new(1, 1 << 20, 128, 128, 2)));
         assert!(!plan.is_by_warps(Shape::new(1, 1 << 20, 129, 128, 2)));

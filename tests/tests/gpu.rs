@@ -634,6 +634,27 @@ fn predict_takes_other_points() {
     }
 }
 
+/// Squares of values under 1e-22 are 0 in f32, and bfloat16 has such values: norms and bounds must not be 0 with them.
+#[test]
+fn values_whose_squares_vanish() {
+    if !has_gpu() {
+        return;
+    }
+    for (k, d) in [(5, 3), (300, 3), (300, 200), (600, 64)] {
+        for scale in [1e-15f32, 1e-22, 1e-24, 1e-30, 1e-37] {
+            let points = Array2::from_shape_fn((2 * k, d), |(row, feature)| {
+                bf16::from_f32(((row * (feature + 7)) % 251) as f32 * scale)
+            });
+            let centroids = points.slice(s![k.., ..]).mapv(bf16::to_f32);
+            let labels = |backend| {
+                let model = KMeans::<bf16, Ix2>::from_centroids(centroids.view(), backend).unwrap();
+                model.predict(points.view()).unwrap()
+            };
+            assert!(labels(CUDA) == labels(Backend::Cpu), "k {k}, d {d}, values of {scale:e}");
+        }
+    }
+}
+
 #[test]
 fn points_of_f64_are_refused() {
     let refused = FlashKMeans::new(1).backend(CUDA).fit(array![[0.0f64]].view());

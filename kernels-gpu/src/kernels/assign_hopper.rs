@@ -30,7 +30,7 @@
 mod narrow;
 mod wide;
 
-use super::bound::Bound;
+use super::bound::{Bound, share_of_bound};
 use super::nearest::{List, Nearest, Results, Row};
 use crate::spec::*;
 use cuda_std::float::{at_least, fma, max, sqrt_approx};
@@ -394,7 +394,7 @@ unsafe fn fold_tile(
     let [largest, norm, residual, _] = biases.get4(HOPPER_LARGEST);
     let all = share;
     let share = max(share, max(norm * scale.get(0), residual * scale.get(1)));
-    let bounds = [share * bounds.get(0), share * bounds.get(8)];
+    let bounds = [share_of_bound(share, bounds.get(0)), share_of_bound(share, bounds.get(8))];
     // What a product must reach; where that is negative, the groups tell nothing. NaN is not beyond anything.
     let limits = [*floor_a - bounds[0] - largest, *floor_b - bounds[1] - largest];
     let is_known = limits[0] >= 0.0 && limits[1] >= 0.0;

@@ -8,7 +8,7 @@
 //! ```
 //! Scores and what follows from them are those of `assign_hopper`. Their bound is wider, since less is known of how other
 //! tensor cores add: `γ = 2.5·(d + 16)·2⁻²⁴`, for 18 truncations of one part in `2⁻²³` of a partial sum with 16 products.
-use super::bound::Bound;
+use super::bound::{Bound, share_of_bound};
 use super::nearest::{List, Nearest, Results, Row};
 use crate::spec::*;
 use cuda_std::async_copy::*;
@@ -26,11 +26,6 @@ impl<C: HopperOperand<Scalar: MmaScalar>> Operand for C {}
 /// Products of a warp's 32 points with 64 centroids: `[half of the points][8-column group · 4 + value]`, of which a thread
 /// has rows `l/4` (values 0, 1) and 8 below (2, 3), columns `2(l%4)` and the next.
 type Scores = [[f32; 32]; 2];
-
-/// Centroids count as no shorter: their squared norms may have lost bits, or be 0.
-const LEAST_NORM: f32 = 1e-20;
-/// Scores are in no order that is sure when they are no further apart: they may have lost bits, too.
-const LEAST_BOUND: f32 = 1e-36;
 
 /// The arrays of a launch.
 #[derive(Clone, Copy)]
@@ -398,7 +393,7 @@ unsafe fn load_rows(shared: MmaShared, item: Item, terms: u32, arrays: Arrays, p
     let row = thread_idx_x();
     let place = item.place(row, params.shape);
     let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
-    let (largest_norm, largest_residual) = (max(*largest, LEAST_NORM), *largest.add(1));
+    let (largest_norm, largest_residual) = (*largest, *largest.add(1));
     let norm = *arrays.norms.add(place);
     let residual = if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) };
     let label = *arrays.results.labels.add(place);
@@ -445,10 +440,10 @@ impl Search {
         });
         let [_, norm, residual, _] = biases.get4(HOPPER_LARGEST);
         let scales = shared.scales.here();
-        let share = max(max(norm, LEAST_NORM) * scales.get(0), residual * scales.get(1));
+        let share = max(norm * scales.get(0), residual * scales.get(1));
         let share = max(self.share, share);
         let bounds = shared.bounds.here().add(warp_id() * 32);
-        let bound_of = |row: usize| fma(share, bounds.get(row as u32 * 8 + lane_id() / 4), LEAST_BOUND);
+        let bound_of = |row: usize| share_of_bound(share, bounds.get(row as u32 * 8 + lane_id() / 4));
         // NaN is not below anything.
         let mut is_below = true;
         unroll!(R in [0, 1, 2, 3] => {

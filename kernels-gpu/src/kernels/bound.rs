@@ -1,4 +1,16 @@
 //! How far a score of the tensor cores may be from the true one: see `assign_hopper`.
+use cuda_std::float::fma;
+
+/// Centroids count as no shorter: their squared norms may have lost bits, or be 0.
+pub(super) const LEAST_NORM: f32 = 1e-20;
+/// Scores that are no further apart than this are in no order that is sure: products may have lost bits, too.
+const LEAST_BOUND: f32 = 1e-36;
+
+/// A tile's share of a bound that is for the problem's largest norm and residual.
+#[inline(always)]
+pub(super) fn share_of_bound(share: f32, bound: f32) -> f32 {
+    fma(share, bound, LEAST_BOUND)
+}
 
 /// Twice the error of a point's scores, by its norm and residual. A hundredth is added for its own rounding and that of
 /// shares, and to the sum and the bias what rounding of limits may take.
@@ -31,7 +43,7 @@ impl Bound {
         Bound {
             of_rounded: 2.02 * (sum * (norm + residual) + residual),
             of_residual: 2.02 * norm,
-            of_bias: 1.01 * (terms / 16 + 24) as f32 * U * norm * norm + 1e-36,
+            of_bias: 1.01 * (terms / 16 + 24) as f32 * U * norm * norm + LEAST_BOUND,
         }
     }
 

@@ -96,7 +96,7 @@ pub(super) unsafe fn finalise<T: Scalar>(
 #[inline(always)]
 fn share_of(rows: u32) -> u32 {
     const STEP: u32 = UPDATE_WARPS * FINALISE_IN_FLIGHT;
-    (rows + STEP - 1) / STEP * FINALISE_IN_FLIGHT
+    rows.div_ceil(STEP) * FINALISE_IN_FLIGHT
 }
 
 /// A chunk of a cluster's features.

@@ -6,6 +6,7 @@
 //! That is the 128-byte swizzle which the product's descriptor names, so no tensor map is needed. Beside each
 //! tile lie its biases `−½‖c‖²`, in the order a thread reads them, and the largest of them; a centroid past the last
 //! has −∞ and never wins.
+use super::bound::LEAST_NORM;
 use super::pack_points::{norm_above, tensor_scale};
 use crate::spec::*;
 use core::ops::AddAssign;
@@ -166,7 +167,7 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
                 let residual = if T::ROUNDS { T::root_above(sum_of_row(residual, lanes)) } else { 0.0 };
                 let bias = if known { -0.5 * norm } else { f32::NEG_INFINITY };
                 if known {
-                    most.take(Most { bias, norm: sqrt(norm), residual });
+                    most.take(Most { bias, norm: max(sqrt(norm), LEAST_NORM), residual });
                 }
                 if lane == 0 {
                     // Column 8j + 2q + e of a tile belongs to quarter q of a warp's lanes.

@@ -204,7 +204,7 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         unroll!(R in [0, 1, 2, 3] => {
             // The thread's rows are its first and those 8, 64 and 72 below.
             const OFFSET: u32 = R as u32 / 2 * 64 + R as u32 % 2 * 8;
-            rows.publish(row, OFFSET, nearest[R], share * bounds.get(OFFSET));
+            rows.publish(row, OFFSET, nearest[R], share_of_bound(share, bounds.get(OFFSET)));
         });
         barrier(rows.shared.results_full.here(), 0).arrive();
         items = items.next();

@@ -235,8 +235,8 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
             tile += WIDE_TILES;
         }
         items.wait_empty(rows.shared.results_empty.here());
-        rows.publish(row, 0, nearest[0], share * bounds.get(0));
-        rows.publish(row, 8, nearest[1], share * bounds.get(8));
+        rows.publish(row, 0, nearest[0], share_of_bound(share, bounds.get(0)));
+        rows.publish(row, 8, nearest[1], share_of_bound(share, bounds.get(8)));
         barrier(rows.shared.results_full.here(), 0).arrive();
         items = items.next();
     }

@@ -63,7 +63,10 @@ impl<'a, T: Element> Points<'a, T> {
 
     /// The squared distance of a row to a centroid.
     fn apart(&self, row: usize, c: &[f64]) -> f64 {
-        cpu::scaled_distance(self.row(row), self.scale(row), c)
+        match &self.scales {
+            None => cpu::distance(self.row(row), c),
+            Some(scales) => cpu::scaled_distance(self.row(row), scales[row], c),
+        }
     }
 
     /// A row, drawn by weight.
@@ -328,31 +331,14 @@ fn by_weight(weights: &[f64], rng: &mut Rng) -> usize {
 
 /// Lowers each point's weighted squared distance to what row `centroid` gives, and returns the sums of chunks.
 fn lower<T: Element>(points: &Points<'_, T>, centroid: usize, nearest: &mut [f64]) -> Vec<f64> {
-    let d = points.d;
     let c = points.centroid(centroid);
-    nearest
-        .par_chunks_mut(CHUNK)
-        .enumerate()
-        .map(|(chunk, nearest)| {
-            for (row, near) in (chunk * CHUNK..).zip(nearest.iter_mut()) {
-                let (x, scale) = (points.row(row), points.scale(row));
-                let mut sums = [0.0f64; 8];
-                let (whole, rest) = x.split_at(d - d % 8);
-                for (x, c) in whole.chunks_exact(8).zip(c.chunks_exact(8)) {
-                    for lane in 0..8 {
-                        let difference = x[lane].to_f64() * scale - c[lane];
-                        sums[lane] += difference * difference;
-                    }
-                }
-                for (sum, (x, c)) in sums.iter_mut().zip(rest.iter().zip(&c[d - d % 8..])) {
-                    let difference = x.to_f64() * scale - c;
-                    *sum += difference * difference;
-                }
-                *near = near.min(points.weight(row) * sums.iter().sum::<f64>());
-            }
-            nearest.iter().sum()
-        })
-        .collect()
+    let lower = |(chunk, nearest): (usize, &mut [f64])| {
+        for (row, near) in (chunk * CHUNK..).zip(nearest.iter_mut()) {
+            *near = near.min(points.weight(row) * points.apart(row, &c));
+        }
+        nearest.iter().sum()
+    };
+    nearest.par_chunks_mut(CHUNK).enumerate().map(lower).collect()
 }
 
 /// The row at which the running sum of distances passes `target`; one with a distance above 0.

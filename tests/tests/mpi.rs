@@ -1,9 +1,9 @@
 //! Fits by the processes of an MPI job, on this machine. Skipped where there is no MPI, unless `FLASH_KMEANS_REQUIRE_MPI`
 //! is 1.
 use flash_kmeans::io::{PointFile, write_npy};
-use flash_kmeans::{Backend, FlashKMeans, Init};
+use flash_kmeans::{Backend, FlashKMeans, Init, Metric};
 use flash_kmeans_tests::{build_command, is_set};
-use ndarray::{Array2, Ix2};
+use ndarray::{Array1, Array2, Ix2};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -119,4 +119,26 @@ fn a_process_that_fails_ends_the_job() {
         text(&output.stderr)
     );
     assert!(!at.join("l.npy").exists());
+}
+
+/// Each process has the weights of its own part, and sums of weights and of points at length 1 add up as others do.
+#[test]
+fn processes_share_weights_and_a_metric() {
+    let Some(command) = command() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let points = points();
+    let weights = Array1::from_shape_fn(points.nrows(), |row| (row % 5) as f64 * 0.5);
+    write_npy(at.join("p.npy"), points.view()).unwrap();
+    write_npy(at.join("w.npy"), weights.view()).unwrap();
+    for metric in [Metric::Euclidean, Metric::Cosine] {
+        let options = FlashKMeans::new(12).metric(metric).init(Init::Random).seed(2).max_iter(4);
+        let one = options.backend(Backend::Cpu).fit_weighted(points.view(), weights.view(), &mut ()).unwrap();
+        let args = "fit p.npy -k 12 --weights w.npy --backend cpu --init random --seed 2 --max-iter 4 --json";
+        let output = run(command, at, 3, &format!("{args} --metric {metric}"));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let out: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let inertia = out["inertia"].as_f64().unwrap();
+        assert!((inertia / one.inertia() - 1.0).abs() < 1e-9, "{metric}: {inertia} {}", one.inertia());
+    }
 }

@@ -1,7 +1,8 @@
 //! Points that come in batches, each of which is seen once.
-use crate::backend::{Engine, LloydOutcome};
+use crate::backend::{Engine, LloydOptions, LloydOutcome};
 use crate::element::Float;
 use crate::error::{Error, Result};
+use crate::metric::length;
 use crate::model::BatchSummary;
 use crate::params::Init;
 use crate::points::Problem;
@@ -22,6 +23,8 @@ use rayon::prelude::*;
 /// in float64: a centroid is the mean of all points that it was ever given, and where it started counts for nothing. Sums
 /// are taken on the CPU in the order of the points: the same batches in the same order give the same bits on every run,
 /// whatever the number of threads and whichever backend labels. A cluster that is given no points stays where it is.
+///
+/// By a metric whose centroids have length 1, they are these means at length 1; for cosines, the means are of `x/‖x‖`.
 ///
 /// ```
 /// use flash_kmeans::{Backend, FlashKMeans};
@@ -49,19 +52,14 @@ pub struct MiniBatch<T: Element> {
 
 impl FlashKMeans {
     /// Clusters of points that come in batches: see [`MiniBatch`]. The first centroids are found in the first batch, unless
-    /// they are given. Of the other options, only `seed`, `backend` and `gpu_memory` matter.
+    /// they are given. Of the other options, only `metric`, `seed`, `backend` and `gpu_memory` matter.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for several starts, a sample or another metric than the Euclidean, and as [`fit`](Self::fit);
+    /// [`Error::InvalidArgument`] for several starts or a sample, and as [`fit`](Self::fit);
     /// [`Error::BackendUnavailable`] when the backend was named and cannot be had.
     pub fn mini_batch<T: Element>(&self) -> Result<MiniBatch<T>> {
         self.check()?;
         self.check_streams()?;
-        let metric = self.lloyd_options().metric;
-        if metric != Metric::Euclidean {
-            let rule = "points that come in batches are clustered by the Euclidean metric";
-            return Err(Error::InvalidArgument { argument: "metric", value: metric.to_string(), rule });
-        }
         Ok(MiniBatch {
             engine: self.engine(T::DTYPE, false)?,
             means: Vec::new(),
@@ -83,8 +81,12 @@ impl<T: Element> MiniBatch<T> {
     pub fn partial_fit(&mut self, points: ArrayView2<'_, T>) -> Result<()> {
         let (problem, k) = (self.checked(points)?, self.counts.len());
         let first = if self.n_steps == 0 { Some(self.first_centroids(&problem)?) } else { None };
-        let labels =
-            self.engine.assign(&problem, first.as_ref().unwrap_or(&self.centroids), k, Metric::Euclidean)?;
+        let labels = self.engine.assign(
+            &problem,
+            first.as_ref().unwrap_or(&self.centroids),
+            k,
+            self.options.lloyd_options().metric,
+        )?;
         if let Some(first) = first {
             self.means = first.iter().map(|c| c.to_f64()).collect();
             self.centroids = first;
@@ -111,24 +113,29 @@ impl<T: Element> MiniBatch<T> {
     }
 
     fn first_centroids(&self, problem: &Problem<'_, T>) -> Result<Vec<T::Centroid>> {
-        let (k, (_, init, seed)) = (self.counts.len(), self.options.asked());
+        let (LloydOptions { k, metric, .. }, (_, init, seed)) =
+            (self.options.lloyd_options(), self.options.asked());
         if k > problem.n && !matches!(init, Init::Given(_)) {
             return Err(Error::TooManyClusters { k, n: problem.n });
         }
-        let first = init::centroids(init, problem, (k, Metric::Euclidean), seed)?;
+        let first = init::centroids(init, problem, (k, metric), seed)?;
         Ok(first.into_iter().map(T::round_centroid).collect())
     }
 
     /// The update that [`MiniBatch`] describes. A cluster is one task's, which adds its rows in their order.
     fn move_means(&mut self, problem: &Problem<'_, T>, labels: &[u32]) {
-        let d = problem.d;
+        let (d, metric) = (problem.d, self.options.lloyd_options().metric);
         let mut rows = vec![Vec::new(); self.counts.len()];
         for (row, &label) in labels.iter().enumerate() {
             rows[label as usize].push(row);
         }
         let clusters = self.means.par_chunks_mut(d).zip(self.centroids.par_chunks_mut(d));
         clusters.zip(&mut self.counts).zip(&rows).for_each(|(((mean, centroid), count), rows)| {
-            let point = |row: usize| problem.points[row * d..][..d].iter().map(|x| x.to_f64());
+            let point = |row: usize| {
+                let x = &problem.points[row * d..][..d];
+                let scale = if metric == Metric::Cosine { metric.scale(x) } else { 1.0 };
+                x.iter().map(move |x| x.to_f64() * scale)
+            };
             let Some(&first) = rows.first() else { return };
             if *count == 0 {
                 mean.iter_mut().zip(point(first)).for_each(|(mean, x)| *mean = x);
@@ -138,9 +145,12 @@ impl<T: Element> MiniBatch<T> {
                 sum.iter_mut().zip(point(row)).zip(&*mean).for_each(|((sum, x), mean)| *sum += x - mean);
             }
             *count += rows.len() as u64;
-            for ((mean, sum), centroid) in mean.iter_mut().zip(sum).zip(centroid) {
-                *mean += sum / *count as f64;
-                *centroid = T::round_centroid(Float::from_f64(*mean));
+            mean.iter_mut().zip(sum).for_each(|(mean, sum)| *mean += sum / *count as f64);
+            let by = if metric.is_spherical() { length(mean.iter().copied()) } else { 1.0 };
+            if by > 0.0 {
+                for (centroid, mean) in centroid.iter_mut().zip(&*mean) {
+                    *centroid = T::round_centroid(Float::from_f64(mean / by));
+                }
             }
         });
     }

@@ -208,6 +208,30 @@ fn fortran_order_is_converted() {
 }
 
 #[test]
+fn a_column_has_one_value_a_point() {
+    let folder = folder();
+    let open =
+        |dict: &str, data: &[u8]| PointFile::open_column(put(folder.path(), "w.npy", &npy(dict, data)));
+    let header = |order: &str, shape: &str| {
+        format!("{{'descr': '<f4', 'fortran_order': {order}, 'shape': {shape}, }}")
+    };
+    let data = le(&[0.5, 1.0, 2.0, 4.0, 8.0, 16.0]);
+    let read = |file: PointFile| file.read::<f64>().unwrap().into_owned();
+    let one = open(&header("False", "(6,)"), &data).unwrap();
+    assert_eq!((one.shape(), one.n_points(), one.n_features()), (&[6, 1][..], 6, 1));
+    assert_eq!(read(one).into_raw_vec_and_offset().0, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]);
+    let batch = open(&header("False", "(2, 3)"), &data).unwrap();
+    assert_eq!((batch.shape(), batch.batch()), (&[2, 3, 1][..], Some(2)));
+    assert_eq!(read(batch)[[1, 0, 0]], 4.0);
+    assert_eq!(read(open(&header("True", "(2, 3)"), &data).unwrap())[[1, 0, 0]], 1.0);
+    for (shape, len) in [("()", 1), ("(1, 2, 3)", 6), ("(0,)", 0), ("(5,)", 6), ("(7,)", 6), ("(2, 0)", 0)] {
+        let refused = open(&header("False", shape), &data[..4 * len]);
+        assert!(matches!(refused, Err(Error::Format { .. })), "{shape}: {refused:?}");
+    }
+    assert!(PointFile::open_column(put(folder.path(), "w.fvecs", &data)).is_err());
+}
+
+#[test]
 fn each_kind_of_damage_has_its_message() {
     let folder = folder();
     let put = |name, bytes: &[u8]| put(folder.path(), name, bytes);

@@ -168,6 +168,39 @@ fn fits_are_those_of_the_book() {
 }
 
 #[test]
+fn batches_that_come_one_by_one_are_clustered_by_the_metric() {
+    let (n, d, k) = (300, 7, 9);
+    for metric in PRODUCTS {
+        let x = points(3 * n, d, |v| v);
+        let first = Init::Given(x.slice(s![..k, ..]).to_owned().into_dyn());
+        let mut fit = options(k, metric).init(first).mini_batch::<f64>().unwrap();
+        let (mut sums, mut counts) = (Array2::<f64>::zeros((k, d)), vec![0u64; k]);
+        let mut centroids = KMeans::<f64, Ix2>::with_metric(x.slice(s![..k, ..]), metric, Backend::Cpu)
+            .unwrap()
+            .centroids()
+            .clone();
+        for batch in x.axis_chunks_iter(Axis(0), n) {
+            for x in batch.outer_iter() {
+                let label = nearest(x, centroids.view()) as usize;
+                let mass = if metric == Metric::Cosine && length(x) > 0.0 { 1.0 / length(x) } else { 1.0 };
+                sums.row_mut(label).scaled_add(mass, &x);
+                counts[label] += 1;
+            }
+            for (cluster, sum) in sums.outer_iter().enumerate().filter(|(_, sum)| length(sum.view()) > 0.0) {
+                let by = if metric == Metric::Dot { counts[cluster] as f64 } else { length(sum) };
+                centroids.row_mut(cluster).assign(&(&sum / by));
+            }
+            fit.partial_fit(batch).unwrap();
+            assert_eq!(fit.counts(), counts);
+            let found = fit.centroids().unwrap();
+            assert!((&found - &centroids).iter().all(|v| v.abs() <= 1e-12), "{metric}");
+        }
+        let model = fit.into_model(x.view()).unwrap();
+        check(&x, &Array1::ones(3 * n), &model, 2f64.powi(-53));
+    }
+}
+
+#[test]
 fn lengths_do_not_matter_to_cosines() {
     let x = points(2000, 12, |v| v as f32);
     // Powers of two round nothing, so that even the bits are the same.
@@ -319,7 +352,16 @@ fn starts_samples_batches_and_models_keep_the_metric() {
         let again = saved(&model, &folder.path().join("m.safetensors"));
         assert_eq!((again.metric(), again.centroids()), (metric, model.centroids()));
         assert_eq!(&again.predict(x.view()).unwrap(), model.labels());
-        // And a fit that starts from it has nothing to do.
+        // A checkpoint is of one metric.
+        let checkpoint = folder.path().join("fit.state");
+        let _ = std::fs::remove_file(&checkpoint);
+        let streaming = Streaming::new().checkpoint(&checkpoint, 1);
+        let streamed = options(9, metric).fit_stream(&x, &streaming, &mut ()).unwrap();
+        let resume = Streaming::new().resume(&checkpoint);
+        same(&streamed, &options(9, metric).fit_stream(&x, &resume, &mut ()).unwrap());
+        let other = options(9, Metric::Euclidean).fit_stream(&x, &resume, &mut ());
+        assert!(matches!(other, Err(Error::Format { .. })));
+        // A fit that starts from the model has nothing to do.
         let rest = options(9, metric).init(Init::from(&model)).fit(x.view()).unwrap();
         assert_eq!(rest.labels(), model.labels());
     }
@@ -379,8 +421,6 @@ fn bad_points_are_refused_and_gpus_are_not_taken() {
         x[(7, 1)] = f32::NAN;
         let refused = options(3, metric).fit(x.view());
         assert!(matches!(refused, Err(Error::NonFinite { what: "points", row: 7, column: 1, .. })));
-        let refused = options(3, metric).mini_batch::<f32>();
-        assert!(matches!(refused, Err(Error::InvalidArgument { argument: "metric", .. })));
         let centroids = array![[0.0, f64::INFINITY]];
         let refused = KMeans::<f64, Ix2>::with_metric(centroids.view(), metric, Backend::Cpu);
         assert!(matches!(refused, Err(Error::NonFinite { what: "centroids", .. })));

@@ -35,7 +35,7 @@ impl std::fmt::Display for DType {
     }
 }
 
-/// A type that centroids may have: `f32`, or `f64` for `f64` points.
+/// A type that centroids may have: `f32`, or `f64` for `f64` points. Weights are of either.
 pub trait Float:
     Element<Centroid = Self>
     + crate::backend::cpu::tile::Compute

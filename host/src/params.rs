@@ -399,8 +399,12 @@ mod tests {
     fn options_survive_json() {
         let init = Init::Given(ndarray::array![[0.5, 1.0], [2.0, 4.0]].into_dyn());
         for init in [init, Init::Random, Init::KMeansParallel { oversampling: 2.0, rounds: 5 }] {
-            let options =
-                FlashKMeans::new(2).tol(1e-3).seed(7).init(init).backend(Backend::Cuda { ordinal: 1 });
+            let options = FlashKMeans::new(2)
+                .tol(1e-3)
+                .seed(7)
+                .init(init)
+                .backend(Backend::Cuda { ordinal: 1 })
+                .metric(Metric::Cosine);
             let text = serde_json::to_string(&options).unwrap();
             assert_eq!(serde_json::from_str::<FlashKMeans>(&text).unwrap(), options);
         }

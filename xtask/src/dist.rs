@@ -9,8 +9,22 @@ use crate::Result;
 use crate::workspace::{cargo, create_folder, root, target, write};
 
 /// Test executables that stay behind: they run cargo, or read the workspace's files.
-const NOT_FOR_GPUS: &[&str] =
-    &["cli", "docs", "faults", "hostile", "io", "kernels", "model", "parity", "report", "stream"];
+const NOT_FOR_GPUS: &[&str] = &[
+    "cli",
+    "docs",
+    "faults",
+    "hostile",
+    "io",
+    "kernels",
+    "metric",
+    "mini_batch",
+    "model",
+    "mpi",
+    "parity",
+    "report",
+    "stream",
+    "weights",
+];
 
 const LIMIT_BYTES: u64 = 64 << 20;
 

@@ -194,7 +194,7 @@ impl LaunchPlan {
             mma_steps: HOPPER_MAX_STEPS,
             ordered_tiles: 4,
             floored_tiles: 16,
-            floored_steps: 8,
+            floored_steps: 4,
             settle_blocks: SETTLE_BLOCKS.div_ceil(multiprocessors).clamp(4, 8),
             // A digit's worth takes one pass either way.
             whole_sort_clusters: heads.max(SORT_DIGITS).min(whole_sort),

@@ -653,6 +653,9 @@ impl Items for MmaParams {
     }
 }
 
+/// Centroids count as no shorter in the bounds of scores: their squared norms may have lost bits, or be 0.
+pub const LEAST_NORM: f32 = 1e-20;
+
 /// Threads of a block that packs a tile.
 pub const PACK_THREADS: u32 = 1024;
 

@@ -1,8 +1,6 @@
 //! How far a score of the tensor cores may be from the true one: see `assign_hopper`.
 use cuda_std::float::fma;
 
-/// Centroids count as no shorter: their squared norms may have lost bits, or be 0.
-pub(super) const LEAST_NORM: f32 = 1e-20;
 /// Scores that are no further apart than this are in no order that is sure: products may have lost bits, too.
 const LEAST_BOUND: f32 = 1e-36;
 

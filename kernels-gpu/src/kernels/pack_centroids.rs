@@ -6,7 +6,6 @@
 //! That is the 128-byte swizzle which the product's descriptor names, so no tensor map is needed. Beside each
 //! tile lie its biases `−½‖c‖²`, in the order a thread reads them, and the largest of them; a centroid past the last
 //! has −∞ and never wins.
-use super::bound::LEAST_NORM;
 use super::pack_points::{norm_above, tensor_scale};
 use crate::spec::*;
 use core::ops::AddAssign;

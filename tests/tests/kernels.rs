@@ -39,6 +39,12 @@ fn config(cases: u32) -> ProptestConfig {
 
 // ---- assignment ----
 
+/// Labels that an assignment finds: of some points none.
+fn labels_before(Shape { batch, n, k, .. }: Shape, random: &mut Random) -> Vec<u32> {
+    let label = |_| if random.below(4) == 0 { u32::MAX } else { random.below(k as usize) as u32 };
+    (0..batch * n).map(label).collect()
+}
+
 /// Labels, changes and costs of one assignment.
 fn check_assign<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let [batch, n, k, d] = size;
@@ -46,9 +52,7 @@ fn check_assign<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let random = &mut Random(seed);
     let (points, centroids) = data.problems::<T>(shape, random);
     let done = done(batch, random);
-    let before: Vec<u32> = (0..batch * n)
-        .map(|_| if random.below(4) == 0 { u32::MAX } else { random.below(k as usize) as u32 })
-        .collect();
+    let before = labels_before(shape, random);
     let arrays = Arrays::<T>::new(shape, n, &points, &centroids, &done);
     arrays.labels.set(&before);
     arrays.assign(way);
@@ -879,9 +883,7 @@ where
     let random = &mut Random(seed);
     let (points, centroids) = data.problems::<T>(shape, random);
     let done = done(batch, random);
-    let before: Vec<u32> = (0..batch * n)
-        .map(|_| if random.below(4) == 0 { u32::MAX } else { random.below(k as usize) as u32 })
-        .collect();
+    let before = labels_before(shape, random);
     let arrays = Arrays::<T>::new(shape, n, &points, &centroids, &done);
     arrays.labels.set(&before);
     let orders: Vec<u32> = (0..batch).flat_map(|_| random.shuffled(k)).collect();

@@ -52,10 +52,13 @@ pub fn is_set(name: &str) -> bool {
     std::env::var(name).is_ok_and(|value| value == "1")
 }
 
-/// Whether there is a GPU to test on.
+/// Whether there is a GPU to test on. With `FLASH_KMEANS_GPU=emulated` there is one that is emulated.
 pub fn has_gpu() -> bool {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     let reason = REASON.get_or_init(|| {
+        if std::env::var("FLASH_KMEANS_GPU").is_ok_and(|value| value == "emulated") {
+            assert!(emulated_gpu::install(emulated_gpu::Timing::Late), "the driver was used before");
+        }
         match FlashKMeans::new(1).init(Init::Random).backend(CUDA).fit(ndarray::array![[0.0f32]].view()) {
             Ok(_) => None,
             Err(Error::BackendUnavailable { reason, .. }) => Some(reason),

@@ -11,21 +11,51 @@ const DRIVER: &str = "nvcuda.dll";
 #[cfg(not(windows))]
 const DRIVER: &str = "libcuda.so.1";
 
-// Never closed: a module that unloads while another thread is inside it cannot be made safe.
-static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
+/// Where the entry points' calls go.
+enum Driver {
+    // Never closed: a module that unloads while another thread is inside it cannot be made safe.
+    Installed(Library),
+    #[cfg(feature = "given-driver")]
+    Given(AddressOf),
+}
 
-pub(crate) fn library() -> Option<&'static Library> {
+/// The address of a driver's entry point by its name; `None` where the driver lacks it.
+#[cfg(feature = "given-driver")]
+pub type AddressOf = fn(&CStr) -> Option<*const c_void>;
+
+static DRIVER_IN_USE: OnceLock<Option<Driver>> = OnceLock::new();
+
+fn driver() -> Option<&'static Driver> {
     // SAFETY: the driver's library is made to be loaded by any process; its initialisers have no
     // preconditions.
-    LIBRARY.get_or_init(|| unsafe { Library::new(DRIVER).ok() }).as_ref()
+    DRIVER_IN_USE.get_or_init(|| unsafe { Library::new(DRIVER).ok() }.map(Driver::Installed)).as_ref()
+}
+
+pub(crate) fn available() -> bool {
+    driver().is_some()
+}
+
+/// Has all calls of this process go to another driver than the installed one, for tests. Whether that was done: it is
+/// too late once anything was called.
+///
+/// # Safety
+/// What `address` answers must be functions of the driver's types, which do what the driver's documentation says.
+#[cfg(feature = "given-driver")]
+pub unsafe fn use_driver(address: AddressOf) -> bool {
+    DRIVER_IN_USE.set(Some(Driver::Given(address))).is_ok()
 }
 
 /// The address of `name` in the driver, or the code that says why there is none.
 pub(crate) fn address(name: &CStr) -> Result<*const c_void, u32> {
-    let library = library().ok_or(code::NO_DEVICE)?;
-    // SAFETY: the symbol is only read as an address here; callers state its type.
-    let symbol = unsafe { library.get::<*const c_void>(name.to_bytes_with_nul()) };
-    symbol.map(|symbol| *symbol).map_err(|_| code::NOT_FOUND)
+    match driver().ok_or(code::NO_DEVICE)? {
+        Driver::Installed(library) => {
+            // SAFETY: the symbol is only read as an address here; callers state its type.
+            let symbol = unsafe { library.get::<*const c_void>(name.to_bytes_with_nul()) };
+            symbol.map(|symbol| *symbol).map_err(|_| code::NOT_FOUND)
+        }
+        #[cfg(feature = "given-driver")]
+        Driver::Given(address) => address(name).ok_or(code::NOT_FOUND),
+    }
 }
 
 /// An address looked up once. `Err` holds the code to answer with instead of a call.

@@ -13,7 +13,8 @@
 //! else here, once. `cust_raw`'s build script also wants the variable `CUDA_LIBRARY_PATH` to name a folder
 //! that has a folder `lib64`, be it empty; `toolkit` in this crate is one.
 //!
-//! With feature `fault-injection`, module `fault` makes a chosen call fail and counts what the driver has given out.
+//! Two features are for tests. With `fault-injection`, module `fault` makes a chosen call fail and counts what the driver
+//! has given out; with `given-driver`, `use_driver` has all calls go to other functions than the installed driver's.
 
 mod code;
 mod entry_points;
@@ -22,6 +23,8 @@ pub mod fault;
 mod forward;
 mod launch;
 
+#[cfg(feature = "given-driver")]
+pub use forward::{AddressOf, use_driver};
 pub use launch::launch_overlapped;
 
 /// Nothing fails but what the driver fails, and nothing is counted.
@@ -49,7 +52,7 @@ pub fn link() {}
 
 /// Whether the driver's library is there. It may still find no device.
 pub fn available() -> bool {
-    forward::library().is_some()
+    forward::available()
 }
 
 /// The newest CUDA version that the driver serves, as (major, minor); `None` without a driver.

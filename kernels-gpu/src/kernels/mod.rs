@@ -59,6 +59,60 @@ pub trait Kernel: Copy {
     /// The pointers must be valid for the shapes in the parameters.
     #[cfg(feature = "simt")]
     unsafe fn run(self);
+    /// The arguments at such addresses as [`Kernel::with_addresses`] gives.
+    ///
+    /// # Safety
+    /// The addresses must be those of this entry's arguments.
+    #[cfg(feature = "simt")]
+    unsafe fn of_addresses(addresses: *const *mut core::ffi::c_void) -> Self;
+    /// The pointers among the arguments, by name.
+    #[cfg(feature = "simt")]
+    fn pointers(&self) -> Vec<(&'static str, *const core::ffi::c_void)>;
+}
+
+/// Reads the value at the first of these addresses, and goes on to the next.
+#[cfg(all(feature = "simt", not(target_arch = "nvptx64")))]
+unsafe fn next<T: Copy>(addresses: &mut *const *mut core::ffi::c_void) -> T {
+    let value = (**addresses).cast::<T>().read();
+    *addresses = addresses.add(1);
+    value
+}
+
+/// A launch of an entry that is known by its name only, as a driver knows it.
+#[cfg(all(feature = "simt", not(target_arch = "nvptx64")))]
+pub struct AnyLaunch {
+    /// The pointers among the arguments, by name.
+    pub pointers: Vec<(&'static str, *const core::ffi::c_void)>,
+    /// Runs a thread's part; see [`Kernel::run`].
+    pub run: Box<dyn Fn()>,
+}
+
+/// An entry point as [`AnyLaunch`]es are made of it.
+#[cfg(all(feature = "simt", not(target_arch = "nvptx64")))]
+#[derive(Clone, Copy)]
+pub struct AnyKernel {
+    /// What a launch must be like.
+    pub spec: KernelSpec,
+    of_addresses: unsafe fn(*const *mut core::ffi::c_void) -> AnyLaunch,
+}
+
+#[cfg(all(feature = "simt", not(target_arch = "nvptx64")))]
+impl AnyKernel {
+    const fn of<K: Kernel + 'static>() -> Self {
+        unsafe fn of_addresses<K: Kernel + 'static>(addresses: *const *mut core::ffi::c_void) -> AnyLaunch {
+            let kernel = K::of_addresses(addresses);
+            AnyLaunch { pointers: kernel.pointers(), run: Box::new(move || kernel.run()) }
+        }
+        AnyKernel { spec: K::SPEC, of_addresses: of_addresses::<K> }
+    }
+
+    /// A launch with the arguments at these addresses, which are read now.
+    ///
+    /// # Safety
+    /// The addresses must be those of this entry's arguments, in its order.
+    pub unsafe fn launch(&self, addresses: *const *mut core::ffi::c_void) -> AnyLaunch {
+        (self.of_addresses)(addresses)
+    }
 }
 
 // `each`: kernels with one entry for each type of points; `plain`: kernels that do not see points. A row
@@ -123,6 +177,14 @@ macro_rules! kernels {
             $(<$PlainArgs as Kernel>::SPEC,)*
             $($(<$TensorArgs<$tensor_operand> as Kernel>::SPEC,)*)*
             $($(<$HopperArgs<$operand> as Kernel>::SPEC,)*)*
+        ];
+
+        /// The entry points that the emulation runs: all but Hopper's.
+        #[cfg(all(feature = "simt", not(target_arch = "nvptx64")))]
+        pub const EMULATED: &[AnyKernel] = &[
+            $($(AnyKernel::of::<$Args<$type>>(),)*)*
+            $(AnyKernel::of::<$PlainArgs>(),)*
+            $($(AnyKernel::of::<$TensorArgs<$tensor_operand>>(),)*)*
         ];
 
         /// A type of points that every kernel has an entry for.
@@ -207,7 +269,7 @@ macro_rules! kernels {
         #[cfg(not(target_arch = "nvptx64"))]
         impl $($generics)* Kernel for $Args {
             const SPEC: KernelSpec = $spec;
-            kernels!(@host $params, $($pointer),*);
+            kernels!(@host [$params] [$($pointer),*] []);
             #[cfg(feature = "simt")]
             unsafe fn run(self) {
                 $run(self)
@@ -219,7 +281,7 @@ macro_rules! kernels {
         #[cfg(not(target_arch = "nvptx64"))]
         impl Kernel for $Args {
             const SPEC: KernelSpec = $spec;
-            kernels!(@host $params, $($pointer),*);
+            kernels!(@host [$params] [$($pointer),*] [operand: core::marker::PhantomData]);
             #[cfg(feature = "simt")]
             unsafe fn run(self) {
                 $alias
@@ -232,7 +294,7 @@ macro_rules! kernels {
         #[cfg(not(target_arch = "nvptx64"))]
         impl Kernel for $Args {
             const SPEC: KernelSpec = $spec;
-            kernels!(@host $params, $($pointer),*);
+            kernels!(@host [$params] [$($pointer),*] [operand: core::marker::PhantomData]);
             #[cfg(feature = "simt")]
             unsafe fn run(self) {
                 // Hopper's own instructions have no emulation; a test that asks for one must fail.
@@ -240,7 +302,7 @@ macro_rules! kernels {
             }
         }
     };
-    (@host $params:ident, $($pointer:ident),*) => {
+    (@host [$params:ident] [$($pointer:ident),*] [$($operand:tt)*]) => {
         fn blocks(&self) -> u64 {
             self.$params.blocks()
         }
@@ -249,6 +311,15 @@ macro_rules! kernels {
                 $((&raw const self.$pointer).cast_mut().cast(),)*
                 (&raw const self.$params).cast_mut().cast(),
             ])
+        }
+        #[cfg(feature = "simt")]
+        unsafe fn of_addresses(addresses: *const *mut core::ffi::c_void) -> Self {
+            let mut rest = addresses;
+            Self { $($pointer: next(&mut rest),)* $params: next(&mut rest), $($operand)* }
+        }
+        #[cfg(feature = "simt")]
+        fn pointers(&self) -> Vec<(&'static str, *const core::ffi::c_void)> {
+            vec![$((stringify!($pointer), self.$pointer.cast())),*]
         }
     };
     (@run $Args:ty, $body:path, ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {

@@ -177,18 +177,40 @@ pub struct Panels {
     pub len: u32,
 }
 
+/// Points of the shortest panel that is not a block's.
+const PANEL_POINTS: u32 = 1 << 20;
+
+#[cfg(feature = "simt")]
+static EMULATED_PANEL_POINTS: core::sync::atomic::AtomicU32 =
+    core::sync::atomic::AtomicU32::new(PANEL_POINTS);
+
+/// Has panels of this process be shorter, a power of two of points, so that an emulation has time for several. Sums then
+/// have other last bits.
+#[cfg(feature = "simt")]
+pub fn shorten_panels(points: u32) {
+    EMULATED_PANEL_POINTS.store(points, core::sync::atomic::Ordering::Relaxed);
+}
+
+#[cfg(feature = "simt")]
+fn panel_points() -> u32 {
+    EMULATED_PANEL_POINTS.load(core::sync::atomic::Ordering::Relaxed)
+}
+
+#[cfg(not(feature = "simt"))]
+#[inline]
+const fn panel_points() -> u32 {
+    PANEL_POINTS
+}
+
 impl Panels {
     /// Panels of `n` points: a function of the problem alone, so that the order of additions is too. A
     /// panel is long enough that its partial sums (`k` rows) are few beside its points.
     #[inline]
-    pub const fn of(n: u32, k: u32) -> Self {
-        let wish = (k as u64 * 16).next_power_of_two();
+    pub fn of(n: u32, k: u32) -> Self {
         let wish = if n <= BLOCK_PROBLEM_POINTS && k <= BLOCK_PANEL_CLUSTERS {
-            BLOCK_PANEL_POINTS as u64
-        } else if wish < 1 << 20 {
-            1 << 20
+            u64::from(BLOCK_PANEL_POINTS)
         } else {
-            wish
+            (u64::from(k) * 16).next_power_of_two().max(panel_points().into())
         };
         let len = if wish < n as u64 { wish as u32 } else { n };
         Panels { count: n.div_ceil(len), len }
@@ -1500,11 +1522,9 @@ pub struct MomentsParams {
 impl MomentsParams {
     /// At most [`MOMENTS_ITEMS`] items a problem, of as many rows as divide a panel.
     #[inline]
-    pub const fn new(shape: Shape) -> Self {
+    pub fn new(shape: Shape) -> Self {
         let rows = shape.n.div_ceil(MOMENTS_ITEMS).next_power_of_two();
-        let rows = if rows < 256 { 256 } else { rows };
-        // The shortest panel of a problem that has several.
-        let rows = if rows > 1 << 20 { 1 << 20 } else { rows };
+        let rows = rows.max(256).min(panel_points());
         MomentsParams { shape, rows, tiles: shape.n.div_ceil(rows) }
     }
 }

@@ -52,11 +52,21 @@ pub fn is_set(name: &str) -> bool {
     std::env::var(name).is_ok_and(|value| value == "1")
 }
 
-/// Whether there is a GPU to test on. With `FLASH_KMEANS_GPU=emulated` there is one that is emulated.
+/// Whether tests are to run on GPUs that are emulated.
+pub fn is_emulated() -> bool {
+    std::env::var("FLASH_KMEANS_GPU").is_ok_and(|value| value == "emulated")
+}
+
+/// Whether tests on a GPU are to have fewer and smaller cases: for a sanitizer, or an emulation.
+pub fn is_small() -> bool {
+    is_set("FLASH_KMEANS_SMALL") || is_emulated()
+}
+
+/// Whether there is a GPU to test on. With `FLASH_KMEANS_GPU=emulated` there are two that are emulated.
 pub fn has_gpu() -> bool {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     let reason = REASON.get_or_init(|| {
-        if std::env::var("FLASH_KMEANS_GPU").is_ok_and(|value| value == "emulated") {
+        if is_emulated() {
             assert!(emulated_gpu::install(emulated_gpu::Timing::Late), "the driver was used before");
         }
         match FlashKMeans::new(1).init(Init::Random).backend(CUDA).fit(ndarray::array![[0.0f32]].view()) {

@@ -37,6 +37,9 @@ pub const DEVICES: i32 = 2;
 /// Bytes of each one's memory.
 pub const MEMORY_BYTES: u64 = 1 << 30;
 
+/// Points of a panel of a problem that has more than one block's: the emulation does some ten thousand rows a second.
+pub const PANEL_POINTS: u32 = 1 << 11;
+
 /// Results of calls, as the driver numbers them.
 mod code {
     pub(crate) const SUCCESS: u32 = 0;
@@ -94,6 +97,7 @@ impl Driver {
 /// Has all driver calls of this process come here. Whether that was done: it is too late once anything was called.
 pub fn install(timing: Timing) -> bool {
     driver().timing = timing;
+    kernels_gpu::spec::shorten_panels(PANEL_POINTS);
     // SAFETY: the functions have the driver's types, and do what it documents but for what this crate's page says.
     unsafe { libcuda::use_driver(calls::address) }
 }

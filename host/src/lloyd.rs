@@ -45,9 +45,6 @@ pub(crate) trait Worker<T: Element> {
     /// sums alone.
     const EXACT_INERTIA: bool;
 
-    /// Rows of a panel: what the order of additions is made of, a function of `n`, `d` and `k` alone.
-    fn panel_rows(&self) -> usize;
-
     /// A buffer for `rows` rows.
     fn buffer(&self, rows: usize) -> Result<Self::Buffer>;
 

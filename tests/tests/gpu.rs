@@ -1,22 +1,18 @@
-//! The CUDA backend on a real GPU, through the public API, against float64 and against the CPU.
+//! The CUDA backend through the public API, against float64 and against the CPU.
 //!
-//! Without a GPU every test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead.
-//! `FLASH_KMEANS_SMALL=1` runs fewer and smaller cases, for use under a sanitizer, and `FLASH_KMEANS_LARGE=1`
-//! adds a case of a million points.
+//! Without a GPU every test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead, and with
+//! `FLASH_KMEANS_GPU=emulated` it runs on one that is emulated, with fewer and smaller cases. `FLASH_KMEANS_SMALL=1` has such
+//! cases on a GPU, for use under a sanitizer, and `FLASH_KMEANS_LARGE=1` adds a case of a million points.
 use flash_kmeans::{
     Backend, BatchSummary, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer, Streaming,
     Workspace, devices,
 };
-use flash_kmeans_tests::{CUDA, has_gpu, is_set};
+use flash_kmeans_tests::{CUDA, has_gpu, is_emulated, is_set, is_small as small};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayView2, Axis, Ix2, Ix3, array, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::ops::ControlFlow;
-
-fn small() -> bool {
-    is_set("FLASH_KMEANS_SMALL")
-}
 
 /// A type of points.
 trait Point: Element<Centroid = f32> {
@@ -503,6 +499,7 @@ fn a_workspace_gives_the_bits_of_a_fit() {
         .enumerate()
         .step_by(if small() { 2 } else { 1 })
     {
+        let n = if is_emulated() { n / 4 } else { n };
         let case = Case { batch, n, k, d, data: Data::Plain, seed: at as u64 };
         for (t, (iterations, tol)) in [(10, 0.0), (11, 0.0), (300, 1e-4)].into_iter().enumerate() {
             for_type!((at + t) % 3, check_workspace(case, iterations, tol));
@@ -640,8 +637,9 @@ fn values_whose_squares_vanish() {
     if !has_gpu() {
         return;
     }
-    for (k, d) in [(5, 3), (300, 3), (300, 200), (600, 64)] {
-        for scale in [1e-15f32, 1e-22, 1e-24, 1e-30, 1e-37] {
+    let step = if small() { 3 } else { 1 };
+    for (k, d) in [(5, 3), (300, 3), (300, 200), (600, 64)].into_iter().step_by(step) {
+        for scale in [1e-15f32, 1e-22, 1e-24, 1e-30, 1e-37].into_iter().step_by(step) {
             let points = Array2::from_shape_fn((2 * k, d), |(row, feature)| {
                 bf16::from_f32(((row * (feature + 7)) % 251) as f32 * scale)
             });
@@ -753,6 +751,15 @@ fn many_points<T: Point>(n: usize, d: usize) -> Array3<T> {
     })
 }
 
+/// Counts iterations.
+struct Counts(usize);
+impl<C: flash_kmeans::Float> Observer<C> for Counts {
+    fn iteration(&mut self, _: IterationEnd<'_, C>) -> ControlFlow<()> {
+        self.0 += 1;
+        ControlFlow::Continue(())
+    }
+}
+
 fn check_parts<T: Point>(d: usize, tol: f64) {
     let (n, k) = (SEVERAL, 50);
     let points = many_points::<T>(n, d);
@@ -771,13 +778,6 @@ fn check_parts<T: Point>(d: usize, tol: f64) {
         }
     }
     // From a source, with all other ways out of the library.
-    struct Counts(usize);
-    impl<C: flash_kmeans::Float> Observer<C> for Counts {
-        fn iteration(&mut self, _: IterationEnd<'_, C>) -> ControlFlow<()> {
-            self.0 += 1;
-            ControlFlow::Continue(())
-        }
-    }
     let rows = points.index_axis(Axis(0), 0);
     let mut counts = Counts(0);
     let streamed = options
@@ -796,7 +796,17 @@ fn check_parts<T: Point>(d: usize, tol: f64) {
 
 #[test]
 fn parts_have_the_bits_of_the_whole() {
-    if !has_gpu() || small() {
+    if !has_gpu() {
+        return;
+    }
+    if is_emulated() {
+        // Of panels that blocks sum, and of panels that are sorted.
+        check_few_parts::<f16>(5000, 12, 0.0);
+        check_few_parts::<f32>(4000, 7, 1e-4);
+        check_few_parts::<f32>(33_000, 3, 0.0);
+        return;
+    }
+    if small() {
         return;
     }
     check_parts::<f16>(16, 0.0);
@@ -805,13 +815,41 @@ fn parts_have_the_bits_of_the_whole() {
     check_parts::<f32>(5, 0.0);
 }
 
+/// In as little memory as chunks have room in, and in a little more.
+fn check_few_parts<T: Point>(n: usize, d: usize, tol: f64) {
+    let points = many_points::<T>(n, d);
+    let options = FlashKMeans::new(5).init(Init::Random).max_iter(3).tol(tol).backend(CUDA);
+    let whole = bits_but_costs(&options.fit(points.view()).unwrap());
+    let (mut memory, mut fits) = (50_000u64, 0);
+    while fits < 3 {
+        match options.clone().gpu_memory(memory).fit(points.view()) {
+            Ok(model) => {
+                assert!(bits_but_costs(&model) == whole, "n {n}, d {d}, tol {tol} in {memory} bytes");
+                fits += 1;
+            }
+            Err(Error::OutOfDeviceMemory { requested, free }) => {
+                assert!(fits == 0 && requested > free, "{requested} of {free} bytes in {memory}");
+            }
+            Err(error) => panic!("n {n}, d {d} in {memory} bytes: {error}"),
+        }
+        memory = memory * 5 / 4;
+    }
+    let mut counts = Counts(0);
+    let rows = points.index_axis(Axis(0), 0);
+    let streamed = options.gpu_memory(memory).fit_stream(&rows, &Streaming::new(), &mut counts).unwrap();
+    assert_eq!(counts.0, streamed.n_iter());
+    let labels: Vec<u64> = streamed.labels().iter().map(|&label| u64::from(label)).collect();
+    assert!(whole[5 * d..][..n] == labels, "n {n}, d {d}: streamed");
+}
+
 #[test]
 fn no_room_for_one_chunk_is_an_error_with_the_bytes() {
-    if !has_gpu() || small() {
+    if !has_gpu() || (small() && !is_emulated()) {
         return;
     }
-    let points = many_points::<f16>(SEVERAL, 16);
-    let options = FlashKMeans::new(5).init(Init::Random).backend(CUDA).gpu_memory(30_000_000);
+    let (n, memory) = if is_emulated() { (40_000, 100_000) } else { (SEVERAL, 30_000_000) };
+    let points = many_points::<f16>(n, 16);
+    let options = FlashKMeans::new(5).init(Init::Random).backend(CUDA).gpu_memory(memory);
     match options.fit(points.view()) {
         Err(Error::OutOfDeviceMemory { requested, free }) => assert!(requested > free, "{requested} {free}"),
         other => panic!("{:?}", other.map(|model| model.n_iter())),
@@ -825,7 +863,7 @@ fn gpus() -> u32 {
 
 #[test]
 fn several_gpus_have_the_bits_of_one() {
-    if !has_gpu() || gpus() < 2 || small() {
+    if !has_gpu() || gpus() < 2 || (small() && !is_emulated()) {
         return;
     }
     for_type!(0, check_gpus());
@@ -833,18 +871,20 @@ fn several_gpus_have_the_bits_of_one() {
 }
 
 fn check_gpus<T: Point>() {
-    let points = many_points::<T>(4 << 20, 16);
-    let options = FlashKMeans::new(70).init(Init::Random).max_iter(6).tol(1e-4);
+    let (n, k, memory) = if is_emulated() { (7000, 7, 2_000_000) } else { (4 << 20, 70, 250_000_000) };
+    let points = many_points::<T>(n, 16);
+    let options = FlashKMeans::new(k).init(Init::Random).max_iter(6).tol(1e-4);
     let one = options.clone().backend(CUDA).fit(points.view()).unwrap();
     for count in 2..=gpus() {
         let all = options.clone().backend(Backend::cuda_devices(0..count).unwrap());
         assert!(bits_but_costs(&all.fit(points.view()).unwrap()) == bits_but_costs(&one), "{count} GPUs");
-        let little = all.gpu_memory(250_000_000).fit(points.view()).unwrap();
+        let little = all.gpu_memory(memory).fit(points.view()).unwrap();
         assert!(bits_but_costs(&little) == bits_but_costs(&one), "{count} GPUs, little memory");
     }
     // A batch is spread over them.
-    let batch =
-        Array3::from_shape_fn((7, 2000, 16), |(b, row, feature)| points[(0, b * 5000 + row, feature)]);
+    let batch = Array3::from_shape_fn((7, n.min(14_000) / 7, 16), |(b, row, feature)| {
+        points[(0, b * n / 7 + row, feature)]
+    });
     let one = options.clone().backend(CUDA).fit(batch.view()).unwrap();
     let all = options.backend(Backend::cuda_devices(0..gpus()).unwrap()).fit(batch.view()).unwrap();
     assert!(bits_but_costs(&all) == bits_but_costs(&one));

@@ -153,8 +153,8 @@ impl FlashKMeans {
             Engine::Cuda(gpus) if here == n => {
                 let panel = crate::backend::cuda::panel_rows(n, k)?;
                 let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
-                let worker = gpus.worker([n, k], &part.first, chunk_rows)?;
-                let outcome = self.fit_with(worker, part, streaming, observer, together)?;
+                let (worker, chunk_rows) = gpus.worker([n, k], &part.first, chunk_rows)?;
+                let outcome = self.fit_with((worker, chunk_rows), part, streaming, observer, together)?;
                 KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
             }
             #[cfg(feature = "cuda")]
@@ -170,16 +170,17 @@ impl FlashKMeans {
                     &part.first,
                     weights.map(|all| &all[part.rows.clone()]),
                 )?;
-                let outcome = self.fit_with(worker, part, streaming, observer, together)?;
+                let chunk_rows = streaming.chunk_rows(here, d, worker.panel_rows(), size_of::<T>())?;
+                let outcome = self.fit_with((worker, chunk_rows), part, streaming, observer, together)?;
                 KMeans::new(outcome, (Engine::Cpu, metric), (1, here, d))
             }
         }
     }
 
-    /// The fit, by one worker.
+    /// The fit, by one worker, in chunks of so many rows.
     fn fit_with<T: Element, S: Source<T>, W: Worker<T>>(
         &self,
-        mut worker: W,
+        (mut worker, chunk_rows): (W, usize),
         part: Part<'_, T, S>,
         streaming: &Streaming,
         observer: &mut dyn Observer<T::Centroid>,
@@ -187,7 +188,6 @@ impl FlashKMeans {
     ) -> Result<LloydOutcome<T::Centroid>> {
         let Part { source, rows, first, weights } = part;
         let (here, d) = (rows.len(), first.len());
-        let chunk_rows = streaming.chunk_rows(here, d, worker.panel_rows(), size_of::<T>())?;
         let problem = checkpoint::Problem::new(source.n_points(), &self.lloyd_options(), &first, weights);
         let state = match &streaming.resume {
             Some(path) => checkpoint::read::<T>(path, &problem)?,

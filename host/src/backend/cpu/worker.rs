@@ -80,16 +80,17 @@ impl<'a, T: Element> CpuWorker<'a, T> {
             }
         }
     }
+
+    /// Rows of a panel: what the order of additions is made of, a function of `n`, `d` and `k` alone.
+    pub(crate) fn panel_rows(&self) -> usize {
+        update::panel_rows(self.n, self.d, self.k)
+    }
 }
 
 impl<T: Element> Worker<T> for CpuWorker<'_, T> {
     type Buffer = Vec<T>;
 
     const EXACT_INERTIA: bool = true;
-
-    fn panel_rows(&self) -> usize {
-        update::panel_rows(self.n, self.d, self.k)
-    }
 
     fn buffer(&self, rows: usize) -> Result<Vec<T>> {
         filled(T::zeroed(), rows.saturating_mul(self.d), "a chunk of the points")

@@ -98,14 +98,23 @@ impl Gpus {
         }
     }
 
-    /// Passes over `n` points in chunks of `chunk_rows` rows.
+    /// Passes over `n` points in chunks of `chunk_rows` rows, or of fewer where the GPU has no room for these; of how many
+    /// is the second value.
     pub(crate) fn worker<T: Element>(
         &self,
         [n, k]: [usize; 2],
         first: &[T],
-        chunk_rows: usize,
-    ) -> Result<CudaWorker<T>> {
-        CudaWorker::new(&self.devices, [n, k], first, chunk_rows, self.memory)
+        mut chunk_rows: usize,
+    ) -> Result<(CudaWorker<T>, usize)> {
+        let panel = panel_rows(n, k)?;
+        loop {
+            match CudaWorker::new(&self.devices, [n, k], first, chunk_rows, self.memory) {
+                Err(Error::OutOfDeviceMemory { .. }) if chunk_rows > panel => {
+                    chunk_rows = panel * (chunk_rows / panel / 2).max(1);
+                }
+                worker => return Ok((worker?, chunk_rows)),
+            }
+        }
     }
 }
 
@@ -180,15 +189,8 @@ fn fit_parts<T: Element>(
     // Several chunks are to fit, so that some may stay.
     let bytes = gpus.memory.map_or(CHUNK_BYTES, |memory| CHUNK_BYTES.min((memory / 8) as usize));
     let panels = bytes / (panel * d * size_of::<T>());
-    let mut chunk_rows = panel * panels.min(n.div_ceil(panel) / gpus.devices.len()).max(1);
-    let mut worker = loop {
-        match gpus.worker([n, options.k], &points[..d], chunk_rows) {
-            Err(Error::OutOfDeviceMemory { .. }) if chunk_rows > panel => {
-                chunk_rows = panel * (chunk_rows / panel / 2);
-            }
-            worker => break worker?,
-        }
-    };
+    let chunk_rows = panel * panels.min(n.div_ceil(panel) / gpus.devices.len()).max(1);
+    let (mut worker, chunk_rows) = gpus.worker([n, options.k], &points[..d], chunk_rows)?;
     let keep = &mut |_: &State<_>, _| Ok(());
     let around = Around { problem: at, watch, together: &Alone, keep };
     let state = State::new(centroids.to_vec());

@@ -17,13 +17,12 @@ use std::ops::{Deref, DerefMut, Range};
 pub(crate) struct CudaWorker<T: Element> {
     parts: OfType<Parts<f32>, Parts<f16>, Parts<bf16>>,
     device: Device,
-    panel_rows: usize,
     d: usize,
     /// Buffers that may yet be read, with the end of that.
     in_flight: VecDeque<(Event, PageLocked<T>)>,
 }
 
-/// Rows of a panel of `n` points in `k` clusters.
+/// Rows that chunks of `n` points in `k` clusters are made of.
 pub(crate) fn panel_rows(n: usize, k: usize) -> Result<usize> {
     Parts::<f32>::panel_rows(n, k)
 }
@@ -51,8 +50,7 @@ impl<T: Element> CudaWorker<T> {
             DType::BF16 => OfType::BF16(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
             DType::F64 => return Err(no_f64(&device)),
         };
-        let (panel_rows, d) = (panel_rows(n, k)?, first.len());
-        Ok(CudaWorker { parts, device, panel_rows, d, in_flight: VecDeque::new() })
+        Ok(CudaWorker { parts, device, d: first.len(), in_flight: VecDeque::new() })
     }
 
     /// [`Worker::add`] of points in memory; those that are page-locked stay as they are until the pass ends.
@@ -67,10 +65,6 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
     type Buffer = PageLocked<T>;
 
     const EXACT_INERTIA: bool = false;
-
-    fn panel_rows(&self) -> usize {
-        self.panel_rows
-    }
 
     fn buffer(&self, rows: usize) -> Result<PageLocked<T>> {
         self.device.enter()?;

@@ -65,9 +65,10 @@ impl<T: GpuElement> Parts<T> {
         Ok(Parts { shards, shape, pass: Pass { sums: false, variance: false }, centre: Vec::new() })
     }
 
-    /// Rows of a panel.
+    /// Rows that chunks are made of: whole panels, and whole blocks of the inertia. Both are powers of two, or all rows.
     pub(crate) fn panel_rows(n: usize, k: usize) -> Result<usize> {
-        Ok(Panels::of(small("n", n)?, small("k", k)?).len as usize)
+        let panel = Panels::of(small("n", n)?, small("k", k)?).len;
+        Ok(n.min(panel.max(INERTIA_ROWS) as usize))
     }
 
     /// Whether the chunk that begins at `row` is on its GPU.

@@ -96,8 +96,11 @@ impl Driver {
 
 /// Has all driver calls of this process come here. Whether that was done: it is too late once anything was called.
 pub fn install(timing: Timing) -> bool {
-    driver().timing = timing;
-    kernels_gpu::spec::shorten_panels(PANEL_POINTS);
     // SAFETY: the functions have the driver's types, and do what it documents but for what this crate's page says.
-    unsafe { libcuda::use_driver(calls::address) }
+    let is_first = unsafe { libcuda::use_driver(calls::address) };
+    if is_first {
+        driver().timing = timing;
+        kernels_gpu::spec::shorten_panels(PANEL_POINTS);
+    }
+    is_first
 }

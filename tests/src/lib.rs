@@ -62,13 +62,18 @@ pub fn is_small() -> bool {
     is_set("FLASH_KMEANS_SMALL") || is_emulated()
 }
 
+/// Has the GPUs be emulated where that is asked for. Before anything else is asked of them.
+pub fn emulate() {
+    if is_emulated() {
+        assert!(emulated_gpu::install(emulated_gpu::Timing::Late), "the driver was used before");
+    }
+}
+
 /// Whether there is a GPU to test on. With `FLASH_KMEANS_GPU=emulated` there are two that are emulated.
 pub fn has_gpu() -> bool {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     let reason = REASON.get_or_init(|| {
-        if is_emulated() {
-            assert!(emulated_gpu::install(emulated_gpu::Timing::Late), "the driver was used before");
-        }
+        emulate();
         match FlashKMeans::new(1).init(Init::Random).backend(CUDA).fit(ndarray::array![[0.0f32]].view()) {
             Ok(_) => None,
             Err(Error::BackendUnavailable { reason, .. }) => Some(reason),

@@ -3,7 +3,7 @@
 //!
 //! One test, as the seam is global to the process. Without a GPU it says so and passes, as in `gpu.rs`.
 use flash_kmeans::{Element, Error, FlashKMeans, Init, KMeans};
-use flash_kmeans_tests::{CUDA, has_gpu, is_set};
+use flash_kmeans_tests::{CUDA, emulate, has_gpu, is_emulated, is_small};
 use half::f16;
 use libcuda::fault;
 use ndarray::{Array2, Ix2};
@@ -15,7 +15,8 @@ const CODES: [u32; 5] = [2, 1, 719, 999, 700];
 const FAIL_AT: &str = "FLASH_KMEANS_TEST_FAIL_AT";
 
 fn points<T: Element>(of: impl Fn(f32) -> T) -> Array2<T> {
-    Array2::from_shape_fn((3000, 40), |(i, j)| of(((i * 31 + j * 17) % 251) as f32 / 8.0))
+    let (n, d) = if is_emulated() { (60, 9) } else { (3000, 40) };
+    Array2::from_shape_fn((n, d), |(i, j)| of(((i * 31 + j * 17) % 251) as f32 / 8.0))
 }
 
 /// Labels of a fit, of iterations enough to be replayed as a graph, of predictions, and of fits in a workspace.
@@ -24,7 +25,7 @@ fn run<T: Element>(points: &Array2<T>, k: usize) -> Result<Vec<u32>, Error> {
     let options = FlashKMeans::new(k).max_iter(12).tol(0.0).init(given).backend(CUDA);
     let model = options.fit(points.view())?;
     let mut labels = model.labels().to_vec();
-    labels.extend(model.predict(points.slice(ndarray::s![..777, ..]))?);
+    labels.extend(model.predict(points.slice(ndarray::s![..points.nrows() / 4, ..]))?);
     let again = KMeans::<T, Ix2>::from_centroids(model.centroids().view(), CUDA)?;
     labels.extend(again.predict(points.view())?);
     let mut workspace = options.workspace::<T>(1, points.nrows(), points.ncols())?;
@@ -34,6 +35,11 @@ fn run<T: Element>(points: &Array2<T>, k: usize) -> Result<Vec<u32>, Error> {
         labels.extend(workspace.labels()?);
     }
     Ok(labels)
+}
+
+/// Few clusters.
+fn few() -> usize {
+    if is_emulated() { 5 } else { 50 }
 }
 
 fn assert_typed(error: &Error, context: &str) {
@@ -68,7 +74,7 @@ fn sweep<T: Element>(of: impl Fn(f32) -> T, k: usize) {
         assert_eq!(held.modules, usual.modules, "{context}");
     };
 
-    let step = if is_set("FLASH_KMEANS_SMALL") { 17 } else { 1 };
+    let step = if is_small() { 17 } else { 1 };
     for n in (1..=calls).step_by(step) {
         let context = format!("{name}: call {n} of {calls}");
         fault::fail_nth(n, CODES[n as usize % CODES.len()]);
@@ -86,20 +92,21 @@ fn sweep<T: Element>(of: impl Fn(f32) -> T, k: usize) {
 
 /// Fails a call of a process that has not used the device yet, and then runs.
 fn in_this_process(n: u64) {
+    emulate();
     let points = points(|v| v);
     if n == u64::MAX {
-        run(&points, 50).unwrap();
+        run(&points, few()).unwrap();
         println!("calls={} ", fault::calls());
         return;
     }
     fault::fail_nth(n, CODES[n as usize % CODES.len()]);
-    let failed = run(&points, 50);
+    let failed = run(&points, few());
     fault::clear();
     if let Err(error) = &failed {
         assert_typed(error, &format!("call {n} of a process"));
     }
     let expected = failed.ok();
-    let labels = run(&points, 50).unwrap();
+    let labels = run(&points, few()).unwrap();
     assert!(expected.is_none_or(|expected| expected == labels));
     let held = fault::held();
     assert_eq!(held.handles, 0, "call {n} of a process: {held:?}");
@@ -124,19 +131,20 @@ fn every_driver_call_may_fail() {
     if !has_gpu() {
         return;
     }
-    sweep(|v| v, 50);
-    sweep(f16::from_f32, 300);
+    let many = if is_emulated() { 20 } else { 300 };
+    sweep(|v| v, few());
+    sweep(f16::from_f32, many);
     // What only the first run of a process does: finding and opening the device, and loading kernels.
     let text = fresh_process(u64::MAX);
     let cold = text.split("calls=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
     let cold: u64 = cold.parse().unwrap();
     let points = points(|v| v);
     fault::clear();
-    run(&points, 50).unwrap();
+    run(&points, few()).unwrap();
     let warm = fault::calls();
     assert!(cold > warm, "{cold} calls of a first run, {warm} of a later one");
     // The additional calls are in front, but for kernels that are loaded when they are first launched.
-    let step = if is_set("FLASH_KMEANS_SMALL") { 23 } else { 1 };
+    let step = if is_small() { 23 } else { 1 };
     for n in (1..=(cold - warm + 8).min(cold)).step_by(step) {
         fresh_process(n);
     }

@@ -125,7 +125,7 @@ mod rows {
                     38 => 4 << 20,   // bytes of L2 cache
                     75 => 8,         // compute capability
                     76 => 0,
-                    97 => 163 << 10, // bytes of shared memory that a block may ask for
+                    97 => 227 << 10, // bytes of shared memory that a block may ask for
                     _ => return Err(code::INVALID_VALUE),
                 };
                 unsafe { give(out, value) }

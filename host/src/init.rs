@@ -11,9 +11,8 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Values that are added up one after the other: distances of so many rows, and then so many of those sums. Fixed, so that
-/// sums are the same on any number of threads and on every backend.
-const FAN: usize = 256;
+/// Values that are added up one after the other: fixed, so that sums are the same on any number of threads and on every backend.
+const FAN: usize = kernels_gpu::spec::FAN as usize;
 
 /// Sums of [`FAN`] values each.
 fn sums(values: &[f64]) -> Vec<f64> {

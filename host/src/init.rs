@@ -150,6 +150,24 @@ impl<'a, T: Element> Points<'a, T> {
     }
 }
 
+/// Which first centroids a fit is to have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First<'a> {
+    pub(crate) init: &'a Init,
+    pub(crate) seed: u64,
+}
+
+impl First<'_> {
+    /// See [`centroids`].
+    pub(crate) fn centroids<T: Element>(
+        self,
+        problem: &Problem<'_, T>,
+        of: (usize, Metric),
+    ) -> Result<Vec<T::Centroid>> {
+        centroids(self.init, problem, of, self.seed)
+    }
+}
+
 /// `batch · k · d` first centroids, at length 1 where the metric wants that. Problem `b` of a batch draws from stream `b` of the seed's generator.
 pub(crate) fn centroids<T: Element>(
     init: &Init,
@@ -170,7 +188,9 @@ pub(crate) fn centroids<T: Element>(
         let rows = match init {
             Init::Random => random_rows(problem.n, k, weights, &mut rng),
             &Init::KMeansParallel { oversampling, rounds } => {
-                parallel(&Points::new(values, d, weights, metric), k, oversampling, rounds, &mut rng)
+                let points = &Points::new(values, d, weights, metric);
+                let (nearest, owners) = (Vec::new(), Vec::new());
+                parallel(&mut OnCpu { points, nearest, owners }, (k, oversampling, rounds), &mut rng)?
             }
             _ => plus_plus(&Points::new(values, d, weights, metric), k, &mut rng),
         };
@@ -251,18 +271,25 @@ pub(crate) fn sampled_rows(n: usize, rows: usize, seed: u64, problem: usize) -> 
 }
 
 /// Rows that a step of greedy k-means++ chooses from.
-fn trials(k: usize) -> usize {
+pub(crate) fn trials(k: usize) -> usize {
     2 + (k as f64).ln() as usize
 }
 
 /// Greedy k-means++, as [`Init::KMeansPlusPlus`] says.
 fn plus_plus<T: Element>(points: &Points<'_, T>, k: usize, rng: &mut Rng) -> Vec<usize> {
     let first = points.any(rng);
-    let mut rows = greedy(points, first, k, rng);
-    // The others lie on chosen ones (or distances overflow): any row not yet taken is as good.
-    let mut free = not_in(&rows, points.n());
-    while rows.len() < k {
-        rows.push(free.remove(rng.below(free.len())));
+    let rows = greedy(points, first, k, rng);
+    filled(rows, points.n(), k, rng)
+}
+
+/// Adds to `rows` until they are `k`: the others lie on them (or distances overflow), so that any row not yet taken is as
+/// good.
+pub(crate) fn filled(mut rows: Vec<usize>, n: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
+    if rows.len() < k {
+        let mut free = not_in(&rows, n);
+        while rows.len() < k {
+            rows.push(free.remove(rng.below(free.len())));
+        }
     }
     rows
 }
@@ -300,21 +327,50 @@ fn not_in(taken: &[usize], n: usize) -> Vec<usize> {
     (0..n).filter(|&row| !is_taken[row]).collect()
 }
 
+/// What k-means|| asks about the points of a problem, wherever they are.
+pub(crate) trait Passes {
+    fn n(&self) -> usize;
+
+    /// A row, drawn by weight.
+    fn any(&self, rng: &mut Rng) -> usize;
+
+    fn weight(&self, row: usize) -> f64;
+
+    /// Lowers each point's weighted squared distance to that of the nearest of `candidates`, of which the first has number
+    /// `first`, and notes which that is. What was there before candidate 0 does not count.
+    fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()>;
+
+    /// The distances.
+    fn nearest(&self) -> Result<Cow<'_, [f64]>>;
+
+    /// The numbers of the nearest candidates.
+    fn owners(&self) -> Result<Cow<'_, [u32]>>;
+
+    /// Greedy k-means++ among `rows`, each as often as its weight says, from the one at place `first` on: places of at most
+    /// `k` rows.
+    fn greedy(
+        &self,
+        rows: &[usize],
+        weights: Vec<f64>,
+        first: usize,
+        k: usize,
+        rng: &mut Rng,
+    ) -> Result<Vec<usize>>;
+}
+
 /// k-means||, as [`Init::KMeansParallel`] says.
-fn parallel<T: Element>(
-    points: &Points<'_, T>,
-    k: usize,
-    oversampling: f64,
-    rounds: usize,
+pub(crate) fn parallel(
+    passes: &mut impl Passes,
+    (k, oversampling, rounds): (usize, f64, usize),
     rng: &mut Rng,
-) -> Vec<usize> {
-    let n = points.n();
-    let mut candidates = vec![points.any(rng)];
-    let (mut nearest, mut owners) = (vec![f64::INFINITY; n], vec![0u32; n]);
+) -> Result<Vec<usize>> {
+    let n = passes.n();
+    let mut candidates = vec![passes.any(rng)];
     let mut measured = 0;
     for _ in 0..rounds {
-        lower_to(points, &candidates, measured, &mut nearest, &mut owners);
+        passes.lower_to(&candidates[measured..], measured)?;
         measured = candidates.len();
+        let nearest = passes.nearest()?;
         let total: f64 = sums(&sums(&nearest)).iter().sum();
         if !(total > 0.0 && total.is_finite()) {
             break;
@@ -323,43 +379,84 @@ fn parallel<T: Element>(
         let drawn = nearest.iter().enumerate().filter(|(_, near)| rng.unit() < *near * share);
         candidates.extend(drawn.map(|(row, _)| row));
     }
-    lower_to(points, &candidates, measured, &mut nearest, &mut owners);
     if candidates.len() > k {
+        if candidates.len() > measured {
+            passes.lower_to(&candidates[measured..], measured)?;
+        }
         let mut weights = vec![0.0f64; candidates.len()];
-        for (row, &owner) in owners.iter().enumerate() {
-            weights[owner as usize] += points.weight(row);
+        for (row, &owner) in passes.owners()?.iter().enumerate() {
+            weights[owner as usize] += passes.weight(row);
         }
         let first = by_weight(&weights, rng);
-        let chosen = greedy(&points.of_rows(&candidates, weights), first, k, rng);
+        let chosen = passes.greedy(&candidates, weights, first, k, rng)?;
         candidates = chosen.into_iter().map(|candidate| candidates[candidate]).collect();
     }
     // Too few were drawn, or too few of them differ: any row not yet taken.
-    let mut free = not_in(&candidates, n);
+    let mut free = if candidates.len() < k { not_in(&candidates, n) } else { Vec::new() };
     while candidates.len() < k {
         candidates.push(free.swap_remove(rng.below(free.len())));
     }
-    candidates
+    Ok(candidates)
 }
 
-/// Lowers each point's weighted squared distance to that of the nearest of `candidates[from..]`, and notes which that is.
-fn lower_to<T: Element>(
-    points: &Points<'_, T>,
-    candidates: &[usize],
-    from: usize,
-    nearest: &mut [f64],
-    owners: &mut [u32],
-) {
-    let new: Vec<(u32, Vec<f64>)> =
-        (0u32..).zip(candidates).skip(from).map(|(index, &row)| (index, points.centroid(row))).collect();
-    let rows = nearest.par_iter_mut().zip(owners).enumerate().with_min_len(FAN);
-    rows.for_each(|(row, (near, owner))| {
-        for (index, c) in &new {
-            let distance = points.weight(row) * points.apart(row, c);
-            if distance < *near {
-                (*near, *owner) = (distance, *index);
-            }
+/// The CPU's passes.
+struct OnCpu<'a, T: Element> {
+    points: &'a Points<'a, T>,
+    nearest: Vec<f64>,
+    owners: Vec<u32>,
+}
+
+impl<T: Element> Passes for OnCpu<'_, T> {
+    fn n(&self) -> usize {
+        self.points.n()
+    }
+
+    fn any(&self, rng: &mut Rng) -> usize {
+        self.points.any(rng)
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        self.points.weight(row)
+    }
+
+    fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()> {
+        let points = self.points;
+        if first == 0 {
+            self.nearest = vec![f64::INFINITY; points.n()];
+            self.owners = vec![0; points.n()];
         }
-    });
+        let new: Vec<(u32, Vec<f64>)> =
+            (first as u32..).zip(candidates).map(|(index, &row)| (index, points.centroid(row))).collect();
+        let rows = self.nearest.par_iter_mut().zip(&mut self.owners).enumerate().with_min_len(FAN);
+        rows.for_each(|(row, (near, owner))| {
+            for (index, c) in &new {
+                let distance = points.weight(row) * points.apart(row, c);
+                if distance < *near {
+                    (*near, *owner) = (distance, *index);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn nearest(&self) -> Result<Cow<'_, [f64]>> {
+        Ok(Cow::Borrowed(&self.nearest))
+    }
+
+    fn owners(&self) -> Result<Cow<'_, [u32]>> {
+        Ok(Cow::Borrowed(&self.owners))
+    }
+
+    fn greedy(
+        &self,
+        rows: &[usize],
+        weights: Vec<f64>,
+        first: usize,
+        k: usize,
+        rng: &mut Rng,
+    ) -> Result<Vec<usize>> {
+        Ok(greedy(&self.points.of_rows(rows, weights), first, k, rng))
+    }
 }
 
 /// An index, drawn in proportion to the weights; one of weight above 0 where there is one.
@@ -374,6 +471,17 @@ mod tests {
 
     fn of(values: &[f32], d: usize) -> Points<'_, f32> {
         Points::new(values, d, None, Metric::Euclidean)
+    }
+
+    fn parallel(
+        points: &Points<'_, f32>,
+        k: usize,
+        oversampling: f64,
+        rounds: usize,
+        rng: &mut Rng,
+    ) -> Vec<usize> {
+        let passes = &mut OnCpu { points, nearest: Vec::new(), owners: Vec::new() };
+        super::parallel(passes, (k, oversampling, rounds), rng).unwrap()
     }
 
     #[test]

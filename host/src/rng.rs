@@ -13,6 +13,18 @@ impl Rng {
         Rng { counter: mix(seed ^ mix(stream.wrapping_add(RANDOM_STEP))) }
     }
 
+    /// Where another one stood.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn at(counter: u64) -> Self {
+        Rng { counter }
+    }
+
+    /// Where it stands.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn counter(&self) -> u64 {
+        self.counter
+    }
+
     pub(crate) fn next_u64(&mut self) -> u64 {
         self.counter = self.counter.wrapping_add(RANDOM_STEP);
         mix(self.counter)

@@ -1,0 +1,75 @@
+//! First centroids that the GPU draws are the rows that the CPU draws. The GPU is an emulated one, unless a real one is asked
+//! for.
+use emulated_gpu::Timing;
+use flash_kmeans::{Backend, Element, FlashKMeans, Init};
+use flash_kmeans_tests::{CUDA, is_set};
+use half::{bf16, f16};
+use ndarray::Array3;
+use std::sync::OnceLock;
+
+const PARALLEL: Init = Init::KMeansParallel { oversampling: 2.0, rounds: 3 };
+
+fn use_gpu() {
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+    let install = || is_set("FLASH_KMEANS_REQUIRE_GPU") || emulated_gpu::install(Timing::Late);
+    assert!(INSTALLED.get_or_init(install), "the driver was used before");
+}
+
+/// Values of which every type has some; of several, a row is another one again.
+fn points<T: Element>([batch, n, d]: [usize; 3], distinct: usize, of: fn(f32) -> T) -> Array3<T> {
+    Array3::from_shape_fn((batch, n, d), |(problem, row, column)| {
+        let at = (problem * 7919 + (row % distinct) * 104_729 + column * 1_299_709) as u32;
+        of((at.wrapping_mul(2_654_435_761) >> 24) as f32 / 8.0)
+    })
+}
+
+/// With a cluster for every row, an iteration leaves each of them at the row that it began with.
+fn check_rows<T: Element>(points: &Array3<T>, init: &Init) {
+    use_gpu();
+    let fit = |backend| {
+        let fit = FlashKMeans::new(points.shape()[1]).init(init.clone()).seed(5).max_iter(1).backend(backend);
+        fit.fit(points.view()).unwrap().centroids().clone()
+    };
+    assert_eq!(fit(CUDA), fit(Backend::Cpu), "{init:?}");
+}
+
+/// Fits that begin with the same rows are the same but for rounding.
+fn check_fit(points: &Array3<f32>, fit: &FlashKMeans, gpu: Backend) {
+    use_gpu();
+    let on = |backend| fit.clone().max_iter(1).backend(backend).fit(points.view()).unwrap();
+    let (gpu, cpu) = (on(gpu), on(Backend::Cpu));
+    for (gpu, cpu) in gpu.centroids().iter().zip(cpu.centroids()) {
+        assert!((gpu - cpu).abs() <= 1e-5 * cpu.abs().max(1.0), "{gpu} {cpu}");
+    }
+}
+
+#[test]
+fn rows_of_every_type_are_those_of_the_cpu() {
+    for init in [Init::KMeansPlusPlus, PARALLEL] {
+        check_rows(&points([2, 40, 5], 40, |v| v), &init);
+        check_rows(&points([2, 40, 19], 40, f16::from_f32), &init);
+        check_rows(&points([1, 40, 32], 40, bf16::from_f32), &init);
+    }
+}
+
+/// Steps that are replayed, and what comes when no point is left that differs.
+#[test]
+fn rows_that_are_equal_are_drawn_as_on_the_cpu() {
+    for distinct in [1, 9, 140] {
+        check_rows(&points([1, 140, 3], distinct, |v| v), &Init::KMeansPlusPlus);
+    }
+    check_rows(&points([1, 140, 3], 9, |v| v), &PARALLEL);
+}
+
+#[test]
+fn fits_begin_with_the_rows_of_the_cpu() {
+    let points = points([2, 700, 1], 700, |v| v);
+    for init in [Init::KMeansPlusPlus, PARALLEL] {
+        let fit = FlashKMeans::new(12).init(init).seed(3);
+        check_fit(&points, &fit.clone().n_init(2), CUDA);
+        // Points that are fitted in parts, of which one GPU sees all for this.
+        check_fit(&points, &fit, Backend::CudaSet { ordinals: 0b11 });
+        // Room for the fit, but none for distances to several candidates: the CPU draws.
+        check_fit(&points, &fit.gpu_memory(1400 * 55), CUDA);
+    }
+}

@@ -5,14 +5,17 @@ use flash_kmeans::{Backend, Element, FlashKMeans, Init};
 use flash_kmeans_tests::{CUDA, is_set};
 use half::{bf16, f16};
 use ndarray::Array3;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 const PARALLEL: Init = Init::KMeansParallel { oversampling: 2.0, rounds: 3 };
 
-fn use_gpu() {
+/// One test at a time, as they count the driver's calls.
+fn use_gpu() -> MutexGuard<'static, ()> {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
+    static TEST: Mutex<()> = Mutex::new(());
     let install = || is_set("FLASH_KMEANS_REQUIRE_GPU") || emulated_gpu::install(Timing::Late);
     assert!(INSTALLED.get_or_init(install), "the driver was used before");
+    TEST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Values of which every type has some; of several, a row is another one again.
@@ -25,7 +28,6 @@ fn points<T: Element>([batch, n, d]: [usize; 3], distinct: usize, of: fn(f32) ->
 
 /// With a cluster for every row, an iteration leaves each of them at the row that it began with.
 fn check_rows<T: Element>(points: &Array3<T>, init: &Init) {
-    use_gpu();
     let fit = |backend| {
         let fit = FlashKMeans::new(points.shape()[1]).init(init.clone()).seed(5).max_iter(1).backend(backend);
         fit.fit(points.view()).unwrap().centroids().clone()
@@ -35,7 +37,6 @@ fn check_rows<T: Element>(points: &Array3<T>, init: &Init) {
 
 /// Fits that begin with the same rows are the same but for rounding.
 fn check_fit(points: &Array3<f32>, fit: &FlashKMeans, gpu: Backend) {
-    use_gpu();
     let on = |backend| fit.clone().max_iter(1).backend(backend).fit(points.view()).unwrap();
     let (gpu, cpu) = (on(gpu), on(Backend::Cpu));
     for (gpu, cpu) in gpu.centroids().iter().zip(cpu.centroids()) {
@@ -45,6 +46,7 @@ fn check_fit(points: &Array3<f32>, fit: &FlashKMeans, gpu: Backend) {
 
 #[test]
 fn rows_of_every_type_are_those_of_the_cpu() {
+    let _test = use_gpu();
     for init in [Init::KMeansPlusPlus, PARALLEL] {
         check_rows(&points([2, 40, 5], 40, |v| v), &init);
         check_rows(&points([2, 40, 19], 40, f16::from_f32), &init);
@@ -55,6 +57,7 @@ fn rows_of_every_type_are_those_of_the_cpu() {
 /// Steps that are replayed, and what comes when no point is left that differs.
 #[test]
 fn rows_that_are_equal_are_drawn_as_on_the_cpu() {
+    let _test = use_gpu();
     for distinct in [1, 9, 140] {
         check_rows(&points([1, 140, 3], distinct, |v| v), &Init::KMeansPlusPlus);
     }
@@ -63,6 +66,7 @@ fn rows_that_are_equal_are_drawn_as_on_the_cpu() {
 
 #[test]
 fn fits_begin_with_the_rows_of_the_cpu() {
+    let _test = use_gpu();
     let points = points([2, 700, 1], 700, |v| v);
     for init in [Init::KMeansPlusPlus, PARALLEL] {
         let fit = FlashKMeans::new(12).init(init).seed(3);
@@ -71,5 +75,39 @@ fn fits_begin_with_the_rows_of_the_cpu() {
         check_fit(&points, &fit, Backend::CudaSet { ordinals: 0b11 });
         // Room for the fit, but none for distances to several candidates: the CPU draws.
         check_fit(&points, &fit.gpu_memory(1400 * 55), CUDA);
+    }
+}
+
+/// Two launches a centroid, unless the GPU has no room for distances to several candidates.
+#[test]
+fn the_gpu_draws_where_it_has_room() {
+    let _test = use_gpu();
+    let points = points([1, 400, 1], 400, |v| v);
+    let calls = |init, memory| {
+        let fit = FlashKMeans::new(100).init(init).max_iter(1).gpu_memory(memory).backend(CUDA);
+        // The first one opens the device and loads kernels.
+        fit.fit(points.view()).unwrap();
+        libcuda::fault::clear();
+        fit.fit(points.view()).unwrap();
+        libcuda::fault::calls()
+    };
+    let cpu = calls(Init::Random, 1 << 20);
+    assert!(calls(Init::KMeansPlusPlus, 1 << 20) >= cpu + 200);
+    assert_eq!(calls(Init::KMeansPlusPlus, 400 * 60 + 3200), cpu);
+}
+
+/// From points in device memory.
+#[test]
+fn a_workspace_begins_with_the_rows_of_a_fit() {
+    let _test = use_gpu();
+    let points = points([2, 300, 6], 300, |v| v);
+    for init in [Init::KMeansPlusPlus, PARALLEL] {
+        let fit = FlashKMeans::new(9).init(init).max_iter(2).backend(CUDA);
+        let mut workspace = fit.workspace::<f32>(2, 300, 6).unwrap();
+        workspace.load(points.view()).unwrap();
+        for _ in 0..2 {
+            workspace.fit().unwrap();
+            assert_eq!(&workspace.centroids().unwrap(), fit.fit(points.view()).unwrap().centroids());
+        }
     }
 }

@@ -107,6 +107,7 @@ struct Listed<'a> {
 impl<T: GpuElement> Resident<'_, T> {
     /// k-means|| or else k-means++: rows of the points, `batch · k` of them.
     pub(super) fn draw(&self, first: First<'_>, k: usize) -> Result<Vec<u32>> {
+        self.device.enter()?;
         let rows = match first.init {
             &Init::KMeansParallel { oversampling, rounds } => {
                 let of_problem = |at| {

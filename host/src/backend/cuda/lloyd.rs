@@ -194,9 +194,7 @@ pub(super) fn fit<T: GpuElement>(
     let shape = [problem.batch, problem.n, problem.d];
     let mut call = Call::new(gpus.first(), shape, options.k, Role::Fit(options))?;
     call.load(problem)?;
-    let resident =
-        Resident { device: &call.device, stream: &call.stream, points: call.points()?, shape: call.shape };
-    match init::draw(gpus, &resident, first, of)? {
+    match init::draw(gpus, &call.resident()?, first, of)? {
         Some(rows) => call.start(Start::Rows(&rows))?,
         None => call.start(Start::Centroids(&first.centroids(problem, of)?))?,
     }
@@ -502,6 +500,11 @@ impl<T: GpuElement> Call<T> {
             Some(Points::Elsewhere(points)) => Ok(*points),
             None => Err(no_points()),
         }
+    }
+
+    /// The points, for what is not iterations.
+    pub(super) fn resident(&self) -> Result<Resident<'_, T>> {
+        Ok(Resident { device: &self.device, stream: &self.stream, points: self.points()?, shape: self.shape })
     }
 
     /// Where the problem's first point is.

@@ -1,9 +1,10 @@
 //! First centroids that the GPU draws are the rows that the CPU draws. The GPU is an emulated one, unless a real one is asked
 //! for.
 use emulated_gpu::Timing;
-use flash_kmeans::{Backend, Element, FlashKMeans, Init};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init};
 use flash_kmeans_tests::{CUDA, is_set};
 use half::{bf16, f16};
+use libcuda::fault;
 use ndarray::Array3;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -87,9 +88,9 @@ fn the_gpu_draws_where_it_has_room() {
         let fit = FlashKMeans::new(100).init(init).max_iter(1).gpu_memory(memory).backend(CUDA);
         // The first one opens the device and loads kernels.
         fit.fit(points.view()).unwrap();
-        libcuda::fault::clear();
+        fault::clear();
         fit.fit(points.view()).unwrap();
-        libcuda::fault::calls()
+        fault::calls()
     };
     let cpu = calls(Init::Random, 1 << 20);
     assert!(calls(Init::KMeansPlusPlus, 1 << 20) >= cpu + 200);
@@ -109,5 +110,32 @@ fn a_workspace_begins_with_the_rows_of_a_fit() {
             workspace.fit().unwrap();
             assert_eq!(&workspace.centroids().unwrap(), fit.fit(points.view()).unwrap().centroids());
         }
+    }
+}
+
+/// A typed error or the same fit, and nothing lost on the device.
+#[test]
+fn any_call_of_a_draw_may_fail() {
+    let _test = use_gpu();
+    let points = points([1, 60, 2], 60, |v| v);
+    for init in [Init::KMeansPlusPlus, PARALLEL] {
+        let fit = FlashKMeans::new(4).init(init).max_iter(1).backend(CUDA);
+        let expected = fit.fit(points.view()).unwrap();
+        fault::clear();
+        fit.fit(points.view()).unwrap();
+        let calls = fault::calls();
+        for call in (1..=calls).step_by(3) {
+            // No memory, which the CPU makes up for in a draw, or a launch that failed.
+            let code = [2, 719][call as usize / 3 % 2];
+            fault::fail_nth(call, code);
+            match fit.fit(points.view()) {
+                Ok(model) => assert_eq!(model.labels(), expected.labels(), "call {call} of {calls}"),
+                Err(Error::Cuda { .. } | Error::OutOfDeviceMemory { .. }) => {}
+                Err(error) => panic!("call {call} of {calls}: {error:?}"),
+            }
+            fault::clear();
+            assert_eq!(fault::held().handles, 0, "call {call} of {calls}");
+        }
+        assert_eq!(fit.fit(points.view()).unwrap().labels(), expected.labels());
     }
 }

@@ -299,7 +299,8 @@ unsafe fn measure<T: Scalar>(points: Points<T>, candidates: *const u32, count: u
     sync_threads();
 }
 
-/// Features `stage..stage + features` of `count` candidates, and zeros for the others, into shared memory.
+/// Features `stage..stage + features` of `count` candidates, at least one, into shared memory, a thread a feature; for those
+/// that are missing the last one again, whose distances are not kept.
 #[inline(always)]
 unsafe fn stage_candidates<T: Scalar>(
     points: Points<T>,
@@ -308,18 +309,19 @@ unsafe fn stage_candidates<T: Scalar>(
     stage: u32,
     features: u32,
 ) {
-    let mut candidate = 0;
-    while candidate < LOWER_CANDIDATES {
-        let feature = thread_idx_x();
-        if feature < features {
-            let mut value = 0.0;
-            if candidate < count {
-                let x = points.row(*candidates.add(candidate as usize));
-                value = (*x.add((stage + feature) as usize)).to_f32() as f64;
-            }
-            SHARED.candidates.here().set(candidate * LOWER_FEATURES + feature, value);
-        }
-        candidate += 1;
+    const { assert!(LOWER_FEATURES <= LOWER_THREADS) };
+    let feature = thread_idx_x();
+    if feature < features {
+        // All loads are under way before the first is waited for.
+        let mut values = [0.0; CANDIDATES];
+        unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            let candidate = if (C as u32) < count { C } else { count as usize - 1 };
+            let x = points.row(*candidates.add(candidate));
+            values[C] = (*x.add((stage + feature) as usize)).to_f32() as f64;
+        });
+        unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            SHARED.candidates.here().set(C as u32 * LOWER_FEATURES + feature, values[C]);
+        });
     }
 }
 

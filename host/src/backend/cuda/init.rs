@@ -14,6 +14,7 @@ use cust::stream::Stream;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
 use std::borrow::Cow;
+use std::time::Instant;
 
 /// [`DrawState`] as bytes.
 #[derive(Clone, Copy)]
@@ -108,6 +109,7 @@ impl<T: GpuElement> Resident<'_, T> {
     /// k-means|| or else k-means++: rows of the points, `batch · k` of them.
     pub(super) fn draw(&self, first: First<'_>, k: usize) -> Result<Vec<u32>> {
         self.device.enter()?;
+        let start = Instant::now();
         let rows = match first.init {
             &Init::KMeansParallel { oversampling, rounds } => {
                 let of_problem = |at| {
@@ -121,6 +123,7 @@ impl<T: GpuElement> Resident<'_, T> {
             }
             _ => self.plus_plus(k, first.seed)?,
         };
+        tracing::info!(seconds = start.elapsed().as_secs_f64(), "first centroids, drawn on the GPU");
         Ok(rows.into_iter().flatten().map(|row| row as u32).collect())
     }
 

@@ -1,11 +1,11 @@
 //! First centroids that the GPU draws are the rows that the CPU draws. The GPU is an emulated one, unless a real one is asked
 //! for.
 use emulated_gpu::Timing;
-use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, Streaming};
 use flash_kmeans_tests::{CUDA, is_set};
 use half::{bf16, f16};
 use libcuda::fault;
-use ndarray::Array3;
+use ndarray::{Array3, Axis};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 const PARALLEL: Init = Init::KMeansParallel { oversampling: 2.0, rounds: 3 };
@@ -63,6 +63,9 @@ fn rows_that_are_equal_are_drawn_as_on_the_cpu() {
         check_rows(&points([1, 140, 3], distinct, |v| v), &Init::KMeansPlusPlus);
     }
     check_rows(&points([1, 140, 3], 9, |v| v), &PARALLEL);
+    // Rounds that draw nothing.
+    let few = Init::KMeansParallel { oversampling: 1e-3, rounds: 3 };
+    check_rows(&points([1, 30, 3], 30, |v| v), &few);
 }
 
 #[test]
@@ -138,4 +141,21 @@ fn any_call_of_a_draw_may_fail() {
         }
         assert_eq!(fit.fit(points.view()).unwrap().labels(), expected.labels());
     }
+}
+
+/// Each draws by itself, before the points take all of the GPU's memory.
+#[test]
+fn streams_begin_with_the_rows_of_a_fit() {
+    let _test = use_gpu();
+    let points = points([1, 500, 4], 500, |v| v).remove_axis(Axis(0));
+    let fit = FlashKMeans::new(30).max_iter(1).backend(CUDA);
+    let expected = fit.fit(points.view()).unwrap();
+    let stream = |fit: &FlashKMeans| {
+        fault::clear();
+        let model = fit.fit_stream(&points.view(), &Streaming::new(), &mut ()).unwrap();
+        (fault::calls(), model)
+    };
+    let (calls, model) = stream(&fit);
+    assert!(calls >= stream(&fit.clone().init(Init::Random)).0 + 60);
+    assert_eq!((model.labels(), model.centroids()), (expected.labels(), expected.centroids()));
 }

@@ -269,6 +269,9 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
     }
 
     fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()> {
+        if candidates.is_empty() {
+            return Ok(());
+        }
         let Resident { device, stream, points, shape } = self.points;
         let rows: Vec<u32> = candidates.iter().map(|&row| row as u32).collect();
         let mut plan = Plan::default();

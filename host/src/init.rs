@@ -11,13 +11,70 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Rows that one task measures; fixed, so that sums do not depend on the number of threads.
-const CHUNK: usize = 4096;
+/// Values that are added up one after the other: fixed, so that sums are the same on any number of threads and on every backend.
+const FAN: usize = kernels_gpu::spec::FAN as usize;
+
+/// Sums of [`FAN`] values each.
+fn sums(values: &[f64]) -> Vec<f64> {
+    values.par_chunks(FAN).with_min_len(16).map(|values| values.iter().sum()).collect()
+}
+
+/// The index at which the running sum of `values` passes `target`, which keeps what is left of it; where rounding ran past
+/// the end, the last one of a value above 0.
+fn pass(values: &[f64], target: &mut f64) -> usize {
+    let mut last = 0;
+    for (at, &value) in values.iter().enumerate() {
+        if value > 0.0 {
+            last = at;
+            if *target < value {
+                break;
+            }
+            *target -= value;
+        }
+    }
+    last
+}
+
+/// Weighted squared distances of rows to the nearest that is chosen, with their sums.
+struct Nearest {
+    rows: Vec<f64>,
+    /// Of [`FAN`] rows each.
+    chunks: Vec<f64>,
+    /// Of [`FAN`] chunks each.
+    groups: Vec<f64>,
+    total: f64,
+}
+
+impl Nearest {
+    fn new(rows: Vec<f64>) -> Self {
+        let chunks = sums(&rows);
+        let groups = sums(&chunks);
+        let total = groups.iter().sum();
+        Nearest { rows, chunks, groups, total }
+    }
+
+    /// Whether a row can be drawn: not all lie on chosen ones, and no distance overflowed.
+    fn can_draw(&self) -> bool {
+        self.total > 0.0 && self.total.is_finite()
+    }
+
+    /// A row, in proportion to its distance.
+    fn draw(&self, rng: &mut Rng) -> usize {
+        let of = |values: &[f64], part: usize, target: &mut f64| {
+            let values = &values[part * FAN..];
+            part * FAN + pass(&values[..values.len().min(FAN)], target)
+        };
+        let mut target = rng.unit() * self.total;
+        let group = pass(&self.groups, &mut target);
+        let chunk = of(&self.chunks, group, &mut target);
+        of(&self.rows, chunk, &mut target)
+    }
+}
 
 /// The points of a problem that k-means++ and k-means|| draw from.
-struct Points<'a, T> {
+struct Points<'a, T: Element> {
     /// `n · d` values.
-    values: &'a [T],
+    values: Cow<'a, [T]>,
     d: usize,
     /// How often each point counts, where that is not once.
     weights: Option<Cow<'a, [f64]>>,
@@ -28,7 +85,12 @@ struct Points<'a, T> {
 impl<'a, T: Element> Points<'a, T> {
     fn new(values: &'a [T], d: usize, weights: Option<&'a [f64]>, metric: Metric) -> Self {
         if !metric.is_spherical() {
-            return Points { values, d, weights: weights.map(Cow::Borrowed), scales: None };
+            return Points {
+                values: Cow::Borrowed(values),
+                d,
+                weights: weights.map(Cow::Borrowed),
+                scales: None,
+            };
         }
         let scales: Vec<f64> = values.par_chunks_exact(d).map(|x| metric.scale(x)).collect();
         let mass = |row: usize, scale: f64| match (scale, metric) {
@@ -37,15 +99,25 @@ impl<'a, T: Element> Points<'a, T> {
             _ => weights.map_or(1.0, |weights| weights[row]) / scale,
         };
         let masses = scales.iter().enumerate().map(|(row, &scale)| mass(row, scale)).collect();
-        Points { values, d, weights: Some(masses), scales: Some(scales) }
+        Points { values: Cow::Borrowed(values), d, weights: Some(masses), scales: Some(scales) }
     }
 
     fn n(&self) -> usize {
         self.values.len() / self.d
     }
 
-    fn row(&self, row: usize) -> &'a [T] {
+    fn row(&self, row: usize) -> &[T] {
         &self.values[row * self.d..][..self.d]
+    }
+
+    /// Some of the rows by themselves, with other weights.
+    fn of_rows(&self, rows: &[usize], weights: Vec<f64>) -> Points<'_, T> {
+        Points {
+            values: rows.iter().flat_map(|&row| self.row(row)).copied().collect(),
+            d: self.d,
+            weights: Some(weights.into()),
+            scales: self.scales.as_ref().map(|scales| rows.iter().map(|&row| scales[row]).collect()),
+        }
     }
 
     fn weight(&self, row: usize) -> f64 {
@@ -78,6 +150,24 @@ impl<'a, T: Element> Points<'a, T> {
     }
 }
 
+/// Which first centroids a fit is to have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First<'a> {
+    pub(crate) init: &'a Init,
+    pub(crate) seed: u64,
+}
+
+impl First<'_> {
+    /// See [`centroids`].
+    pub(crate) fn centroids<T: Element>(
+        self,
+        problem: &Problem<'_, T>,
+        of: (usize, Metric),
+    ) -> Result<Vec<T::Centroid>> {
+        centroids(self.init, problem, of, self.seed)
+    }
+}
+
 /// `batch · k · d` first centroids, at length 1 where the metric wants that. Problem `b` of a batch draws from stream `b` of the seed's generator.
 pub(crate) fn centroids<T: Element>(
     init: &Init,
@@ -98,7 +188,9 @@ pub(crate) fn centroids<T: Element>(
         let rows = match init {
             Init::Random => random_rows(problem.n, k, weights, &mut rng),
             &Init::KMeansParallel { oversampling, rounds } => {
-                parallel(&Points::new(values, d, weights, metric), k, oversampling, rounds, &mut rng)
+                let points = &Points::new(values, d, weights, metric);
+                let (nearest, owners) = (Vec::new(), Vec::new());
+                parallel(&mut OnCpu { points, nearest, owners }, (k, oversampling, rounds), &mut rng)?
             }
             _ => plus_plus(&Points::new(values, d, weights, metric), k, &mut rng),
         };
@@ -178,189 +270,198 @@ pub(crate) fn sampled_rows(n: usize, rows: usize, seed: u64, problem: usize) -> 
     drawn
 }
 
+/// Rows that a step of greedy k-means++ chooses from.
+pub(crate) fn trials(k: usize) -> usize {
+    2 + (k as f64).ln() as usize
+}
+
 /// Greedy k-means++, as [`Init::KMeansPlusPlus`] says.
 fn plus_plus<T: Element>(points: &Points<'_, T>, k: usize, rng: &mut Rng) -> Vec<usize> {
-    let (n, trials) = (points.n(), 2 + (k as f64).ln() as usize);
     let first = points.any(rng);
-    let mut rows = vec![first];
-    let mut chosen = vec![false; n];
-    chosen[first] = true;
-    let mut nearest = vec![f64::INFINITY; n];
-    let mut sums = lower(points, first, &mut nearest);
-    while rows.len() < k {
-        let total: f64 = sums.iter().sum();
-        // All points lie on centroids (or distances overflow): any row not yet taken is as good.
-        if !(total > 0.0 && total.is_finite()) {
-            let free: Vec<usize> = (0..n).filter(|&row| !chosen[row]).collect();
-            let row = free[rng.below(free.len())];
-            chosen[row] = true;
-            rows.push(row);
-            continue;
+    let rows = greedy(points, first, k, rng);
+    filled(rows, points.n(), k, rng)
+}
+
+/// Adds to `rows` until they are `k`: the others lie on them (or distances overflow), so that any row not yet taken is as
+/// good.
+pub(crate) fn filled(mut rows: Vec<usize>, n: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
+    if rows.len() < k {
+        let mut free = not_in(&rows, n);
+        while rows.len() < k {
+            rows.push(free.remove(rng.below(free.len())));
         }
-        let candidates: Vec<usize> = (0..trials).map(|_| draw(&nearest, &sums, rng.unit() * total)).collect();
-        let (mut best, mut best_nearest, mut best_sums) = (candidates[0], Vec::new(), Vec::new());
-        let mut best_total = f64::INFINITY;
-        for &candidate in &candidates {
-            let mut with = nearest.clone();
-            let with_sums = lower(points, candidate, &mut with);
-            let with_total: f64 = with_sums.iter().sum();
-            if with_total < best_total || best_nearest.is_empty() {
-                (best, best_nearest, best_sums, best_total) = (candidate, with, with_sums, with_total);
-            }
-        }
-        chosen[best] = true;
-        rows.push(best);
-        (nearest, sums) = (best_nearest, best_sums);
     }
     rows
 }
 
+/// The steps of greedy k-means++ from row `first` on: `k` rows, or fewer where all others lie on them.
+fn greedy<T: Element>(points: &Points<'_, T>, first: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
+    let mut rows = vec![first];
+    let mut nearest = lower(points, first, &vec![f64::INFINITY; points.n()]);
+    while rows.len() < k && nearest.can_draw() {
+        let candidates: Vec<usize> = (0..trials(k)).map(|_| nearest.draw(rng)).collect();
+        let mut best = (candidates[0], lower(points, candidates[0], &nearest.rows));
+        for &candidate in &candidates[1..] {
+            let with = lower(points, candidate, &nearest.rows);
+            if with.total < best.1.total {
+                best = (candidate, with);
+            }
+        }
+        rows.push(best.0);
+        nearest = best.1;
+    }
+    rows
+}
+
+/// Weighted squared distances with those to row `centroid` added to what may be nearest.
+fn lower<T: Element>(points: &Points<'_, T>, centroid: usize, nearest: &[f64]) -> Nearest {
+    let c = points.centroid(centroid);
+    let rows = nearest.par_iter().enumerate().with_min_len(FAN);
+    Nearest::new(rows.map(|(row, near)| near.min(points.weight(row) * points.apart(row, &c))).collect())
+}
+
+/// The rows of `n` that are not among `taken`, in order.
+fn not_in(taken: &[usize], n: usize) -> Vec<usize> {
+    let mut is_taken = vec![false; n];
+    taken.iter().for_each(|&row| is_taken[row] = true);
+    (0..n).filter(|&row| !is_taken[row]).collect()
+}
+
+/// What k-means|| asks about the points of a problem, wherever they are.
+pub(crate) trait Passes {
+    fn n(&self) -> usize;
+
+    /// A row, drawn by weight.
+    fn any(&self, rng: &mut Rng) -> usize;
+
+    fn weight(&self, row: usize) -> f64;
+
+    /// Lowers each point's weighted squared distance to that of the nearest of `candidates`, of which the first has number
+    /// `first`, and notes which that is. What was there before candidate 0 does not count.
+    fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()>;
+
+    /// The distances.
+    fn nearest(&self) -> Result<Cow<'_, [f64]>>;
+
+    /// The numbers of the nearest candidates.
+    fn owners(&self) -> Result<Cow<'_, [u32]>>;
+
+    /// Greedy k-means++ among `rows`, each as often as its weight says, from the one at place `first` on: places of at most
+    /// `k` rows.
+    fn greedy(
+        &self,
+        rows: &[usize],
+        weights: Vec<f64>,
+        first: usize,
+        k: usize,
+        rng: &mut Rng,
+    ) -> Result<Vec<usize>>;
+}
+
 /// k-means||, as [`Init::KMeansParallel`] says.
-fn parallel<T: Element>(
-    points: &Points<'_, T>,
-    k: usize,
-    oversampling: f64,
-    rounds: usize,
+pub(crate) fn parallel(
+    passes: &mut impl Passes,
+    (k, oversampling, rounds): (usize, f64, usize),
     rng: &mut Rng,
-) -> Vec<usize> {
-    let n = points.n();
-    let mut candidates = vec![points.any(rng)];
-    let mut nearest = vec![(f64::INFINITY, 0u32); n];
+) -> Result<Vec<usize>> {
+    let n = passes.n();
+    let mut candidates = vec![passes.any(rng)];
     let mut measured = 0;
     for _ in 0..rounds {
-        lower_to(points, &candidates, measured, &mut nearest);
+        passes.lower_to(&candidates[measured..], measured)?;
         measured = candidates.len();
-        let total: f64 = nearest.par_chunks(CHUNK).map(sum_of).collect::<Vec<_>>().iter().sum();
+        let nearest = passes.nearest()?;
+        let total: f64 = sums(&sums(&nearest)).iter().sum();
         if !(total > 0.0 && total.is_finite()) {
             break;
         }
         let share = oversampling * k as f64 / total;
-        let drawn = nearest.iter().enumerate().filter(|(_, (near, _))| rng.unit() < near * share);
+        let drawn = nearest.iter().enumerate().filter(|(_, near)| rng.unit() < *near * share);
         candidates.extend(drawn.map(|(row, _)| row));
     }
-    lower_to(points, &candidates, measured, &mut nearest);
     if candidates.len() > k {
-        let mut weights = vec![0.0f64; candidates.len()];
-        for (row, &(_, owner)) in nearest.iter().enumerate() {
-            weights[owner as usize] += points.weight(row);
+        if candidates.len() > measured {
+            passes.lower_to(&candidates[measured..], measured)?;
         }
-        candidates = weighted_plus_plus(points, k, &candidates, &weights, rng);
+        let mut weights = vec![0.0f64; candidates.len()];
+        for (row, &owner) in passes.owners()?.iter().enumerate() {
+            weights[owner as usize] += passes.weight(row);
+        }
+        let first = by_weight(&weights, rng);
+        let chosen = passes.greedy(&candidates, weights, first, k, rng)?;
+        candidates = chosen.into_iter().map(|candidate| candidates[candidate]).collect();
     }
     // Too few were drawn, or too few of them differ: any row not yet taken.
-    let mut taken = vec![false; n];
-    candidates.iter().for_each(|&row| taken[row] = true);
-    let mut free: Vec<usize> = (0..n).filter(|&row| !taken[row]).collect();
+    let mut free = if candidates.len() < k { not_in(&candidates, n) } else { Vec::new() };
     while candidates.len() < k {
         candidates.push(free.swap_remove(rng.below(free.len())));
     }
-    candidates
+    Ok(candidates)
 }
 
-fn sum_of(nearest: &[(f64, u32)]) -> f64 {
-    nearest.iter().map(|(near, _)| near).sum()
+/// The CPU's passes.
+struct OnCpu<'a, T: Element> {
+    points: &'a Points<'a, T>,
+    nearest: Vec<f64>,
+    owners: Vec<u32>,
 }
 
-/// Lowers each point's weighted squared distance to that of the nearest of `candidates[from..]`, and notes which that is.
-fn lower_to<T: Element>(
-    points: &Points<'_, T>,
-    candidates: &[usize],
-    from: usize,
-    nearest: &mut [(f64, u32)],
-) {
-    let new: Vec<(u32, Vec<f64>)> =
-        (0u32..).zip(candidates).skip(from).map(|(index, &row)| (index, points.centroid(row))).collect();
-    nearest.par_chunks_mut(CHUNK / 16).enumerate().for_each(|(chunk, nearest)| {
-        for (row, near) in (chunk * (CHUNK / 16)..).zip(nearest) {
+impl<T: Element> Passes for OnCpu<'_, T> {
+    fn n(&self) -> usize {
+        self.points.n()
+    }
+
+    fn any(&self, rng: &mut Rng) -> usize {
+        self.points.any(rng)
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        self.points.weight(row)
+    }
+
+    fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()> {
+        let points = self.points;
+        if first == 0 {
+            self.nearest = vec![f64::INFINITY; points.n()];
+            self.owners = vec![0; points.n()];
+        }
+        let new: Vec<(u32, Vec<f64>)> =
+            (first as u32..).zip(candidates).map(|(index, &row)| (index, points.centroid(row))).collect();
+        let rows = self.nearest.par_iter_mut().zip(&mut self.owners).enumerate().with_min_len(FAN);
+        rows.for_each(|(row, (near, owner))| {
             for (index, c) in &new {
                 let distance = points.weight(row) * points.apart(row, c);
-                if distance < near.0 {
-                    *near = (distance, *index);
+                if distance < *near {
+                    (*near, *owner) = (distance, *index);
                 }
             }
-        }
-    });
-}
-
-/// Greedy k-means++ among `candidates`, each as often as its weight says: `k` rows, fewer when no more differ.
-fn weighted_plus_plus<T: Element>(
-    points: &Points<'_, T>,
-    k: usize,
-    candidates: &[usize],
-    weights: &[f64],
-    rng: &mut Rng,
-) -> Vec<usize> {
-    let trials = 2 + (k as f64).ln() as usize;
-    // Weighted squared distances to the nearest of the chosen with `candidate` added.
-    let with = |nearest: &[f64], candidate: usize| -> Vec<f64> {
-        let c = points.centroid(candidates[candidate]);
-        let rows = nearest.par_iter().zip(candidates).zip(weights).with_min_len(256);
-        rows.map(|((near, &row), weight)| near.min(weight * points.apart(row, &c))).collect()
-    };
-    let first = by_weight(weights, rng);
-    let mut chosen = vec![first];
-    let mut nearest = with(&vec![f64::INFINITY; candidates.len()], first);
-    while chosen.len() < k && nearest.iter().any(|&near| near > 0.0) {
-        let mut best = (f64::INFINITY, 0, Vec::new());
-        for _ in 0..trials {
-            let candidate = by_weight(&nearest, rng);
-            let lowered = with(&nearest, candidate);
-            let total = lowered.iter().sum();
-            if total < best.0 || best.2.is_empty() {
-                best = (total, candidate, lowered);
-            }
-        }
-        chosen.push(best.1);
-        nearest = best.2;
+        });
+        Ok(())
     }
-    chosen.into_iter().map(|candidate| candidates[candidate]).collect()
+
+    fn nearest(&self) -> Result<Cow<'_, [f64]>> {
+        Ok(Cow::Borrowed(&self.nearest))
+    }
+
+    fn owners(&self) -> Result<Cow<'_, [u32]>> {
+        Ok(Cow::Borrowed(&self.owners))
+    }
+
+    fn greedy(
+        &self,
+        rows: &[usize],
+        weights: Vec<f64>,
+        first: usize,
+        k: usize,
+        rng: &mut Rng,
+    ) -> Result<Vec<usize>> {
+        Ok(greedy(&self.points.of_rows(rows, weights), first, k, rng))
+    }
 }
 
 /// An index, drawn in proportion to the weights; one of weight above 0 where there is one.
 fn by_weight(weights: &[f64], rng: &mut Rng) -> usize {
-    let total: f64 = weights.iter().sum();
-    let mut target = rng.unit() * total;
-    for (index, &weight) in weights.iter().enumerate() {
-        if target < weight {
-            return index;
-        }
-        target -= weight;
-    }
-    // Rounding ran past the end.
-    weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0)
-}
-
-/// Lowers each point's weighted squared distance to what row `centroid` gives, and returns the sums of chunks.
-fn lower<T: Element>(points: &Points<'_, T>, centroid: usize, nearest: &mut [f64]) -> Vec<f64> {
-    let c = points.centroid(centroid);
-    let lower = |(chunk, nearest): (usize, &mut [f64])| {
-        for (row, near) in (chunk * CHUNK..).zip(nearest.iter_mut()) {
-            *near = near.min(points.weight(row) * points.apart(row, &c));
-        }
-        nearest.iter().sum()
-    };
-    nearest.par_chunks_mut(CHUNK).enumerate().map(lower).collect()
-}
-
-/// The row at which the running sum of distances passes `target`; one with a distance above 0.
-fn draw(nearest: &[f64], sums: &[f64], mut target: f64) -> usize {
-    let mut chunk = 0;
-    while chunk + 1 < sums.len() && target >= sums[chunk] {
-        target -= sums[chunk];
-        chunk += 1;
-    }
-    let first = chunk * CHUNK;
-    let mut last = first;
-    for (at, &near) in nearest[first..].iter().enumerate() {
-        if near > 0.0 {
-            last = first + at;
-            if target < near {
-                return last;
-            }
-            target -= near;
-        }
-    }
-    // Rounding ran past the end: the last row that can be drawn.
-    if nearest[last] > 0.0 { last } else { nearest.iter().rposition(|&near| near > 0.0).unwrap_or(0) }
+    pass(weights, &mut (rng.unit() * weights.iter().sum::<f64>()))
 }
 
 #[cfg(test)]
@@ -370,6 +471,17 @@ mod tests {
 
     fn of(values: &[f32], d: usize) -> Points<'_, f32> {
         Points::new(values, d, None, Metric::Euclidean)
+    }
+
+    fn parallel(
+        points: &Points<'_, f32>,
+        k: usize,
+        oversampling: f64,
+        rounds: usize,
+        rng: &mut Rng,
+    ) -> Vec<usize> {
+        let passes = &mut OnCpu { points, nearest: Vec::new(), owners: Vec::new() };
+        super::parallel(passes, (k, oversampling, rounds), rng).unwrap()
     }
 
     #[test]
@@ -401,6 +513,24 @@ mod tests {
             let rows = [plus_plus(&points, 10, &mut rng), parallel(&points, 10, 2.0, 5, &mut rng)];
             assert!(rows.iter().flatten().all(|&row| row >= 90), "{rows:?}");
         }
+    }
+
+    #[test]
+    fn a_row_is_where_the_running_sum_passes_the_target() {
+        // Whole numbers, whose sums do not depend on their order, over more than two groups.
+        let rows: Vec<f64> = (0..2 * FAN * FAN + 700).map(|row| (row * 7 % 5) as f64).collect();
+        let rows: Vec<f64> = rows.iter().enumerate().map(|(at, v)| if at < 900 { 0.0 } else { *v }).collect();
+        let nearest = Nearest::new(rows.clone());
+        for seed in 0..50 {
+            let mut target = Rng::new(seed, 0).unit() * nearest.total;
+            let expected = rows.iter().position(|&value| {
+                target -= value;
+                target < 0.0
+            });
+            assert_eq!(Some(nearest.draw(&mut Rng::new(seed, 0))), expected);
+        }
+        // Past the end, as rounding may bring it: the last value above 0.
+        assert_eq!(pass(&[1.0, 2.0, 0.0], &mut 3.0), 1);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 use crate::backend::{Engine, LloydOptions, LloydOutcome};
 use crate::element::Float;
 use crate::error::{Error, Result};
+use crate::init::First;
 use crate::metric::length;
 use crate::model::BatchSummary;
 use crate::params::Init;
 use crate::points::Problem;
-use crate::{Element, FlashKMeans, KMeans, Metric, init, restarts};
+use crate::{Element, FlashKMeans, KMeans, Metric, restarts};
 use ndarray::{ArrayView2, Ix2};
 use rayon::prelude::*;
 
@@ -118,7 +119,7 @@ impl<T: Element> MiniBatch<T> {
         if k > problem.n && !matches!(init, Init::Given(_)) {
             return Err(Error::TooManyClusters { k, n: problem.n });
         }
-        let first = init::centroids(init, problem, (k, metric), seed)?;
+        let first = self.engine.first_centroids(problem, First { init, seed }, (k, metric))?;
         Ok(first.into_iter().map(T::round_centroid).collect())
     }
 

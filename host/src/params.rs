@@ -301,20 +301,16 @@ impl FlashKMeans {
         Ok(self.fit(points)?.into_labels())
     }
 
-    /// Room on a GPU for fits of `batch` problems of `n` points in `d` dimensions, again and again. First centroids
-    /// are [`Init::Random`] or [`Init::Given`]; one start, of all points.
+    /// Room on a GPU for fits of `batch` problems of `n` points in `d` dimensions, again and again: one start, of all
+    /// points.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for another start and as [`fit`](Self::fit), [`Error::TooManyClusters`],
+    /// [`Error::InvalidArgument`] for several starts and as [`fit`](Self::fit), [`Error::TooManyClusters`],
     /// [`Error::BackendUnavailable`] where there is no GPU, [`Error::OutOfDeviceMemory`] and [`Error::Cuda`].
     #[cfg(feature = "cuda")]
     pub fn workspace<T: Element>(&self, batch: usize, n: usize, d: usize) -> Result<crate::Workspace<T>> {
         self.check()?;
         let invalid = |argument, value: String, rule| Err(Error::InvalidArgument { argument, value, rule });
-        if !matches!(self.init, Init::Random | Init::Given(_)) {
-            let rule = "a workspace starts from `Init::Random` or `Init::Given`";
-            return invalid("init", format!("{:?}", self.init), rule);
-        }
         if self.n_init > 1 {
             return invalid("n_init", self.n_init.to_string(), "a workspace fits from one start");
         }

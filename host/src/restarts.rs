@@ -2,7 +2,7 @@
 use crate::Element;
 use crate::backend::{Engine, LloydOptions, LloydOutcome};
 use crate::error::Result;
-use crate::init;
+use crate::init::{self, First};
 use crate::observer::Watch;
 use crate::params::Init;
 use crate::points::Problem;
@@ -24,14 +24,7 @@ pub(crate) fn best<T: Element>(
     (seed, n_init): (u64, usize),
     watch: &Watch<'_, T::Centroid>,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    let start = |seed| {
-        engine.fit(
-            problem,
-            init::centroids(init, problem, (options.k, options.metric), seed)?,
-            options,
-            watch,
-        )
-    };
+    let start = |seed| engine.fit(problem, First { init, seed }, options, watch);
     let mut best = start(seed)?;
     for further in 1..n_init {
         let other = start(Rng::new(seed, STARTS + further as u64).next_u64())?;

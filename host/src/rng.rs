@@ -1,4 +1,5 @@
 //! Random numbers that are the same on every machine: a counter through a mixer, no state but the counter.
+use kernels_gpu::spec::{RANDOM_STEP, mix, unit};
 
 /// SplitMix64 (Steele, Lea and Flood, 2014), one stream for each (seed, stream) pair.
 #[derive(Clone, Debug)]
@@ -9,11 +10,23 @@ pub(crate) struct Rng {
 impl Rng {
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         // Mixed before use, so that neighbouring seeds and streams do not overlap.
-        Rng { counter: mix(seed ^ mix(stream.wrapping_add(0x9e37_79b9_7f4a_7c15))) }
+        Rng { counter: mix(seed ^ mix(stream.wrapping_add(RANDOM_STEP))) }
+    }
+
+    /// Where another one stood.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn at(counter: u64) -> Self {
+        Rng { counter }
+    }
+
+    /// Where it stands.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn counter(&self) -> u64 {
+        self.counter
     }
 
     pub(crate) fn next_u64(&mut self) -> u64 {
-        self.counter = self.counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.counter = self.counter.wrapping_add(RANDOM_STEP);
         mix(self.counter)
     }
 
@@ -24,12 +37,6 @@ impl Rng {
 
     /// Uniform in `[0, 1)`, 53 bits.
     pub(crate) fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+        unit(self.next_u64())
     }
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -5,6 +5,7 @@ use crate::backend::cuda::{Run, Start};
 use crate::backend::{Asked, Engine, LloydOptions};
 use crate::element::Float;
 use crate::error::{Error, Result};
+use crate::init::First;
 use crate::model::BatchSummary;
 use crate::params::{Backend, FlashKMeans, Init};
 use crate::points::{PointsDim, Problem, shaped};
@@ -16,7 +17,7 @@ use std::marker::PhantomData;
 /// [`FlashKMeans::workspace`](crate::FlashKMeans::workspace).
 ///
 /// For those who fit many small problems, or whose points are on the GPU already: from the second fit on nothing is
-/// allocated or prepared, and points and results need not leave the device. Results have the same bits as those of
+/// allocated or prepared, but for k-means++ and k-means||, and points and results need not leave the device. Results have the same bits as those of
 /// [`FlashKMeans::fit`](crate::FlashKMeans::fit) on the same GPU.
 ///
 /// ```no_run
@@ -138,10 +139,14 @@ impl<T: Element> Workspace<T> {
                 self.has_centroids = true;
                 Ok(problems)
             }
-            // The rows that `fit` draws.
-            _ => {
+            // The rows that `FlashKMeans::fit` draws.
+            Init::Random => {
                 let rows = |problem| crate::init::distinct_rows(n, k, &mut Rng::new(seed, problem as u64));
                 let rows: Vec<u32> = (0..batch).flat_map(rows).map(|row| row as u32).collect();
+                self.run.fit(Start::Rows(&rows), &self.options)
+            }
+            _ => {
+                let rows = self.run.draw(First { init, seed }, k)?;
                 self.run.fit(Start::Rows(&rows), &self.options)
             }
         }

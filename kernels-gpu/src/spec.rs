@@ -1535,6 +1535,186 @@ impl Items for MomentsParams {
     }
 }
 
+/// Values that the sums for first centroids add up one after the other: distances of so many rows (a *chunk*), and then so
+/// many of those sums (a *group*), on every backend.
+pub const FAN: u32 = 256;
+/// Terms of a squared distance that are added up side by side in f64, on every backend.
+pub const DISTANCE_LANES: u32 = 16;
+/// Threads of a block that measures distances to candidates for first centroids.
+pub const LOWER_THREADS: u32 = 128;
+/// Half-warps of it.
+pub const LOWER_TEAMS: u32 = LOWER_THREADS / DISTANCE_LANES;
+/// Rows that a half-warp measures at a time.
+pub const LOWER_ROWS: u32 = 4;
+/// Candidates that it measures them to.
+pub const LOWER_CANDIDATES: u32 = 8;
+/// Features of candidates in shared memory at a time.
+pub const LOWER_FEATURES: u32 = 128;
+/// Threads of a block that draws candidates.
+pub const DRAW_THREADS: u32 = 256;
+
+/// From one number of the generator to the next, in its counter.
+pub const RANDOM_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The generator's number for a counter: SplitMix64 (Steele, Lea and Flood, 2014).
+#[inline(always)]
+pub const fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Uniform in `[0, 1)`, 53 bits of a number of the generator.
+#[inline(always)]
+pub const fn unit(number: u64) -> f64 {
+    (number >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+}
+
+/// Shared memory of `lower` and `lower_to`.
+#[derive(Clone, Copy, Debug)]
+pub struct LowerShared {
+    /// `[candidate][feature]` of one stage.
+    pub candidates: Slot<f64>,
+    /// `[half-warp][distance][lane]`, with one value between distances, against bank conflicts.
+    pub parts: Slot<f64>,
+    /// `[candidate][row]` of a chunk.
+    pub distances: Slot<f64>,
+    /// Chunks of the group that have ended.
+    pub ended: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl LowerShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        LowerShared {
+            candidates: layout.array(LOWER_CANDIDATES * LOWER_FEATURES),
+            parts: layout.array(LOWER_TEAMS * DISTANCE_LANES * (DISTANCE_LANES + 1)),
+            distances: layout.array(LOWER_CANDIDATES * FAN),
+            ended: layout.array(1),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for LowerShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How the choice of a problem's first centroids stands, in device memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DrawState {
+    /// Where the generator stands.
+    pub counter: u64,
+    /// Rows chosen.
+    pub chosen: u32,
+    /// Candidates for the next; 0 when no more are to be chosen, or can be.
+    pub candidates: u32,
+    /// Of the candidates before, the one that was chosen.
+    pub best: u32,
+    /// Unused, so that the size is a multiple of 8.
+    pub reserved: u32,
+}
+
+/// Parameters of `lower`: one block for each [`FAN`] rows.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct LowerParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Most candidates of a step.
+    pub trials: u32,
+}
+
+impl LowerParams {
+    /// Chunks of a problem.
+    #[inline]
+    pub const fn chunks(&self) -> u32 {
+        self.shape.n.div_ceil(FAN)
+    }
+    /// Groups of a problem.
+    #[inline]
+    pub const fn groups(&self) -> u32 {
+        self.chunks().div_ceil(FAN)
+    }
+}
+impl Items for LowerParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.chunks() as u64
+    }
+}
+
+/// Parameters of `lower_to`: one block for each [`FAN`] rows of the one problem.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct LowerToParams {
+    /// The problem.
+    pub shape: Shape,
+    /// Candidates.
+    pub candidates: u32,
+    /// The number of the first of them.
+    pub first: u32,
+}
+impl Items for LowerToParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.n.div_ceil(FAN) as u64
+    }
+}
+
+/// Shared memory of `draw`.
+#[derive(Clone, Copy, Debug)]
+pub struct DrawShared {
+    /// `[warp]` values that are passed.
+    pub values: Slot<f64>,
+    /// Sums of all distances under each candidate, of so many as a block has threads.
+    pub totals: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl DrawShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        DrawShared {
+            values: layout.array(DRAW_THREADS / 32 * FAN),
+            totals: layout.array(DRAW_THREADS),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+impl Default for DrawShared {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Parameters of `draw`: one block for each problem.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct DrawParams {
+    /// As of `lower`.
+    pub lower: LowerParams,
+}
+impl Items for DrawParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.lower.shape.batch as u64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -514,8 +514,6 @@ fn a_workspace_refuses_what_it_was_not_made_for() {
         let error = options.workspace::<f32>(1, 10, 2).unwrap_err();
         assert!(matches!(error, Error::InvalidArgument { argument, .. } if argument == name), "{error}");
     };
-    refused(options.clone(), "init");
-    let options = options.init(Init::Random);
     refused(options.clone().n_init(2), "n_init");
     refused(options.clone().max_points_per_centroid(2), "max_points_per_centroid");
     assert!(matches!(options.workspace::<f32>(1, 3, 2), Err(Error::TooManyClusters { k: 4, n: 3 })));

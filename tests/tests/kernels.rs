@@ -1438,3 +1438,205 @@ fn a_batch_is_its_problems() {
         assert_eq!((alone.2[0], alone.3[0]), (records[problem], states[problem]));
     }
 }
+
+// ---- first centroids ----
+
+/// A squared distance in f64, its terms in [`DISTANCE_LANES`] sums.
+fn distance_by_lanes<T: Point>(x: &[T], c: &[T]) -> f64 {
+    let lanes = DISTANCE_LANES as usize;
+    let term = |at: usize| (f64::from(x[at].to_f32()) - f64::from(c[at].to_f32())).powi(2);
+    let whole = x.len() / lanes * lanes;
+    let of_lane = |lane: usize| (lane..whole).step_by(lanes).map(term).sum::<f64>();
+    (0..lanes).map(of_lane).sum::<f64>() + (whole..x.len()).map(term).sum::<f64>()
+}
+
+fn sums_by_fan(values: &[f64]) -> Vec<f64> {
+    values.chunks(FAN as usize).map(|values| values.iter().sum()).collect()
+}
+
+/// The index at which the running sum passes `target`.
+fn passed(values: &[f64], target: &mut f64) -> usize {
+    let mut last = 0;
+    for (at, &value) in values.iter().enumerate().filter(|(_, value)| **value > 0.0) {
+        last = at;
+        if *target < value {
+            break;
+        }
+        *target -= value;
+    }
+    last
+}
+
+/// A row drawn in proportion to `nearest`.
+fn drawn(nearest: &[f64], number: u64) -> u32 {
+    let (chunks, fan) = (sums_by_fan(nearest), FAN as usize);
+    let groups = sums_by_fan(&chunks);
+    let mut target = (number >> 11) as f64 / (1u64 << 53) as f64 * groups.iter().sum::<f64>();
+    let part = |values: &[f64], part: usize| values[part * fan..values.len().min((part + 1) * fan)].to_vec();
+    let group = passed(&groups, &mut target);
+    let chunk = group * fan + passed(&part(&chunks, group), &mut target);
+    (chunk * fan + passed(&part(nearest, chunk), &mut target)) as u32
+}
+
+/// Greedy k-means++ of each problem of a batch; with `listed`, of some rows of the points, with weights.
+fn check_first_centroids<T: Point>(
+    size: [u32; 4],
+    (trials, listed): (u32, bool),
+    data: Data,
+    seed: u64,
+    way: Way,
+) {
+    let [batch, n, k, d] = size;
+    let all = shape::<T>(batch, n, k, d);
+    let random = &mut Random(seed);
+    let (points, _) = data.problems::<T>(all, random);
+    // A list is of one problem: every other row, from the last.
+    let list: Vec<u32> = (0..n).rev().step_by(if listed { 2 } else { 1 }).collect();
+    let shape = if listed { Shape { n: list.len() as u32, ..all } } else { all };
+    let (n, k) = (shape.n as usize, k as usize);
+    let row_of = |row: usize| if listed { list[row] as usize } else { row };
+    let weights: Vec<f64> = (0..n).map(|_| random.below(3) as f64).collect();
+    let lower = LowerParams { shape, trials };
+    let (chunks, groups) = (lower.chunks() as usize, lower.groups() as usize);
+    let (batch, most) = (batch as usize, trials as usize);
+
+    let (points, list) = (Memory::of(&points), Memory::of(&list));
+    let weights_of = Memory::of(&weights);
+    let mut candidates = vec![u32::MAX; batch * most];
+    let states: Vec<DrawState> = (0..batch)
+        .map(|problem| {
+            candidates[problem * most] = random.below(n) as u32;
+            DrawState { counter: random.bits(), candidates: 1, ..DrawState::default() }
+        })
+        .collect();
+    let first = candidates.clone();
+    let (states_of, candidates) = (Memory::of(&states), Memory::of(&candidates));
+    let nearest = Memory::<f64>::poison(batch * n);
+    let distances = Memory::<f64>::poison(batch * most * n);
+    let chunk_sums = Memory::<f64>::poison(batch * most * chunks);
+    let group_sums = Memory::<f64>::poison(batch * most * groups);
+    let counters = Memory::of(&vec![0u32; batch * groups]);
+    let rows = Memory::<u32>::poison(batch * k);
+    for _ in 0..k {
+        way.launch(Lower::<T> {
+            points: points.at(),
+            listed: if listed { list.at() } else { std::ptr::null() },
+            weights: if listed { weights_of.at() } else { std::ptr::null() },
+            states: states_of.at(),
+            candidates: candidates.at(),
+            nearest: nearest.at(),
+            distances: distances.at(),
+            chunk_sums: chunk_sums.at(),
+            group_sums: group_sums.at(),
+            counters: counters.at(),
+            params: lower,
+        });
+        way.launch(Draw {
+            nearest: nearest.at(),
+            distances: distances.at(),
+            chunk_sums: chunk_sums.at(),
+            group_sums: group_sums.at(),
+            states: states_of.at(),
+            candidates: candidates.at(),
+            rows: rows.at(),
+            params: DrawParams { lower },
+        });
+    }
+    assert!(counters.get().iter().all(|&count| count == 0));
+    let (points, rows, ends) = (points.get(), rows.get(), states_of.get());
+    for problem in 0..batch {
+        let point = |row: usize| {
+            &points[(problem * all.n as usize + row_of(row)) * all.pitch as usize..][..d as usize]
+        };
+        let with = |nearest: &[f64], candidate: u32| -> Vec<f64> {
+            let to = |row: usize| {
+                let weight = if listed { weights[row] } else { 1.0 };
+                weight * distance_by_lanes(point(row), point(candidate as usize))
+            };
+            (0..n).map(|row| nearest[row].min(to(row))).collect()
+        };
+        let total = |nearest: &[f64]| sums_by_fan(&sums_by_fan(nearest)).iter().sum::<f64>();
+        let mut expected = vec![first[problem * most]];
+        let mut near = with(&vec![f64::INFINITY; n], expected[0]);
+        let mut counter = states[problem].counter;
+        while expected.len() < k && total(&near) > 0.0 && total(&near).is_finite() {
+            let mut best: Option<(u32, Vec<f64>)> = None;
+            for _ in 0..most {
+                counter = counter.wrapping_add(RANDOM_STEP);
+                let candidate = drawn(&near, mix(counter));
+                let lowered = with(&near, candidate);
+                if best.as_ref().is_none_or(|best| total(&lowered) < total(&best.1)) {
+                    best = Some((candidate, lowered));
+                }
+            }
+            let (candidate, lowered) = best.unwrap();
+            expected.push(candidate);
+            near = lowered;
+        }
+        let end = ends[problem];
+        assert_eq!((end.chosen as usize, end.candidates, end.counter), (expected.len(), 0, counter));
+        assert_eq!(rows[problem * k..][..expected.len()], expected);
+    }
+}
+
+/// Nearest candidates of k-means||, in two rounds.
+fn check_lower_to<T: Point>([n, d, candidates]: [u32; 3], data: Data, seed: u64, way: Way) {
+    let shape = shape::<T>(1, n, 1, d);
+    let random = &mut Random(seed);
+    let (values, _) = data.problems::<T>(shape, random);
+    let drawn: Vec<u32> = (0..candidates).map(|_| random.below(n as usize) as u32).collect();
+    let (points, rows) = (Memory::of(&values), Memory::of(&drawn));
+    let nearest = Memory::<f64>::poison(n as usize);
+    let owners = Memory::<u32>::poison(n as usize);
+    let first = candidates.div_ceil(3);
+    for (first, count) in [(0, first), (first, candidates - first)] {
+        way.launch(LowerTo::<T> {
+            points: points.at(),
+            candidates: rows.at().wrapping_add(first as usize),
+            nearest: nearest.at(),
+            owners: owners.at(),
+            params: LowerToParams { shape, candidates: count, first },
+        });
+    }
+    let point = |row: u32| &values[(row * shape.pitch) as usize..][..d as usize];
+    for row in 0..n {
+        let mut near = (f64::INFINITY, u32::MAX);
+        for (owner, &candidate) in (0u32..).zip(&drawn) {
+            let distance = distance_by_lanes(point(row), point(candidate));
+            if distance < near.0 {
+                near = (distance, owner);
+            }
+        }
+        let at = row as usize;
+        assert_eq!((nearest.get()[at], owners.get()[at]), near, "row {row}");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(48))]
+
+    #[test]
+    fn first_centroids_are_those_of_the_definition(
+        t in 0..3, batch in 1u32..3, n in prop_oneof![1u32..40, 250u32..270, 500u32..600], k in 1u32..7,
+        d in prop_oneof![1u32..40, prop::sample::select(vec![128u32, 129, 144, 150])],
+        trials in 2u32..12, listed: bool, data in data(&Data::ALL), seed: u64, way in way(),
+    ) {
+        let batch = if listed { 1 } else { batch };
+        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, listed), data, seed, way));
+    }
+
+    #[test]
+    fn nearest_candidates_are_the_first_of_the_nearest(
+        t in 0..3, n in prop_oneof![1u32..40, 250u32..300], candidates in 2u32..40,
+        d in prop_oneof![1u32..40, prop::sample::select(vec![128u32, 129, 144, 300])],
+        data in data(&Data::ALL), seed: u64, way in way(),
+    ) {
+        for_type!(t, check_lower_to([n, d, candidates], data, seed, way));
+    }
+}
+
+/// More than a group of chunks.
+#[test]
+fn first_centroids_of_several_groups_are_those_of_the_definition() {
+    check_first_centroids::<F16>([1, FAN * FAN + 20_000, 4, 2], (3, false), Data::Plain, 3, Way::PLAIN);
+}

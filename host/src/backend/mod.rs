@@ -1,6 +1,7 @@
 //! Where a fit runs. One engine a backend; the layers above know only [`Engine`].
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
+use crate::init::First;
 use crate::metric::Metric;
 use crate::model::BatchSummary;
 use crate::observer::Watch;
@@ -134,18 +135,35 @@ impl Engine {
         }
     }
 
-    /// Lloyd's iterations from `centroids` (`batch · k · d` values) to the end.
+    /// Lloyd's iterations from the first centroids to the end.
     pub(crate) fn fit<T: Element>(
         &self,
         problem: &Problem<'_, T>,
-        centroids: Vec<T::Centroid>,
+        first: First<'_>,
         options: &LloydOptions,
         watch: &Watch<'_, T::Centroid>,
     ) -> Result<LloydOutcome<T::Centroid>> {
         match self {
-            Engine::Cpu => cpu::fit(problem, centroids, options, watch),
+            Engine::Cpu => {
+                let centroids = first.centroids(problem, (options.k, options.metric))?;
+                cpu::fit(problem, centroids, options, watch)
+            }
             #[cfg(feature = "cuda")]
-            Engine::Cuda(gpus) => cuda::fit(gpus, problem, centroids, options, watch),
+            Engine::Cuda(gpus) => cuda::fit(gpus, problem, first, options, watch),
+        }
+    }
+
+    /// First centroids, `batch · k · d` values: the same wherever they are found.
+    pub(crate) fn first_centroids<T: Element>(
+        &self,
+        problem: &Problem<'_, T>,
+        first: First<'_>,
+        (k, metric): (usize, Metric),
+    ) -> Result<Vec<T::Centroid>> {
+        match self {
+            Engine::Cpu => first.centroids(problem, (k, metric)),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(gpus) => cuda::first_centroids(gpus, problem, first, (k, metric)),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::backend::cpu::CpuWorker;
 use crate::backend::{Engine, LloydOutcome};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::init;
+use crate::init::{self, First};
 use crate::lloyd::{Alone, Around, State, Together, Worker, lloyd};
 use crate::memory::filled;
 use crate::model::KMeans;
@@ -153,8 +153,11 @@ impl FlashKMeans {
             Engine::Cuda(gpus) if here == n => {
                 let panel = crate::backend::cuda::panel_rows(n, k)?;
                 let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
+                // First centroids before the worker, which takes all of the GPU's memory.
+                let state = self.start(&Engine::Cuda(gpus.clone()), &part, streaming)?;
                 let (worker, chunk_rows) = gpus.worker([n, k], &part.first, chunk_rows)?;
-                let outcome = self.fit_with((worker, chunk_rows), part, streaming, observer, together)?;
+                let worker = (worker, chunk_rows);
+                let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
                 KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
             }
             #[cfg(feature = "cuda")]
@@ -171,9 +174,28 @@ impl FlashKMeans {
                     weights.map(|all| &all[part.rows.clone()]),
                 )?;
                 let chunk_rows = streaming.chunk_rows(here, d, worker.panel_rows(), size_of::<T>())?;
-                let outcome = self.fit_with((worker, chunk_rows), part, streaming, observer, together)?;
+                let (state, worker) = (self.start(&Engine::Cpu, &part, streaming)?, (worker, chunk_rows));
+                let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
                 KMeans::new(outcome, (Engine::Cpu, metric), (1, here, d))
             }
+        }
+    }
+
+    /// What a checkpoint is of.
+    fn checkpointed<T: Element, S: Source<T>>(&self, part: &Part<'_, T, S>) -> checkpoint::Problem {
+        checkpoint::Problem::new(part.source.n_points(), &self.lloyd_options(), &part.first, part.weights)
+    }
+
+    /// Where the fit begins: first centroids, or a checkpoint.
+    fn start<T: Element, S: Source<T>>(
+        &self,
+        engine: &Engine,
+        part: &Part<'_, T, S>,
+        streaming: &Streaming,
+    ) -> Result<State<T::Centroid>> {
+        match &streaming.resume {
+            Some(path) => checkpoint::read::<T>(path, &self.checkpointed(part)),
+            None => Ok(State::new(self.first_centroids(engine, part.source, part.weights, streaming)?)),
         }
     }
 
@@ -181,18 +203,15 @@ impl FlashKMeans {
     fn fit_with<T: Element, S: Source<T>, W: Worker<T>>(
         &self,
         (mut worker, chunk_rows): (W, usize),
+        state: State<T::Centroid>,
         part: Part<'_, T, S>,
         streaming: &Streaming,
         observer: &mut dyn Observer<T::Centroid>,
         together: &dyn Together,
     ) -> Result<LloydOutcome<T::Centroid>> {
-        let Part { source, rows, first, weights } = part;
+        let problem = self.checkpointed(&part);
+        let Part { source, rows, first, .. } = part;
         let (here, d) = (rows.len(), first.len());
-        let problem = checkpoint::Problem::new(source.n_points(), &self.lloyd_options(), &first, weights);
-        let state = match &streaming.resume {
-            Some(path) => checkpoint::read::<T>(path, &problem)?,
-            None => State::new(self.first_centroids(source, weights, streaming)?),
-        };
         let mut keep = |state: &State<T::Centroid>, is_last: bool| match &streaming.checkpoint {
             Some((path, every)) if is_last || state.history.len() % every == 0 => {
                 checkpoint::write::<T>(path, &problem, state)
@@ -210,6 +229,7 @@ impl FlashKMeans {
     /// First centroids, `k · d` values.
     fn first_centroids<T: Element, S: Source<T>>(
         &self,
+        engine: &Engine,
         source: &S,
         weights: Option<&[f64]>,
         streaming: &Streaming,
@@ -248,7 +268,7 @@ impl FlashKMeans {
             (read_rows(source, &rows)?, weights::of_rows(weights, &rows))
         };
         let problem = Problem { n: sample.len() / d, points: Cow::Owned(sample), batch: 1, d, weights };
-        init::centroids(init, &problem, (k, metric), seed)
+        engine.first_centroids(&problem, First { init, seed }, (k, metric))
     }
 }
 

@@ -15,6 +15,8 @@ mod bound;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod converge;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod draw;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod finalise;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod floors;
@@ -22,6 +24,8 @@ mod floors;
 mod gather;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod inertia;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod lower;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod moments;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -384,6 +388,10 @@ const PACK: BlockShape = BlockShape::new(PACK_THREADS).shared(PackShared::new().
 const ORDER: BlockShape = BlockShape::new(ORDER_THREADS).shared(OrderShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
+#[cfg(not(target_arch = "nvptx64"))]
+const LOWER: BlockShape = BlockShape::new(LOWER_THREADS).shared(LowerShared::new().bytes).blocks_per_sm(3);
+#[cfg(not(target_arch = "nvptx64"))]
+const DRAW: BlockShape = BlockShape::new(DRAW_THREADS).shared(DrawShared::new().bytes);
 
 kernels! {
     each {
@@ -441,6 +449,17 @@ kernels! {
              second: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
              params: SettleParams)
             = settle::settle, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
+        /// A step of greedy k-means++: distances to its candidates, and their sums.
+        Lower<T>: LowerInstance
+            (points: *const T, listed: *const u32, weights: *const f64, states: *const DrawState,
+             candidates: *const u32, nearest: *mut f64, distances: *mut f64, chunk_sums: *mut f64,
+             group_sums: *mut f64, counters: *mut u32; params: LowerParams)
+            = lower::lower, LOWER, [fk_lower_f32: f32, fk_lower_f16: F16, fk_lower_bf16: BF16];
+        /// The nearest of the candidates of k-means||.
+        LowerTo<T>: LowerToInstance
+            (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32;
+             params: LowerToParams)
+            = lower::lower_to, LOWER, [fk_lower_to_f32: f32, fk_lower_to_f16: F16, fk_lower_to_bf16: BF16];
     }
     plain {
         /// How far from a centre f32 points reach.
@@ -499,6 +518,11 @@ kernels! {
              states: *mut LoopState, records: *mut IterationRecord, partial: *mut IterationRecord,
              counters: *mut u32; params: ConvergeParams)
             = converge::converge, CONVERGE, fk_converge;
+        /// A step of greedy k-means++: its choice, and the candidates for the next.
+        Draw
+            (nearest: *const f64, distances: *const f64, chunk_sums: *const f64, group_sums: *const f64,
+             states: *mut DrawState, candidates: *mut u32, rows: *mut u32; params: DrawParams)
+            = draw::draw, DRAW, fk_draw;
     }
     tensor {
         /// Nearest centroid by the products of single warps, of points in 16 bits.

@@ -51,6 +51,8 @@ unsafe impl Plain for BF16 {}
 unsafe impl Plain for LoopState {}
 // SAFETY: as above.
 unsafe impl Plain for IterationRecord {}
+// SAFETY: as above.
+unsafe impl Plain for DrawState {}
 
 /// An array in device memory: aligned to 16 bytes, between guards. Bytes of 0xFF, NaN as a float, are what
 /// nothing has written.

@@ -264,11 +264,12 @@ impl Device {
         }
     }
 
-    /// Bytes of this GPU's memory that are free.
+    /// Bytes of this GPU's memory that are free, or were kept and make room.
     pub(super) fn free_bytes(&self) -> Result<u64> {
         self.enter()?;
+        let kept: usize = lock(&self.0.arenas).iter().map(Arena::bytes).sum();
         let info = cust::memory::mem_get_info();
-        info.map(|(free, _)| free as u64).map_err(|code| failed("asking for free memory", code))
+        info.map(|(free, _)| (free + kept) as u64).map_err(|code| failed("asking for free memory", code))
     }
 
     /// A stream of its own, so that fits on several threads do not wait for each other.

@@ -3,14 +3,16 @@ mod parts;
 
 pub(super) use parts::Parts;
 
-use super::GpuElement;
 use super::device::{Device, Graph, check, failed};
 use super::hopper;
+use super::init::{self, Resident};
 use super::memory::{Arena, Place, Plan};
 use super::plan::Sort;
+use super::{GpuElement, Gpus};
 use crate::backend::{LloydOptions, LloydOutcome};
 use crate::element::DType;
 use crate::error::{Error, Result};
+use crate::init::First;
 use crate::model::{BatchSummary, IterationStats};
 use crate::points::Problem;
 use crate::stages::{Samples, StageTimes};
@@ -183,14 +185,19 @@ impl<T: GpuElement> Drop for Call<T> {
 }
 
 pub(super) fn fit<T: GpuElement>(
-    device: &Device,
+    gpus: &Gpus,
     problem: &Problem<'_, T>,
-    centroids: &[f32],
+    first: First<'_>,
     options: &LloydOptions,
 ) -> Result<LloydOutcome<f32>> {
-    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], options.k, Role::Fit(options))?;
+    let of = (options.k, options.metric);
+    let shape = [problem.batch, problem.n, problem.d];
+    let mut call = Call::new(gpus.first(), shape, options.k, Role::Fit(options))?;
     call.load(problem)?;
-    call.start(Start::Centroids(centroids))?;
+    match init::draw(gpus, &call.resident()?, first, of)? {
+        Some(rows) => call.start(Start::Rows(&rows))?,
+        None => call.start(Start::Centroids(&first.centroids(problem, of)?))?,
+    }
     let problems = call.fit(options)?;
     Ok(LloydOutcome { centroids: call.centroids()?, labels: call.labels()?, problems })
 }
@@ -493,6 +500,11 @@ impl<T: GpuElement> Call<T> {
             Some(Points::Elsewhere(points)) => Ok(*points),
             None => Err(no_points()),
         }
+    }
+
+    /// The points, for what is not iterations.
+    pub(super) fn resident(&self) -> Result<Resident<'_, T>> {
+        Ok(Resident { device: &self.device, stream: &self.stream, points: self.points()?, shape: self.shape })
     }
 
     /// Where the problem's first point is.

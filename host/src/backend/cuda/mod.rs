@@ -5,6 +5,7 @@
 //! every few iterations.
 mod device;
 mod hopper;
+mod init;
 mod lloyd;
 mod memory;
 mod of_type;
@@ -24,7 +25,9 @@ use worker::Slices;
 use super::{End, LloydOptions, LloydOutcome};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
+use crate::init::First;
 use crate::lloyd::{Alone, Around, State, Worker};
+use crate::metric::Metric;
 use crate::observer::Watch;
 use crate::params::Backend;
 use crate::points::Problem;
@@ -121,7 +124,7 @@ impl Gpus {
 pub(crate) fn fit<T: Element>(
     gpus: &Gpus,
     problem: &Problem<'_, T>,
-    centroids: Vec<T::Centroid>,
+    first: First<'_>,
     options: &LloydOptions,
     watch: &Watch<'_, T::Centroid>,
 ) -> Result<LloydOutcome<T::Centroid>> {
@@ -130,13 +133,14 @@ pub(crate) fn fit<T: Element>(
     let is_watched = watch.is_watched() && problem.batch == 1;
     if one && !is_watched && gpus.memory.is_none_or(|memory| whole_bytes(problem, options.k) <= memory) {
         problem.check_finite()?;
-        match fit_whole(gpus.first(), problem, &centroids, options) {
+        match fit_whole(gpus, problem, first, options) {
             Err(Error::OutOfDeviceMemory { requested, free }) => {
                 tracing::info!(requested, free, "points stay in host memory: the GPU has no room for all");
             }
             outcome => return outcome,
         }
     }
+    let centroids = first_centroids(gpus, problem, first, (options.k, options.metric))?;
     // Each problem by itself: in parts on all GPUs, or, of a batch, whole on one.
     let of_problem = |gpus: &Gpus, at: usize| {
         let centroids = &centroids[at * options.k * problem.d..][..options.k * problem.d];
@@ -200,18 +204,38 @@ fn fit_parts<T: Element>(
     Ok((centroids, summary, worker.into_labels()?))
 }
 
+/// First centroids. k-means++ and k-means|| see all points many times, which is a GPU's work where one has room for them.
+pub(crate) fn first_centroids<T: Element>(
+    gpus: &Gpus,
+    problem: &Problem<'_, T>,
+    first: First<'_>,
+    (k, metric): (usize, Metric),
+) -> Result<Vec<T::Centroid>> {
+    let rows = match T::DTYPE {
+        DType::F32 => init::load_and_draw(gpus, &cast::<T, f32>(problem), first, (k, metric))?,
+        DType::F16 => init::load_and_draw(gpus, &cast::<T, f16>(problem), first, (k, metric))?,
+        DType::BF16 => init::load_and_draw(gpus, &cast::<T, bf16>(problem), first, (k, metric))?,
+        DType::F64 => return Err(no_f64(gpus.first())),
+    };
+    let Some(rows) = rows else { return first.centroids(problem, (k, metric)) };
+    let values = rows.chunks(k).enumerate().flat_map(|(at, rows)| {
+        rows.iter().flat_map(move |&row| &problem.of_batch(at)[row as usize * problem.d..][..problem.d])
+    });
+    Ok(values.map(|v| v.to_centroid()).collect())
+}
+
 /// All problems at once, in one GPU's memory.
 fn fit_whole<T: Element>(
-    device: &Device,
+    gpus: &Gpus,
     problem: &Problem<'_, T>,
-    centroids: &[T::Centroid],
+    first: First<'_>,
     options: &LloydOptions,
 ) -> Result<LloydOutcome<T::Centroid>> {
-    let centroids: Vec<f32> = centroids.iter().map(|c| c.to_f64() as f32).collect();
+    let device = gpus.first();
     let outcome = match T::DTYPE {
-        DType::F32 => lloyd::fit(device, &cast::<T, f32>(problem), &centroids, options)?,
-        DType::F16 => lloyd::fit(device, &cast::<T, f16>(problem), &centroids, options)?,
-        DType::BF16 => lloyd::fit(device, &cast::<T, bf16>(problem), &centroids, options)?,
+        DType::F32 => lloyd::fit(gpus, &cast::<T, f32>(problem), first, options)?,
+        DType::F16 => lloyd::fit(gpus, &cast::<T, f16>(problem), first, options)?,
+        DType::BF16 => lloyd::fit(gpus, &cast::<T, bf16>(problem), first, options)?,
         DType::F64 => return Err(no_f64(device)),
     };
     let centroids = outcome.centroids.into_iter().map(|c| Float::from_f64(f64::from(c))).collect();

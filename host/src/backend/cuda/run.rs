@@ -5,6 +5,7 @@ use super::{Device, cast, no_f64};
 use crate::backend::LloydOptions;
 use crate::element::{DType, Element};
 use crate::error::Result;
+use crate::init::First;
 use crate::model::BatchSummary;
 use crate::points::Problem;
 use half::{bf16, f16};
@@ -45,6 +46,11 @@ impl Run {
     pub(crate) unsafe fn borrow<T: Element>(&mut self, points: *const T) -> Result<()> {
         // SAFETY: this function's contract.
         with_type!(&mut self.0, call: U => unsafe { call.borrow(points.cast::<U>()) })
+    }
+
+    /// Rows that k-means|| or else k-means++ draws, `batch · k` of them.
+    pub(crate) fn draw(&self, first: First<'_>, k: usize) -> Result<Vec<u32>> {
+        with_type!(&self.0, call: _T => call.resident()?.draw(first, k))
     }
 
     pub(crate) fn fit(&mut self, start: Start<'_>, options: &LloydOptions) -> Result<Vec<BatchSummary>> {

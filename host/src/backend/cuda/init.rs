@@ -1,0 +1,318 @@
+//! First centroids on the GPU: the steps of [`crate::init`], which come to the same rows.
+use super::device::{Device, failed};
+use super::lloyd::shape_of;
+use super::memory::{Arena, Place, Plan};
+use super::{GpuElement, Gpus};
+use crate::error::{Error, Result};
+use crate::init::{First, Passes, filled, parallel, trials};
+use crate::metric::Metric;
+use crate::params::Init;
+use crate::points::Problem;
+use crate::rng::Rng;
+use bytemuck::{Pod, Zeroable};
+use cust::stream::Stream;
+use kernels_gpu::kernels::*;
+use kernels_gpu::spec::*;
+use std::borrow::Cow;
+use std::time::Instant;
+
+/// [`DrawState`] as bytes.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct State(DrawState);
+// SAFETY: a u64 and four u32, any bits of which are valid, without padding.
+unsafe impl Zeroable for State {}
+// SAFETY: as above.
+unsafe impl Pod for State {}
+
+/// Points in device memory: rows of whole 16 bytes, as the shape says.
+pub(super) struct Resident<'a, T> {
+    pub(super) device: &'a Device,
+    pub(super) stream: &'a Stream,
+    pub(super) points: *const T,
+    pub(super) shape: Shape,
+}
+
+impl<T> Clone for Resident<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Resident<'_, T> {}
+
+/// Whether the kernels draw these: they take distances of points as they are.
+fn draws(first: First<'_>, metric: Metric) -> bool {
+    !metric.is_spherical() && matches!(first.init, Init::KMeansPlusPlus | Init::KMeansParallel { .. })
+}
+
+/// Rows of the points that are the first centroids, `batch · k` of them; `None` where the CPU has to find them.
+pub(super) fn draw<T: GpuElement>(
+    gpus: &Gpus,
+    points: &Resident<'_, T>,
+    first: First<'_>,
+    (k, metric): (usize, Metric),
+) -> Result<Option<Vec<u32>>> {
+    let shape = points.shape;
+    let rows = u64::from(shape.batch) * u64::from(shape.n);
+    let bytes = rows * (u64::from(shape.pitch) * size_of::<T>() as u64 + 8 * (trials(k) as u64 + 2));
+    if !draws(first, metric) || gpus.memory.is_some_and(|memory| bytes > memory) {
+        return Ok(None);
+    }
+    match points.draw(first, k) {
+        Err(Error::OutOfDeviceMemory { requested, free }) => {
+            tracing::info!(requested, free, "the CPU draws first centroids: the GPU has no room");
+            Ok(None)
+        }
+        rows => rows.map(Some),
+    }
+}
+
+/// [`draw`] for points that are not on the GPU yet, on the first one.
+pub(super) fn load_and_draw<T: GpuElement>(
+    gpus: &Gpus,
+    problem: &Problem<'_, T>,
+    first: First<'_>,
+    of: (usize, Metric),
+) -> Result<Option<Vec<u32>>> {
+    if !draws(first, of.1) {
+        return Ok(None);
+    }
+    let device = gpus.first();
+    device.enter()?;
+    let shape = shape_of::<T>([problem.batch, problem.n, problem.d], of.0)?;
+    let (d, pitch) = (problem.d, shape.pitch as usize);
+    let mut plan = Plan::default();
+    let place = plan.array(problem.batch * problem.n * pitch);
+    if gpus.memory.is_some_and(|memory| plan.bytes() as u64 > memory) {
+        return Ok(None);
+    }
+    let arena = match device.arena(plan.bytes()) {
+        Err(Error::OutOfDeviceMemory { .. }) => return Ok(None),
+        arena => arena?,
+    };
+    let stream = device.stream()?;
+    arena.upload_rows(device, &stream, place, &problem.points, d, pitch)?;
+    let points = Resident { device, stream: &stream, points: arena.at(place).cast_const(), shape };
+    let rows = draw(gpus, &points, first, of)?;
+    device.keep(arena);
+    Ok(rows)
+}
+
+/// Rows that a choice is made of, and how often each counts.
+#[derive(Clone, Copy)]
+struct Listed<'a> {
+    rows: &'a [u32],
+    weights: &'a [f64],
+}
+
+impl<T: GpuElement> Resident<'_, T> {
+    /// k-means|| or else k-means++: rows of the points, `batch · k` of them.
+    pub(super) fn draw(&self, first: First<'_>, k: usize) -> Result<Vec<u32>> {
+        self.device.enter()?;
+        let start = Instant::now();
+        let rows = match first.init {
+            &Init::KMeansParallel { oversampling, rounds } => {
+                let of_problem = |at| {
+                    let mut passes = OnGpu::new(self.of_problem(at))?;
+                    let rng = &mut Rng::new(first.seed, u64::from(at));
+                    let rows = parallel(&mut passes, (k, oversampling, rounds), rng)?;
+                    self.device.keep(passes.arena);
+                    Ok(rows)
+                };
+                (0..self.shape.batch).map(of_problem).collect::<Result<Vec<_>>>()?
+            }
+            _ => self.plus_plus(k, first.seed)?,
+        };
+        tracing::info!(seconds = start.elapsed().as_secs_f64(), "first centroids, drawn on the GPU");
+        Ok(rows.into_iter().flatten().map(|row| row as u32).collect())
+    }
+
+    /// Greedy k-means++ of all problems at once.
+    fn plus_plus(&self, k: usize, seed: u64) -> Result<Vec<Vec<usize>>> {
+        let n = self.shape.n as usize;
+        let mut rngs: Vec<_> = (0..u64::from(self.shape.batch)).map(|at| Rng::new(seed, at)).collect();
+        let firsts: Vec<_> = rngs.iter_mut().map(|rng| rng.below(n) as u32).collect();
+        let rows = self.greedy(None, &firsts, k, &mut rngs)?;
+        Ok(rows.into_iter().zip(&mut rngs).map(|(rows, rng)| filled(rows, n, k, rng)).collect())
+    }
+
+    /// The points of one problem of a batch.
+    fn of_problem(&self, at: u32) -> Self {
+        let shape = Shape { batch: 1, ..self.shape };
+        let first = at as usize * shape.n as usize * shape.pitch as usize;
+        Resident { points: self.points.wrapping_add(first), shape, ..*self }
+    }
+
+    /// The steps of greedy k-means++ from rows `firsts` on, in each problem: `k` rows, or fewer where all others lie on them.
+    fn greedy(
+        &self,
+        listed: Option<Listed<'_>>,
+        firsts: &[u32],
+        k: usize,
+        rngs: &mut [Rng],
+    ) -> Result<Vec<Vec<usize>>> {
+        /// Steps that are replayed together, where there are more than twice as many.
+        const STEPS: usize = 64;
+        let (device, stream, most, batch) = (self.device, self.stream, trials(k), firsts.len());
+        let n = listed.map_or(self.shape.n as usize, |listed| listed.rows.len());
+        let shape = Shape { batch: batch as u32, n: n as u32, k: k as u32, ..self.shape };
+        let params = LowerParams { shape, trials: most as u32 };
+        let (chunks, groups) = (params.chunks() as usize, params.groups() as usize);
+
+        let mut plan = Plan::default();
+        let states: Place<State> = plan.array(batch);
+        let candidates: Place<u32> = plan.array(batch * most);
+        let rows: Place<u32> = plan.array(batch * k);
+        let counters: Place<u32> = plan.array(batch * groups);
+        let nearest = plan.array(batch * n);
+        let distances = plan.array(batch * most * n);
+        let chunk_sums = plan.array(batch * most * chunks);
+        let group_sums = plan.array(batch * most * groups);
+        let of_listed = listed.map(|listed| (listed, plan.array(n), plan.array(n)));
+        let arena = device.arena(plan.bytes())?;
+
+        let start = |rng: &Rng| DrawState { counter: rng.counter(), candidates: 1, ..DrawState::default() };
+        let starts: Vec<_> = rngs.iter().map(|rng| State(start(rng))).collect();
+        arena.upload(device, stream, states, &starts)?;
+        let mut first = vec![0; batch * most];
+        first.iter_mut().step_by(most).zip(firsts).for_each(|(to, &row)| *to = row);
+        arena.upload(device, stream, candidates, &first)?;
+        arena.zero(stream, counters)?;
+        let (mut list, mut weights) = (std::ptr::null(), std::ptr::null());
+        if let Some((listed, rows, of_rows)) = of_listed {
+            arena.upload(device, stream, rows, listed.rows)?;
+            arena.upload(device, stream, of_rows, listed.weights)?;
+            (list, weights) = (arena.at(rows).cast_const(), arena.at(of_rows).cast_const());
+        }
+        let lower = Lower::<T::Device> {
+            points: self.points.cast(),
+            listed: list,
+            weights,
+            states: arena.at(states).cast(),
+            candidates: arena.at(candidates),
+            nearest: arena.at(nearest),
+            distances: arena.at(distances),
+            chunk_sums: arena.at(chunk_sums),
+            group_sums: arena.at(group_sums),
+            counters: arena.at(counters),
+            params,
+        };
+        let draw = Draw {
+            nearest: arena.at(nearest),
+            distances: arena.at(distances),
+            chunk_sums: arena.at(chunk_sums),
+            group_sums: arena.at(group_sums),
+            states: arena.at(states).cast(),
+            candidates: arena.at(candidates),
+            rows: arena.at(rows),
+            params: DrawParams { lower: params },
+        };
+        device.load(&[<Lower<T::Device> as Kernel>::SPEC, Draw::SPEC])?;
+        let steps = |count: usize| {
+            for _ in 0..count {
+                // SAFETY: every array lies in the arena with the length that the parameters say; rows are under `n`.
+                unsafe {
+                    device.launch(stream, &lower)?;
+                    device.launch(stream, &draw)?;
+                }
+            }
+            Ok(())
+        };
+        if k > 2 * STEPS {
+            let graph = device.capture(stream, || steps(STEPS))?;
+            for _ in 0..k / STEPS {
+                // SAFETY: as above.
+                unsafe { graph.launch(stream)? };
+            }
+            steps(k % STEPS)?;
+        } else {
+            steps(k)?;
+        }
+        let rows = arena.download(device, stream, rows, batch * k)?;
+        let ends = arena.download(device, stream, states, batch)?;
+        device.keep(arena);
+        let of_problem = |((rows, State(end)), rng): ((&[u32], &State), &mut Rng)| {
+            *rng = Rng::at(end.counter);
+            rows[..end.chosen as usize].iter().map(|&row| row as usize).collect()
+        };
+        Ok(rows.chunks(k).zip(&ends).zip(rngs).map(of_problem).collect())
+    }
+}
+
+/// The passes of k-means|| over one problem's points.
+struct OnGpu<'a, T> {
+    points: Resident<'a, T>,
+    arena: Arena,
+    nearest: Place<f64>,
+    owners: Place<u32>,
+}
+
+impl<'a, T: GpuElement> OnGpu<'a, T> {
+    fn new(points: Resident<'a, T>) -> Result<Self> {
+        let (n, mut plan) = (points.shape.n as usize, Plan::default());
+        let (nearest, owners) = (plan.array(n), plan.array(n));
+        Ok(OnGpu { points, arena: points.device.arena(plan.bytes())?, nearest, owners })
+    }
+}
+
+impl<T: GpuElement> Passes for OnGpu<'_, T> {
+    fn n(&self) -> usize {
+        self.points.shape.n as usize
+    }
+
+    fn any(&self, rng: &mut Rng) -> usize {
+        rng.below(self.n())
+    }
+
+    fn weight(&self, _row: usize) -> f64 {
+        1.0
+    }
+
+    fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()> {
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let Resident { device, stream, points, shape } = self.points;
+        let rows: Vec<u32> = candidates.iter().map(|&row| row as u32).collect();
+        let mut plan = Plan::default();
+        let place = plan.array(rows.len());
+        let arena = device.arena(plan.bytes())?;
+        arena.upload(device, stream, place, &rows)?;
+        let kernel = LowerTo::<T::Device> {
+            points: points.cast(),
+            candidates: arena.at(place),
+            nearest: self.arena.at(self.nearest),
+            owners: self.arena.at(self.owners),
+            params: LowerToParams { shape, candidates: rows.len() as u32, first: first as u32 },
+        };
+        // SAFETY: every array lies in an arena with the length that the parameters say; rows are under `n`.
+        unsafe { device.launch(stream, &kernel)? };
+        stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
+        device.keep(arena);
+        Ok(())
+    }
+
+    fn nearest(&self) -> Result<Cow<'_, [f64]>> {
+        let Resident { device, stream, .. } = self.points;
+        Ok(self.arena.download(device, stream, self.nearest, self.n())?.into())
+    }
+
+    fn owners(&self) -> Result<Cow<'_, [u32]>> {
+        let Resident { device, stream, .. } = self.points;
+        Ok(self.arena.download(device, stream, self.owners, self.n())?.into())
+    }
+
+    fn greedy(
+        &self,
+        rows: &[usize],
+        weights: Vec<f64>,
+        first: usize,
+        k: usize,
+        rng: &mut Rng,
+    ) -> Result<Vec<usize>> {
+        let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+        let listed = Listed { rows: &rows, weights: &weights };
+        let chosen = self.points.greedy(Some(listed), &[first as u32], k, std::slice::from_mut(rng))?;
+        Ok(chosen.into_iter().flatten().collect())
+    }
+}

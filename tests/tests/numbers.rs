@@ -1,6 +1,6 @@
 //! Values and shapes at the edges, on the CPU and, where there is one, on the GPU: whatever the points are, labels are
 //! those of float64 for the centroids returned, sizes and inertia belong to them, and everything is finite.
-use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, PointsDim};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, PointsDim, Streaming};
 use flash_kmeans_tests::{CUDA, has_gpu, is_set};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayView, ArrayView2, Axis, Ix2, Ix3, array, s};
@@ -389,6 +389,32 @@ fn non_finite<T: Point>(backend: Backend) {
 #[test]
 fn nan_and_infinity_are_refused_by_row_and_column() {
     everywhere!(non_finite);
+}
+
+/// Centroids that are finite in their own type, and infinite in the points'.
+#[test]
+fn given_centroids_that_16_bits_cannot_hold_are_refused() {
+    fn check<T: Point>(large: f64, backend: Backend) {
+        let x = points::<T>(20, 2, hash_ten);
+        let init = Init::Given(array![[1.0, 2.0], [large, 0.0]].into_dyn());
+        let options = FlashKMeans::new(2).init(init).backend(backend);
+        for (how, result) in [
+            ("fit", options.fit(x.view()).map(drop)),
+            ("fit_stream", options.fit_stream(&x, &Streaming::new(), &mut ()).map(drop)),
+            ("partial_fit", options.mini_batch().unwrap().partial_fit(x.view())),
+        ] {
+            assert!(
+                matches!(result, Err(Error::NonFinite { what: "centroids", row: 1, column: 0, .. })),
+                "{how} on {backend}: {result:?}"
+            );
+        }
+    }
+    for backend in [Backend::Cpu, CUDA] {
+        if backend == Backend::Cpu || has_gpu() {
+            check::<f16>(1e6, backend);
+            check::<bf16>(3.4e38, backend);
+        }
+    }
 }
 
 /// Squares of f64 end before its values do: what could overflow is refused, and never a panic or a wrong label.

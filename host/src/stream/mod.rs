@@ -218,11 +218,7 @@ impl FlashKMeans {
         let (_, init, seed) = self.asked();
         let metric = self.lloyd_options().metric;
         let rows = match init {
-            Init::Given(given) => {
-                let mut given = init::given_centroids(given, 1, k, d)?;
-                metric.normalise::<T>(&mut given, d);
-                return Ok(given);
-            }
+            Init::Given(given) => return init::given_centroids::<T>(given, 1, (k, metric), d),
             Init::Random => {
                 let drawn = init::random_rows(n, k, weights, &mut Rng::new(seed, 0));
                 let mut sorted = drawn.clone();

@@ -6,6 +6,8 @@ use crate::model::BatchSummary;
 use crate::observer::Watch;
 use crate::params::Backend;
 use crate::points::Problem;
+#[cfg(feature = "cuda")]
+use crate::process;
 
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
@@ -105,7 +107,10 @@ impl Engine {
             return unavailable("metrics other than the Euclidean run on the CPU");
         }
         #[cfg(feature = "cuda")]
-        return Ok(Engine::Cuda(cuda::Gpus::open(set, memory)?));
+        {
+            process::check_gpus(backend)?;
+            Ok(Engine::Cuda(cuda::Gpus::open(set, memory)?))
+        }
         #[cfg(not(feature = "cuda"))]
         {
             let _ = memory;
@@ -145,7 +150,10 @@ impl Engine {
         match self {
             Engine::Cpu => cpu::fit(problem, centroids, options, watch),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(gpus) => cuda::fit(gpus, problem, centroids, options, watch),
+            Engine::Cuda(gpus) => {
+                process::check_gpus(gpus.backend())?;
+                cuda::fit(gpus, problem, centroids, options, watch)
+            }
         }
     }
 
@@ -160,7 +168,10 @@ impl Engine {
         match self {
             Engine::Cpu => cpu::assign(problem, centroids, k, metric),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(gpus) => cuda::assign(gpus.first(), problem, centroids, k),
+            Engine::Cuda(gpus) => {
+                process::check_gpus(gpus.backend())?;
+                cuda::assign(gpus.first(), problem, centroids, k)
+            }
         }
     }
 }
@@ -182,6 +193,8 @@ pub fn devices() -> Vec<DeviceInfo> {
     #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "devices are added"))]
     let mut found = vec![DeviceInfo { backend: Backend::Cpu, name: cpu::describe(), memory_bytes: 0 }];
     #[cfg(feature = "cuda")]
-    found.extend(cuda::Device::list());
+    if process::check_gpus(Backend::Auto).is_ok() {
+        found.extend(cuda::Device::list());
+    }
     found
 }

@@ -18,6 +18,7 @@ use crate::observer::{Observer, Watch};
 use crate::params::Backend;
 use crate::params::{FlashKMeans, Init};
 use crate::points::{Problem, check_finite};
+use crate::process;
 use crate::rng::Rng;
 use crate::weights;
 use ahead::{Ahead, BUFFERS};
@@ -120,6 +121,7 @@ impl FlashKMeans {
         together: &dyn Together,
     ) -> Result<KMeans<T, Ix2>> {
         self.check()?;
+        process::check_threads()?;
         let (n, d, k) = (source.n_points(), source.n_features(), self.n_clusters());
         for (argument, value) in [("n", n), ("d", d)] {
             if value == 0 {

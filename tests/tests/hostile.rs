@@ -1,7 +1,7 @@
 //! Files made to do harm: headers that lie, files cut anywhere, valid files changed at random. Each is points, a model
 //! or a typed error, and costs no more memory than its own size allows.
 use flash_kmeans::io::{PointFile, PointWriter, write_npy};
-use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, ModelFile, Streaming};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, Metric, ModelFile, Streaming};
 use flash_kmeans_tests::command;
 use ndarray::{Array2, Array3, Ix2, Ix3, array};
 use proptest::prelude::*;
@@ -537,4 +537,20 @@ fn the_command_resumes_or_refuses() {
     }
     // Each word of the header, and each value of the centroids.
     assert!(refused >= 4 + 5 * 5 + 2 * 6, "{refused}");
+}
+
+/// What a fit holds beside the points, which are not copied, squared or scaled.
+#[test]
+fn a_fit_makes_no_copy_of_the_points() {
+    let _alone = alone();
+    let (n, d) = (100_000, 32);
+    let points = Array2::from_shape_fn((n, d), |(i, j)| 1.0 + ((i * 37 + j * 11 + i * j) % 101) as f32);
+    for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+        for init in [Init::Random, Init::KMeansPlusPlus] {
+            let options = FlashKMeans::new(8).metric(metric).init(init).max_iter(3).backend(Backend::Cpu);
+            let bytes = n * d * 4;
+            let model = within(bytes / 2, &format!("{options:?}"), || options.fit(points.view()).unwrap());
+            within(bytes / 2, &format!("labels by {metric}"), || model.predict(points.view()).unwrap());
+        }
+    }
 }

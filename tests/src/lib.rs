@@ -37,10 +37,18 @@ pub fn build_command(features: &str) -> PathBuf {
         "--profile",
         profile,
     ]);
+    let mut target = profile_folder.parent().unwrap();
+    // A folder named for the machine: the tests were built with `--target`, as for sanitizers.
+    if let Some(triple) = target.file_name().filter(|name| {
+        name.to_str().is_some_and(|name| name.starts_with(std::env::consts::ARCH) && name.contains('-'))
+    }) {
+        cargo.arg("--target").arg(triple);
+        target = target.parent().unwrap();
+    }
     cargo
         .args(["--features", features])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("CARGO_TARGET_DIR", profile_folder.parent().unwrap());
+        .env("CARGO_TARGET_DIR", target);
     assert!(cargo.status().unwrap().success(), "the command did not build");
     profile_folder.join(format!("flash-kmeans{}", std::env::consts::EXE_SUFFIX))
 }

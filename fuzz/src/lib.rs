@@ -1,8 +1,8 @@
 //! What the targets do with their bytes: all that a program does with a file it does not trust.
 use flash_kmeans::io::PointFile;
-use flash_kmeans::{Backend, KMeans, ModelFile};
-use half::bf16;
-use ndarray::{Ix2, Ix3};
+use flash_kmeans::{Backend, Element, FlashKMeans, Init, KMeans, Metric, ModelFile, Streaming};
+use half::{bf16, f16};
+use ndarray::{Array2, Ix2, Ix3};
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -48,4 +48,38 @@ pub fn model(data: &[u8]) {
     let _ = KMeans::<f32, Ix2>::load(&path, Backend::Cpu);
     let _ = model.model::<f64, Ix3>(Backend::Cpu);
     let _ = model.model::<bf16, Ix2>(Backend::Cpu);
+}
+
+/// Goes on from a checkpoint: as it is, and with the digest that belongs to it.
+pub fn checkpoint(data: &[u8]) {
+    let mut mended = data.to_vec();
+    if let Some((content, digest)) = mended.split_last_chunk_mut::<8>() {
+        let sum = content.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        *digest = sum.to_le_bytes();
+    }
+    for bytes in [data, &mended] {
+        let path = file("state", bytes);
+        for metric in [Metric::Euclidean, Metric::Cosine] {
+            resumed(&path, metric, |v| v as f32);
+            resumed(&path, metric, |v| v);
+            resumed(&path, metric, f16::from_f64);
+        }
+    }
+}
+
+/// The fit that the checkpoint at `path` may be of: `corpus/checkpoint` has those of its first iterations.
+pub fn options(metric: Metric) -> FlashKMeans {
+    let first = ndarray::array![[1.0, 0.0], [1.0, 1.0]].into_dyn();
+    FlashKMeans::new(2).init(Init::Given(first)).metric(metric).max_iter(4).backend(Backend::Cpu)
+}
+
+fn resumed<T: Element>(path: &Path, metric: Metric, of: impl Fn(f64) -> T) {
+    let points = Array2::from_shape_fn((6, 2), |(i, j)| of((i * i + 3 * j) as f64));
+    let streaming = Streaming::new().resume(path);
+    let Ok(model) = options(metric).fit_stream(&points, &streaming, &mut ()) else { return };
+    assert!(model.centroids().iter().all(|c| of(c.to_f64()).is_finite()), "{:?}", model.centroids());
+    assert!(model.labels().iter().all(|&label| label < 2));
+    assert!(!model.inertia().is_nan());
 }

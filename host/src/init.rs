@@ -177,9 +177,7 @@ pub(crate) fn centroids<T: Element>(
 ) -> Result<Vec<T::Centroid>> {
     let d = problem.d;
     if let Init::Given(given) = init {
-        let mut given = given_centroids(given, problem.batch, k, d)?;
-        metric.normalise::<T>(&mut given, d);
-        return Ok(given);
+        return given_centroids::<T>(given, problem.batch, (k, metric), d);
     }
     let mut all = Vec::with_capacity(problem.batch * k * d);
     for batch in 0..problem.batch {
@@ -202,13 +200,14 @@ pub(crate) fn centroids<T: Element>(
     Ok(all)
 }
 
-/// Given centroids, checked, and repeated for each problem where one set is given.
-pub(crate) fn given_centroids<C: Float>(
+/// Given centroids, checked, at length 1 where the metric wants that, and repeated for each problem where one set is
+/// given.
+pub(crate) fn given_centroids<T: Element>(
     given: &ArrayD<f64>,
     batch: usize,
-    k: usize,
+    (k, metric): (usize, Metric),
     d: usize,
-) -> Result<Vec<C>> {
+) -> Result<Vec<T::Centroid>> {
     let repeats = match *given.shape() {
         [rows, columns] if (rows, columns) == (k, d) => batch,
         [problems, rows, columns] if (problems, rows, columns) == (batch, k, d) => 1,
@@ -218,15 +217,29 @@ pub(crate) fn given_centroids<C: Float>(
             return Err(Error::Shape { what: "init", expected, actual: format!("{:?}", given.shape()) });
         }
     };
-    let values: Vec<C> = given.iter().map(|&v| Float::from_f64(v)).collect();
-    match values.iter().position(|v| !v.is_finite()) {
-        None => Ok(values.repeat(repeats)),
-        Some(at) => Err(Error::NonFinite {
-            what: "centroids",
-            row: at / d,
-            column: at % d,
-            value: values[at].to_f64().to_string(),
-        }),
+    let mut values: Vec<T::Centroid> = given.iter().map(|&v| Float::from_f64(v)).collect();
+    check_centroids::<T>(&mut values, metric, d)?;
+    Ok(values.repeat(repeats))
+}
+
+/// Brings centroids from outside to length 1 where the metric wants that, and refuses values that the points' type cannot
+/// hold, naming the first place.
+pub(crate) fn check_centroids<T: Element>(
+    values: &mut [T::Centroid],
+    metric: Metric,
+    d: usize,
+) -> Result<()> {
+    let refused = |values: &[T::Centroid], at: usize| {
+        let value = values[at].to_f64().to_string();
+        Err(Error::NonFinite { what: "centroids", row: at / d, column: at % d, value })
+    };
+    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+        return refused(values, at);
+    }
+    metric.normalise::<T>(values, d);
+    match values.iter().position(|&v| !T::round_centroid(v).is_finite()) {
+        None => Ok(()),
+        Some(at) => refused(values, at),
     }
 }
 

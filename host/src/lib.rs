@@ -26,6 +26,17 @@ assert_ne!(model.labels()[0], model.labels()[2]);
 assert!(model.converged());
 # Ok::<(), flash_kmeans::Error>(())
 ```
+
+# Processes and threads
+
+Everything may be called from many threads at once, and models may be used and dropped on any of them, in any order. The CPU
+works on rayon's global pool (`RAYON_NUM_THREADS`), or on the pool that a call is made from
+(`rayon::ThreadPool::install`); results do not depend on it.
+
+A process may fork before its first call, and both go on. What was used before a fork does not survive it in the child: a
+call there that would wait for the threads of the parent, or use its GPUs, is refused with
+[`Error::BackendUnavailable`]. The child may start a program, or call from a pool of its own, where the CPU works as ever.
+What a program uses of rayon or CUDA by itself before it forks is not known here.
 */
 
 mod backend;
@@ -44,6 +55,7 @@ mod neighbours;
 mod observer;
 mod params;
 mod points;
+mod process;
 #[cfg(feature = "mpi")]
 mod ranks;
 pub mod report;

@@ -1,6 +1,7 @@
 //! What a fit returns.
 use crate::backend::{Asked, Engine, LloydOutcome};
 use crate::error::{Error, Result};
+use crate::init;
 use crate::metric::Metric;
 use crate::points::{PointsDim, Problem, shaped};
 use crate::{Backend, Element};
@@ -91,18 +92,9 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
                 return Err(Error::InvalidArgument { argument, value: "0".into(), rule });
             }
         }
-        let finite = |centroids: &[T::Centroid]| match centroids.iter().position(|c| !c.is_finite()) {
-            None => Ok(()),
-            Some(at) => {
-                let value = centroids[at].to_f64().to_string();
-                Err(Error::NonFinite { what: "centroids", row: at / d, column: at % d, value })
-            }
-        };
         let mut centroids: Vec<_> = centroids.iter().copied().collect();
-        finite(&centroids)?;
-        metric.normalise::<T>(&mut centroids, d);
+        init::check_centroids::<T>(&mut centroids, metric, d)?;
         centroids.iter_mut().for_each(|c| *c = T::round_centroid(*c));
-        finite(&centroids)?;
         Ok(KMeans {
             centroids: shaped(centroids, D::join(batch, k, d), "centroids")?,
             labels: shaped(Vec::new(), D::join_rows(batch, 0), "labels")?,

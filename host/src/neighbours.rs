@@ -215,4 +215,24 @@ mod tests {
             KMeans::from_centroids(Array3::zeros((2, 1, 1)).view(), Backend::Cpu).unwrap();
         assert!(matches!(batch.transform(Array3::zeros((1, 3, 1)).view()), Err(Error::Shape { .. })));
     }
+
+    #[test]
+    fn many_equally_near_ones_come_in_the_order_of_index() {
+        let centroids = Array2::from_shape_fn((300, 1), |(row, _)| (row % 3) as f32);
+        let model = KMeans::from_centroids(centroids.view(), Backend::Cpu).unwrap();
+        let nearest = model.predict_nearest(array![[-1.0f32]].view(), 150).unwrap();
+        let expected = (0..300u32).step_by(3).chain((1..150).step_by(3));
+        assert!(nearest.labels.iter().copied().eq(expected), "{:?}", nearest.labels);
+    }
+
+    #[test]
+    fn more_distances_than_memory_has_are_refused() {
+        assert_eq!(size_of_result(2, 3, 4).unwrap(), 24);
+        for (batch, n, columns) in [(1, usize::MAX, 2), (1, 1 << 40, 1 << 20), (usize::MAX, 2, 1)] {
+            assert!(matches!(
+                size_of_result(batch, n, columns),
+                Err(Error::InvalidArgument { argument: "n", .. })
+            ));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Points as the backends take them: one contiguous slice and its shape.
-use crate::Element;
 use crate::error::{Error, Result};
+use crate::{Element, process};
 use ndarray::{Array, ArrayView, Dimension, Ix2, Ix3, RemoveAxis};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -59,6 +59,7 @@ pub(crate) struct Problem<'a, T: Element> {
 impl<'a, T: Element> Problem<'a, T> {
     /// Checks the shape; copies only a view that is not in standard layout.
     pub(crate) fn new<D: PointsDim>(view: ArrayView<'a, T, D>) -> Result<Self> {
+        process::check_threads()?;
         let (batch, n, d) = D::split(view.shape());
         for (argument, value) in [("batch", batch), ("n", n), ("d", d)] {
             if value == 0 {

@@ -175,4 +175,49 @@ mod tests {
             assert!(matches!(error, Error::InvalidArgument { argument, .. } if argument == name), "{error}");
         }
     }
+
+    #[test]
+    fn of_equally_good_starts_the_first_counts() {
+        let points = Array2::from_shape_fn((60, 1), |(row, _)| (row % 2 * 100 + row / 2) as f32);
+        let fit = || FlashKMeans::new(2).backend(Backend::Cpu).init(Init::Random).max_iter(50);
+        for seed in 0..8 {
+            let one = fit().seed(seed).fit(points.view()).unwrap();
+            let many = fit().seed(seed).n_init(6).fit(points.view()).unwrap();
+            assert_eq!((one.labels(), one.inertia()), (many.labels(), many.inertia()), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn each_problem_of_a_batch_has_a_sample_of_its_own() {
+        // Distinct points, of which as many are seen as there are clusters: these are the centroids.
+        let same = Array3::from_shape_fn((2, 500, 1), |(_, row, _)| row as f32);
+        let model = fit().max_points_per_centroid(1).fit(same.view()).unwrap();
+        let seen = |problem| {
+            let mut rows: Vec<_> =
+                model.centroids().index_axis(Axis(0), problem).iter().map(|&c| c as u32).collect();
+            rows.sort_unstable();
+            rows
+        };
+        assert_ne!(seen(0), seen(1));
+
+        // In each problem, the points far away have no weight.
+        let both = Array3::from_shape_fn((2, 3000, 2), |(problem, row, column)| {
+            let is_far = row % 2 == problem;
+            (if is_far { 1e6 } else { 0.0 }) + ((row * 131 + column * 57) % 97) as f32
+        });
+        let of_row =
+            |(problem, row): (usize, usize)| if row % 2 == problem { 0.0 } else { 1.0 + (row % 5) as f64 };
+        let weights = Array2::from_shape_fn((2, 3000), of_row);
+        let model =
+            fit().max_points_per_centroid(8).fit_weighted(both.view(), weights.view(), &mut ()).unwrap();
+        assert!(model.centroids().iter().all(|&c| c < 100.0));
+        assert_eq!(&model.predict(both.view()).unwrap(), model.labels());
+        let distances = model.predict_with_distances(both.view()).unwrap().distances.mapv(f64::from);
+        for (problem, summary) in model.problems().iter().enumerate() {
+            let (distances, weights) = (distances.row(problem), weights.row(problem));
+            let expected: f64 =
+                distances.iter().zip(weights).map(|(distance, w)| w * distance * distance).sum();
+            assert!((summary.inertia - expected).abs() < 1e-6 * expected, "{} {expected}", summary.inertia);
+        }
+    }
 }

@@ -134,7 +134,8 @@ impl<T: Element> Workspace<T> {
                 if self.has_centroids {
                     return self.run.fit(Start::SameCentroids, &self.options);
                 }
-                let centroids: Vec<f32> = crate::init::given_centroids(given, batch, k, d)?;
+                let given = crate::init::given_centroids::<T>(given, batch, (k, self.options.metric), d)?;
+                let centroids: Vec<f32> = given.into_iter().map(|c| c.to_f64() as f32).collect();
                 let problems = self.run.fit(Start::Centroids(&centroids), &self.options)?;
                 self.has_centroids = true;
                 Ok(problems)

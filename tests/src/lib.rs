@@ -1,5 +1,6 @@
 //! What the tests share.
-use flash_kmeans::{Backend, Error, FlashKMeans, Init};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, Metric};
+use ndarray::{ArrayView1, ArrayView2};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,10 +37,18 @@ pub fn build_command(features: &str) -> PathBuf {
         "--profile",
         profile,
     ]);
+    let mut target = profile_folder.parent().unwrap();
+    // A folder named for the machine: the tests were built with `--target`, as for sanitizers.
+    if let Some(triple) = target.file_name().filter(|name| {
+        name.to_str().is_some_and(|name| name.starts_with(std::env::consts::ARCH) && name.contains('-'))
+    }) {
+        cargo.arg("--target").arg(triple);
+        target = target.parent().unwrap();
+    }
     cargo
         .args(["--features", features])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("CARGO_TARGET_DIR", profile_folder.parent().unwrap());
+        .env("CARGO_TARGET_DIR", target);
     assert!(cargo.status().unwrap().success(), "the command did not build");
     profile_folder.join(format!("flash-kmeans{}", std::env::consts::EXE_SUFFIX))
 }
@@ -85,4 +94,75 @@ pub fn has_gpu() -> bool {
     // Not by `println!`, whose output is kept from whoever runs the tests; in one piece, as tests run in parallel.
     let _ = std::io::stderr().write_all(format!("skipped: no GPU ({reason})\n").as_bytes());
     false
+}
+
+/// What a fit of one problem gave.
+pub struct Outcome<'a, C> {
+    /// `(k, d)`.
+    pub centroids: ArrayView2<'a, C>,
+    /// `(n)`.
+    pub labels: ArrayView1<'a, u32>,
+    /// `(k)`.
+    pub sizes: ArrayView1<'a, u64>,
+    /// The sum over all points.
+    pub inertia: f64,
+}
+
+/// Asserts what every fit promises: each label is that of the nearest of the centroids returned, in f64 and by the metric's
+/// definition, the lowest of equally near ones; sizes and inertia belong to them; and centroids are values of the points'
+/// type.
+pub fn check_outcome<T: Element>(
+    points: ArrayView2<'_, T>,
+    weights: Option<ArrayView1<'_, f64>>,
+    metric: Metric,
+    outcome: &Outcome<'_, T::Centroid>,
+    context: &str,
+) {
+    let centroids = outcome.centroids.mapv(|c| c.to_f64());
+    let k = centroids.nrows();
+    assert!(outcome.centroids.iter().all(|&c| c.is_finite() && T::round_centroid(c) == c), "{context}");
+    let (mut inertia, mut magnitude, mut counts) = (0.0, 0.0, vec![0; k]);
+    for (row, x) in points.outer_iter().enumerate() {
+        let x = x.mapv(|x| x.to_f64());
+        let apart = |scale: f64, c: ArrayView1<'_, f64>| {
+            x.iter().zip(c).fold(0.0, |sum: f64, (x, c)| sum + (x * scale - c).powi(2))
+        };
+        // What is least for the nearest, and how far roundings may move it.
+        let rank = |c: usize| match metric {
+            Metric::Euclidean => apart(1.0, centroids.row(c)),
+            _ => -x.dot(&centroids.row(c)),
+        };
+        let label = outcome.labels[row] as usize;
+        assert!(label < k, "{context}: row {row} has label {label}, and there are {k} clusters");
+        let own = rank(label);
+        let slack = match metric {
+            Metric::Euclidean => 1e-13 * own,
+            _ => x.iter().zip(centroids.row(label)).map(|(x, c)| (x * c).abs()).sum::<f64>() * 1e-13,
+        };
+        assert!(own.is_finite(), "{context}: row {row}");
+        for other in 0..k {
+            let rank = rank(other);
+            assert!(
+                rank >= own - slack,
+                "{context}, row {row}: {other} is nearer than {label}: {rank:e} < {own:e}"
+            );
+            assert!(
+                other >= label || rank > own - slack,
+                "{context}, row {row}: {other} is as near as {label}"
+            );
+        }
+        let length = x.dot(&x).sqrt();
+        let loss = match metric {
+            Metric::Cosine if length == 0.0 => 1.0,
+            Metric::Cosine => 0.5 * apart(1.0 / length, centroids.row(label)),
+            _ => own,
+        };
+        let loss = loss * weights.map_or(1.0, |weights| weights[row]);
+        inertia += loss;
+        magnitude += loss.abs();
+        counts[label] += 1;
+    }
+    assert_eq!(outcome.sizes.to_vec(), counts, "{context}");
+    let error = (outcome.inertia - inertia).abs();
+    assert!(error <= 1e-9 * magnitude, "{context}: inertia {:e}, not {inertia:e}", outcome.inertia);
 }

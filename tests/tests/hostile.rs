@@ -1,12 +1,14 @@
 //! Files made to do harm: headers that lie, files cut anywhere, valid files changed at random. Each is points, a model
 //! or a typed error, and costs no more memory than its own size allows.
 use flash_kmeans::io::{PointFile, PointWriter, write_npy};
-use flash_kmeans::{Backend, Error, FlashKMeans, Init, KMeans, ModelFile, Streaming};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, Metric, ModelFile, Streaming};
+use flash_kmeans_tests::command;
 use ndarray::{Array2, Array3, Ix2, Ix3, array};
 use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard};
 
@@ -422,11 +424,11 @@ fn a_file_larger_than_memory_is_opened_and_read_in_parts() {
     });
 }
 
-/// A fit that goes on from a checkpoint of these bytes.
-fn resumed(path: &Path, bytes: &[u8]) -> Result<KMeans<f32, Ix2>, Error> {
+/// A fit that goes on from a checkpoint of these bytes; without bytes, one that writes it.
+fn resumed<T: Element>(path: &Path, bytes: &[u8], of: impl Fn(f32) -> T) -> Result<KMeans<T, Ix2>, Error> {
     fs::write(path, bytes).unwrap();
-    let points = Array2::from_shape_fn((20, 2), |(i, j)| (i % 4 * 10 + j) as f32);
-    let init = Init::Given(points.slice(ndarray::s![..4, ..]).mapv(f64::from).into_dyn());
+    let points = Array2::from_shape_fn((20, 2), |(i, j)| of((i % 4 * 10 + j) as f32));
+    let init = Init::Given(points.slice(ndarray::s![..4, ..]).mapv(|v| v.to_f64()).into_dyn());
     let options = FlashKMeans::new(4).init(init).max_iter(5).tol(0.0).backend(Backend::Cpu);
     let streaming = match bytes.is_empty() {
         true => Streaming::new().checkpoint(path, 1),
@@ -445,9 +447,8 @@ fn with_digest(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn checkpoints_cut_or_changed_are_refused() {
-    let _alone = alone();
+fn checkpoints<T: Element>(of: impl Fn(f32) -> T + Copy) {
+    let resumed = |path: &Path, bytes: &[u8]| resumed(path, bytes, of);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fit.state");
     resumed(&path, &[]).unwrap();
@@ -484,4 +485,72 @@ fn checkpoints_cut_or_changed_are_refused() {
         }
     }
     assert!(refused > 4 * 2 * 3, "a centroid that is not finite: {refused}");
+}
+
+#[test]
+fn checkpoints_cut_or_changed_are_refused() {
+    let _alone = alone();
+    checkpoints(|v| v);
+    checkpoints(f64::from);
+    checkpoints(half::f16::from_f32);
+    checkpoints(half::bf16::from_f32);
+}
+
+/// What the command makes of such checkpoints: a result, or one message and exit code 2.
+#[test]
+fn the_command_resumes_or_refuses() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let points = Array2::from_shape_fn((20, 2), |(i, j)| (i * i + 5 * j) as f32);
+    write_npy(folder.path().join("p.npy"), points.view()).unwrap();
+    let run = |more: &str| {
+        let args = format!("fit p.npy -k 3 --seed 1 --backend cpu --quiet --checkpoint fit.state {more}");
+        Command::new(command()).args(args.split_whitespace()).current_dir(folder.path()).output().unwrap()
+    };
+    assert!(run("--max-iter 2").status.success());
+    let path = folder.path().join("fit.state");
+    let whole = fs::read(&path).unwrap();
+    let mut changed =
+        vec![Vec::new(), vec![0; 1 << 16], whole[..40].to_vec(), whole[..whole.len() - 9].to_vec()];
+    for at in (26..whole.len() - 8).step_by(8) {
+        for value in [0, u64::MAX, f64::NAN.to_bits(), 1 << 40] {
+            let mut bytes = whole.clone();
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            changed.extend((value == u64::MAX).then(|| bytes.clone()));
+            changed.push(with_digest(bytes));
+        }
+    }
+    let mut refused = 0;
+    for bytes in changed {
+        fs::write(&path, &bytes).unwrap();
+        let output = run("--resume --centroids c.npy");
+        let message = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(0) => assert!(PointFile::open(folder.path().join("c.npy")).unwrap().n_rows() == 3),
+            Some(2) => {
+                assert!(message.contains("fit.state") && message.lines().count() <= 2, "{message}");
+                assert_eq!(fs::read(&path).unwrap(), bytes, "what was refused is kept");
+                refused += 1;
+            }
+            code => panic!("{code:?}: {message}"),
+        }
+    }
+    // Each word of the header, and each value of the centroids.
+    assert!(refused >= 4 + 5 * 5 + 2 * 6, "{refused}");
+}
+
+/// What a fit holds beside the points, which are not copied, squared or scaled.
+#[test]
+fn a_fit_makes_no_copy_of_the_points() {
+    let _alone = alone();
+    let (n, d) = (100_000, 32);
+    let points = Array2::from_shape_fn((n, d), |(i, j)| 1.0 + ((i * 37 + j * 11 + i * j) % 101) as f32);
+    for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+        for init in [Init::Random, Init::KMeansPlusPlus] {
+            let options = FlashKMeans::new(8).metric(metric).init(init).max_iter(3).backend(Backend::Cpu);
+            let bytes = n * d * 4;
+            let model = within(bytes / 2, &format!("{options:?}"), || options.fit(points.view()).unwrap());
+            within(bytes / 2, &format!("labels by {metric}"), || model.predict(points.view()).unwrap());
+        }
+    }
 }

@@ -33,8 +33,15 @@ fn nearest(x: &[f64], centroids: &Array2<f64>) -> usize {
     (1..centroids.nrows()).fold(0, |best, c| if distance(c) < distance(best) { c } else { best })
 }
 
-/// `steps` batches, each step compared with the mean of all points that each cluster was ever given.
-fn check<T: Element>(seed: u64, k: usize, d: usize, steps: u64, precision: f64, convert: impl Fn(f64) -> T) {
+/// `steps` batches, each step compared with the mean of all points that each cluster was ever given, to a share of it and
+/// half of the least value of the points' type.
+fn check<T: Element>(
+    seed: u64,
+    (k, d): (usize, usize),
+    steps: u64,
+    (precision, least): (f64, f64),
+    convert: impl Fn(f64) -> T,
+) {
     let offset = (seed % 3) as f64 * 10.0;
     let batch = |step: u64| {
         let n = if step == 0 { 2 * k + 3 } else { 1 + (seed as usize + 13 * step as usize) % 40 };
@@ -64,7 +71,7 @@ fn check<T: Element>(seed: u64, k: usize, d: usize, steps: u64, precision: f64, 
                     0 => before[(cluster, feature)],
                     count => sums[(cluster, feature)] / count as f64,
                 };
-                let most = precision * expected.abs() + 1e-13 * (1.0 + offset);
+                let most = precision * expected.abs() + least / 2.0 + 1e-13 * (1.0 + offset);
                 assert!(
                     (found - expected).abs() <= most,
                     "step {step}, cluster {cluster}: {found} {expected}"
@@ -80,9 +87,9 @@ proptest! {
     fn a_centroid_is_the_mean_of_all_points_it_was_given(
         seed in 0u64..1 << 40, k in 1usize..20, d in 1usize..9, steps in 1u64..8
     ) {
-        check(seed, k, d, steps, 0.0, |v| v);
-        check(seed, k, d, steps, f64::from(f32::EPSILON), |v| v as f32);
-        check(seed, k, d, steps, 1.0 / 1024.0, f16::from_f64);
+        check(seed, (k, d), steps, (0.0, 0.0), |v| v);
+        check(seed, (k, d), steps, (f64::from(f32::EPSILON), 0.0), |v| v as f32);
+        check(seed, (k, d), steps, (1.0 / 1024.0, f16::MIN_POSITIVE_SUBNORMAL.to_f64()), f16::from_f64);
     }
 }
 

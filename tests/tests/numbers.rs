@@ -1,7 +1,7 @@
 //! Values and shapes at the edges, on the CPU and, where there is one, on the GPU: whatever the points are, labels are
 //! those of float64 for the centroids returned, sizes and inertia belong to them, and everything is finite.
-use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, PointsDim};
-use flash_kmeans_tests::{CUDA, has_gpu, is_set};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, Metric, PointsDim, Streaming};
+use flash_kmeans_tests::{CUDA, Outcome, check_outcome, has_gpu, is_set};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayView, ArrayView2, Axis, Ix2, Ix3, array, s};
 
@@ -71,34 +71,8 @@ fn check_problem<T: Point>(
     sizes: &[u64],
     inertia: f64,
 ) {
-    let k = centroids.nrows();
-    assert!(centroids.iter().all(|c| c.is_finite() && T::round_centroid(*c) == *c));
-    let (mut sum, mut counts) = (0.0, vec![0; k]);
-    for (row, x) in points.outer_iter().enumerate() {
-        let to = |c: ndarray::ArrayView1<T::Centroid>| {
-            x.iter().zip(c).fold(0.0f64, |sum, (x, c)| sum + (x.to_f64() - c.to_f64()).powi(2))
-        };
-        let label = labels[row] as usize;
-        assert!(label < k, "row {row} has label {label}, and there are {k} clusters");
-        let own = to(centroids.row(label));
-        assert!(own.is_finite());
-        for (other, c) in centroids.outer_iter().enumerate() {
-            // Sums of other orders differ by a rounding.
-            let (other_distance, slack) = (to(c), 1e-13 * own);
-            assert!(
-                other_distance >= own - slack,
-                "row {row}: {other} is nearer than {label}: {other_distance:e} < {own:e}"
-            );
-            assert!(
-                other >= label || other_distance > own - slack,
-                "row {row}: {other} is as near and comes before {label}"
-            );
-        }
-        sum += own;
-        counts[label] += 1;
-    }
-    assert_eq!(sizes, counts);
-    assert!((inertia - sum).abs() <= 1e-9 * sum, "inertia {inertia:e}, not {sum:e}");
+    let outcome = Outcome { centroids, labels: labels.into(), sizes: sizes.into(), inertia };
+    check_outcome(points, None, Metric::Euclidean, &outcome, T::DTYPE.to_string().as_str());
 }
 
 fn check<T: Point>(points: &Array2<T>, model: &KMeans<T, Ix2>) {
@@ -389,6 +363,32 @@ fn non_finite<T: Point>(backend: Backend) {
 #[test]
 fn nan_and_infinity_are_refused_by_row_and_column() {
     everywhere!(non_finite);
+}
+
+/// Centroids that are finite in their own type, and infinite in the points'.
+#[test]
+fn given_centroids_that_16_bits_cannot_hold_are_refused() {
+    fn check<T: Point>(large: f64, backend: Backend) {
+        let x = points::<T>(20, 2, hash_ten);
+        let init = Init::Given(array![[1.0, 2.0], [large, 0.0]].into_dyn());
+        let options = FlashKMeans::new(2).init(init).backend(backend);
+        for (how, result) in [
+            ("fit", options.fit(x.view()).map(drop)),
+            ("fit_stream", options.fit_stream(&x, &Streaming::new(), &mut ()).map(drop)),
+            ("partial_fit", options.mini_batch().unwrap().partial_fit(x.view())),
+        ] {
+            assert!(
+                matches!(result, Err(Error::NonFinite { what: "centroids", row: 1, column: 0, .. })),
+                "{how} on {backend}: {result:?}"
+            );
+        }
+    }
+    for backend in [Backend::Cpu, CUDA] {
+        if backend == Backend::Cpu || has_gpu() {
+            check::<f16>(1e6, backend);
+            check::<bf16>(3.4e38, backend);
+        }
+    }
 }
 
 /// Squares of f64 end before its values do: what could overflow is refused, and never a panic or a wrong label.

@@ -7,6 +7,8 @@ use crate::model::BatchSummary;
 use crate::observer::Watch;
 use crate::params::Backend;
 use crate::points::Problem;
+#[cfg(feature = "cuda")]
+use crate::process;
 
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
@@ -106,7 +108,10 @@ impl Engine {
             return unavailable("metrics other than the Euclidean run on the CPU");
         }
         #[cfg(feature = "cuda")]
-        return Ok(Engine::Cuda(cuda::Gpus::open(set, memory)?));
+        {
+            process::check_gpus(backend)?;
+            Ok(Engine::Cuda(cuda::Gpus::open(set, memory)?))
+        }
         #[cfg(not(feature = "cuda"))]
         {
             let _ = memory;
@@ -149,7 +154,10 @@ impl Engine {
                 cpu::fit(problem, centroids, options, watch)
             }
             #[cfg(feature = "cuda")]
-            Engine::Cuda(gpus) => cuda::fit(gpus, problem, first, options, watch),
+            Engine::Cuda(gpus) => {
+                process::check_gpus(gpus.backend())?;
+                cuda::fit(gpus, problem, first, options, watch)
+            }
         }
     }
 
@@ -163,7 +171,10 @@ impl Engine {
         match self {
             Engine::Cpu => first.centroids(problem, (k, metric)),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(gpus) => cuda::first_centroids(gpus, problem, first, (k, metric)),
+            Engine::Cuda(gpus) => {
+                process::check_gpus(gpus.backend())?;
+                cuda::first_centroids(gpus, problem, first, (k, metric))
+            }
         }
     }
 
@@ -178,7 +189,10 @@ impl Engine {
         match self {
             Engine::Cpu => cpu::assign(problem, centroids, k, metric),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(gpus) => cuda::assign(gpus.first(), problem, centroids, k),
+            Engine::Cuda(gpus) => {
+                process::check_gpus(gpus.backend())?;
+                cuda::assign(gpus.first(), problem, centroids, k)
+            }
         }
     }
 }
@@ -200,6 +214,8 @@ pub fn devices() -> Vec<DeviceInfo> {
     #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "devices are added"))]
     let mut found = vec![DeviceInfo { backend: Backend::Cpu, name: cpu::describe(), memory_bytes: 0 }];
     #[cfg(feature = "cuda")]
-    found.extend(cuda::Device::list());
+    if process::check_gpus(Backend::Auto).is_ok() {
+        found.extend(cuda::Device::list());
+    }
     found
 }

@@ -5,6 +5,7 @@ use super::{io_error, malformed, open_regular};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::memory::filled;
+use crate::process;
 use memmap2::Mmap;
 use ndarray::{ArrayD, ArrayViewD, CowArray, IxDyn};
 use rayon::prelude::*;
@@ -128,6 +129,7 @@ impl PointFile {
         if let Some(view) = self.view()? {
             return Ok(view.into());
         }
+        process::check_threads()?;
         let invalid = |_| malformed(&self.path, "has a shape that an array cannot have");
         let (rows, d) = (self.n_rows(), self.n_features());
         // Conversion can take up to eight times the file's size: refuse rather than abort.

@@ -114,8 +114,9 @@ pub(super) fn read<T: Element>(path: &Path, problem: &Problem) -> Result<State<T
     let values = words(&rest[head.len()..]);
     let (history, centroids) = values.split_at(values.len() - 2 * of_centroids);
     let centroids: Vec<T::Centroid> = centroids.iter().map(|&v| Float::from_f64(f64::from_bits(v))).collect();
-    if !centroids.iter().all(|c| c.is_finite()) {
-        return Err(malformed("has centroids that are not finite"));
+    // Rounded to a narrower type, a finite value may be infinite.
+    if !centroids.iter().all(|&c| c.is_finite() && T::round_centroid(c).is_finite()) {
+        return Err(malformed("has centroids that are not finite in the points' type"));
     }
     let (centroids, before) = centroids.split_at(of_centroids);
     let history = history.as_chunks::<3>().0.iter().map(|&[inertia, changed, shift]| IterationStats {

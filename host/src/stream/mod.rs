@@ -18,6 +18,7 @@ use crate::observer::{Observer, Watch};
 use crate::params::Backend;
 use crate::params::{FlashKMeans, Init};
 use crate::points::{Problem, check_finite};
+use crate::process;
 use crate::rng::Rng;
 use crate::weights;
 use ahead::{Ahead, BUFFERS};
@@ -120,6 +121,7 @@ impl FlashKMeans {
         together: &dyn Together,
     ) -> Result<KMeans<T, Ix2>> {
         self.check()?;
+        process::check_threads()?;
         let (n, d, k) = (source.n_points(), source.n_features(), self.n_clusters());
         for (argument, value) in [("n", n), ("d", d)] {
             if value == 0 {
@@ -238,11 +240,7 @@ impl FlashKMeans {
         let (_, init, seed) = self.asked();
         let metric = self.lloyd_options().metric;
         let rows = match init {
-            Init::Given(given) => {
-                let mut given = init::given_centroids(given, 1, k, d)?;
-                metric.normalise::<T>(&mut given, d);
-                return Ok(given);
-            }
+            Init::Given(given) => return init::given_centroids::<T>(given, 1, (k, metric), d),
             Init::Random => {
                 let drawn = init::random_rows(n, k, weights, &mut Rng::new(seed, 0));
                 let mut sorted = drawn.clone();

@@ -2,6 +2,7 @@
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::io::PointFile;
+use crate::process;
 use ndarray::{Array2, ArrayBase, Data, Ix2};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -46,11 +47,12 @@ impl<T: Element, S: Data<Elem = T> + Sync> Source<T> for ArrayBase<S, Ix2> {
         const VALUES: usize = 1 << 18;
         let part = self.slice(ndarray::s![rows, ..]);
         match part.as_slice() {
-            Some(values) => {
+            // The thread that reads ahead is in no pool.
+            Some(values) if process::check_threads().is_ok() => {
                 let tasks = into.par_chunks_mut(VALUES).zip(values.par_chunks(VALUES));
                 tasks.for_each(|(to, from)| to.copy_from_slice(from));
             }
-            None => into.iter_mut().zip(part).for_each(|(to, from)| *to = *from),
+            _ => into.iter_mut().zip(part).for_each(|(to, from)| *to = *from),
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! Options of a fit.
-use crate::backend::{Asked, Engine, LloydOptions};
+use crate::backend::{Engine, LloydOptions};
 use crate::error::{Error, Result};
 use crate::metric::Metric;
 use crate::model::KMeans;
@@ -271,7 +271,7 @@ impl FlashKMeans {
         if self.n_clusters > problem.n {
             return Err(Error::TooManyClusters { k: self.n_clusters, n: problem.n });
         }
-        let engine = self.engine(T::DTYPE, problem.weights.is_some())?;
+        let engine = self.engine(T::DTYPE)?;
         let options = self.lloyd_options();
         let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
         // Where points are copied first of all, they are looked at while they are.
@@ -331,8 +331,8 @@ impl FlashKMeans {
         (self.backend, &self.init, self.seed)
     }
 
-    pub(crate) fn engine(&self, dtype: DType, weighted: bool) -> Result<Engine> {
-        Engine::select(self.backend, Asked { dtype, metric: self.metric, weighted }, self.gpu_memory)
+    pub(crate) fn engine(&self, dtype: DType) -> Result<Engine> {
+        Engine::select(self.backend, dtype, self.gpu_memory)
     }
 
     pub(crate) fn lloyd_options(&self) -> LloydOptions {

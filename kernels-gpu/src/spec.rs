@@ -1566,11 +1566,9 @@ impl Items for LossesParams {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct MassesParams {
-    /// What weights are multiplied by, so that they fit an f32.
-    pub unit: f64,
     /// The problems.
     pub shape: Shape,
-    /// Whether they are divided by the points' lengths.
+    /// Whether weights are divided by the points' lengths.
     pub by_length: u32,
 }
 impl Items for MassesParams {

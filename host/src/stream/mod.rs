@@ -148,12 +148,13 @@ impl FlashKMeans {
         }
         let part = Part { source, rows, first, weights };
         let (here, metric) = (part.rows.len(), self.lloyd_options().metric);
-        match self.engine(T::DTYPE, weights.is_some())? {
+        match self.engine(T::DTYPE)? {
             #[cfg(feature = "cuda")]
             Engine::Cuda(gpus) if here == n => {
                 let panel = crate::backend::cuda::panel_rows(n, k)?;
                 let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
-                let (worker, chunk_rows) = gpus.worker([n, k], &part.first, chunk_rows)?;
+                let task = ([n, k], metric);
+                let (worker, chunk_rows) = gpus.worker(task, &part.first, weights, chunk_rows)?;
                 let outcome = self.fit_with((worker, chunk_rows), part, streaming, observer, together)?;
                 KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
             }

@@ -5,7 +5,7 @@ use cuda_std::float::Scalar;
 use cuda_std::thread::*;
 use cuda_std::warp::*;
 
-/// Each point's weight, 1 where `weights` is null, times [`MassesParams::unit`], and divided by its length where
+/// Each point's weight times its problem's unit, 1 where `weights` is null, and divided by the point's length where
 /// [`MassesParams::by_length`]; 0 for a row of zeros then. A warp a row.
 ///
 /// # Safety
@@ -14,6 +14,7 @@ use cuda_std::warp::*;
 pub(super) unsafe fn masses<T: Scalar>(
     points: *const T,
     weights: *const f64,
+    units: *const f64,
     masses: *mut f32,
     params: MassesParams,
 ) {
@@ -21,8 +22,10 @@ pub(super) unsafe fn masses<T: Scalar>(
     let rows = shape.batch as u64 * shape.n as u64;
     let mut row = block_idx_x() as u64 * UPDATE_WARPS as u64 + warp_id() as u64;
     while row < rows {
-        let weight = if weights.is_null() { 1.0 } else { *weights.add(row as usize) };
-        let mut mass = weight * params.unit;
+        let mut mass = 1.0;
+        if !weights.is_null() {
+            mass = *weights.add(row as usize) * *units.add(div_u64(row, shape.n as u64) as usize);
+        }
         if params.by_length != 0 {
             let length = length(points.add((row * shape.pitch as u64) as usize), shape.d as usize);
             mass = if length == 0.0 { 0.0 } else { mass / length };

@@ -472,7 +472,7 @@ kernels! {
             [fk_settle_products_f32: f32, fk_settle_products_f16: F16, fk_settle_products_bf16: BF16];
         /// How much each point counts in sums.
         Masses<T>: MassesInstance
-            (points: *const T, weights: *const f64, masses: *mut f32; params: MassesParams)
+            (points: *const T, weights: *const f64, units: *const f64, masses: *mut f32; params: MassesParams)
             = masses::masses, UPDATE, [fk_masses_f32: f32, fk_masses_f16: F16, fk_masses_bf16: BF16];
         /// Sums of sorted points with masses.
         SegmentSumsByMass<T>: SegmentSumsByMassInstance

@@ -325,6 +325,9 @@ fn check_update<T: Point>(
     let width = params.width();
 
     let weights = Memory::<f64>::of(&of_points);
+    // Powers of two, which change no mean.
+    let units: Vec<f64> = (0..batch).map(|_| 0.25 * (1 << random.below(5)) as f64).collect();
+    let units = Memory::<f64>::of(&units);
     let masses = Memory::<f32>::poison((batch * n) as usize);
     let groups = (batch * arrays.panels.count) as usize;
     let sums = Memory::<f32>::poison(groups * k as usize * width as usize);
@@ -336,8 +339,9 @@ fn check_update<T: Point>(
         way.launch(Masses::<T> {
             points: points_at,
             weights: if weighted { weights.at() } else { null() },
+            units: units.at(),
             masses: masses.at(),
-            params: MassesParams { unit: 0.25, shape, by_length: (by == By::Cosine).into() },
+            params: MassesParams { shape, by_length: (by == By::Cosine).into() },
         });
     }
     let (starts, panels) = (arrays.starts.at(), arrays.panels);
@@ -542,8 +546,9 @@ fn check_losses<T: Point>(size: [u32; 4], data: Data, weighted: bool, seed: u64,
     way.launch(Masses::<T> {
         points: arrays.points.at(),
         weights: null(),
+        units: null(),
         masses: scales.at(),
-        params: MassesParams { unit: 1.0, shape, by_length: 1 },
+        params: MassesParams { shape, by_length: 1 },
     });
     for (place, &scale) in scales.get().iter().enumerate() {
         let view = View::new(&points, &rounded, shape, place / n);

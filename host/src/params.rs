@@ -142,7 +142,7 @@ impl FlashKMeans {
         }
     }
 
-    /// What is near. Metrics other than the Euclidean run on the CPU.
+    /// What is near.
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = metric;
         self
@@ -234,7 +234,8 @@ impl FlashKMeans {
     /// weight; sizes and changed labels count points, and `tol` is of the variance without weights (scikit-learn's rule).
     /// A cluster of which no point has a weight above 0 keeps its centroid. Weights that are all 1 are no weights.
     ///
-    /// Points with weights are fitted on the CPU.
+    /// On a GPU, weights in sums are rounded to float32, of the largest weight as 1: those under 1e-38 of it move no
+    /// centroid. The inertia takes them as they are.
     ///
     /// ```
     /// use flash_kmeans::{FlashKMeans, Init};

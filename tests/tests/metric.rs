@@ -1,6 +1,7 @@
 //! Metrics other than the Euclidean: labels are those of float64, centroids and inertia what `Metric` says.
 use flash_kmeans::{
     Backend, DType, Element, Error, FlashKMeans, Init, KMeans, Metric, PointsDim, Streaming, Weighted,
+    devices,
 };
 use flash_kmeans_tests::{CUDA, backends, has_gpu, is_emulated};
 use half::{bf16, f16};
@@ -327,6 +328,38 @@ fn bits_depend_neither_on_threads_nor_on_where_the_points_are() {
         // More than one panel of the CPU's, or of a GPU's.
         let (n, d) = if backend == CUDA { ((1 << 21) + 1234, 3) } else { (70_000, 64) };
         bits_depend_on_nothing_else((n, d), Streaming::new().memory(3 * (16 << 20)), backend);
+    }
+}
+
+/// Problems of few points have short panels, of which many are chunks: on one GPU, and where there is another on both.
+#[test]
+fn bits_do_not_depend_on_the_chunks_of_a_gpu() {
+    if !has_gpu() {
+        return;
+    }
+    let (n, d, k) = (2100, 3, 4);
+    let several = Backend::cuda_devices([0, 1]).unwrap();
+    let both = devices().len() > 2;
+    let w: Vec<f64> = (0..n).map(|i| (8.0 * hash(i, 2)).floor() * 0.25).collect();
+    let x = points(n, d, |v| v as f32);
+    for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+        let options = options(k, metric).backend(CUDA).tol(1e-4).init(Init::Random).max_iter(3).seed(3);
+        let streaming = Streaming::new().memory(3 * 1024 * d as u64 * 4);
+        let weights = ArrayView1::from(&w);
+        let whole = options.fit(x.view()).unwrap();
+        let weighted = options.fit_weighted(x.view(), weights, &mut ()).unwrap();
+        assert_ne!(whole.centroids(), weighted.centroids());
+        let of_chunks = |options: &FlashKMeans| {
+            same(&whole, &options.fit_stream(&x, &streaming, &mut ()).unwrap());
+            same(&weighted, &options.fit_stream(&Weighted::new(&x, &w), &streaming, &mut ()).unwrap());
+        };
+        of_chunks(&options);
+        if both {
+            let options = options.backend(several);
+            of_chunks(&options);
+            same(&whole, &options.fit(x.view()).unwrap());
+            same(&weighted, &options.fit_weighted(x.view(), weights, &mut ()).unwrap());
+        }
     }
 }
 

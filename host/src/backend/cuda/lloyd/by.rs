@@ -284,7 +284,7 @@ mod tests {
         let units = units(&weights, 2);
         for (weights, unit) in weights.chunks(2).zip(units) {
             let most = weights[0].max(weights[1]) * unit;
-            assert!(most >= 5e-17 && most < 2.0, "{most}");
+            assert!((5e-17..2.0).contains(&most), "{most}");
             assert_eq!(unit.to_bits() & ((1 << 52) - 1), 0);
         }
     }

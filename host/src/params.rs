@@ -319,9 +319,6 @@ impl FlashKMeans {
         if self.n_init > 1 {
             return invalid("n_init", self.n_init.to_string(), "a workspace fits from one start");
         }
-        if self.metric != Metric::Euclidean {
-            return invalid("metric", self.metric.to_string(), "a workspace fits by the Euclidean metric");
-        }
         if let Some(m) = self.max_points_per_centroid {
             return invalid("max_points_per_centroid", m.to_string(), "a workspace fits all points");
         }

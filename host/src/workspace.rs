@@ -128,7 +128,8 @@ impl<T: Element> Workspace<T> {
                 if self.has_centroids {
                     return self.run.fit(Start::SameCentroids, &self.options);
                 }
-                let centroids: Vec<f32> = crate::init::given_centroids(given, batch, k, d)?;
+                let mut centroids: Vec<f32> = crate::init::given_centroids(given, batch, k, d)?;
+                self.run.normalise(&mut centroids, d);
                 let problems = self.run.fit(Start::Centroids(&centroids), &self.options)?;
                 self.has_centroids = true;
                 Ok(problems)

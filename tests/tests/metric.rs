@@ -331,6 +331,61 @@ fn bits_depend_neither_on_threads_nor_on_where_the_points_are() {
     }
 }
 
+/// From the same centroids a GPU finds the CPU's, but for the rounding of sums; with many clusters by other kernels.
+#[test]
+fn centroids_of_a_gpu_are_those_of_the_cpu() {
+    if !has_gpu() {
+        return;
+    }
+    for (n, d, k) in [(300, 37, 20), (700, 3, 520)] {
+        let x = points(n, d, |v| v as f32);
+        let w: Array1<f64> = (0..n).map(|i| (8.0 * hash(i, 2)).floor() * 0.25).collect();
+        for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+            let given = Init::Given(x.slice(s![..k, ..]).mapv(f64::from).into_dyn());
+            let fit = |backend, weighted: bool| {
+                let options = options(k, metric).backend(backend).init(given.clone()).max_iter(1).tol(1e-4);
+                match weighted {
+                    true => options.fit_weighted(x.view(), w.view(), &mut ()).unwrap(),
+                    false => options.fit(x.view()).unwrap(),
+                }
+            };
+            for weighted in [false, true] {
+                let (gpu, cpu) = (fit(CUDA, weighted), fit(Backend::Cpu, weighted));
+                let apart = (gpu.centroids() - cpu.centroids()).mapv(f32::abs);
+                assert!(apart.iter().all(|&apart| apart <= 2e-5), "{metric} {weighted}: {apart}");
+                let [gpu, cpu] = [gpu, cpu].map(|model| model.problems()[0].history[0]);
+                assert_eq!(gpu.changed, cpu.changed);
+                let close = |a: f64, b: f64, by: f64| (a - b).abs() <= by * b.abs();
+                assert!(close(gpu.shift, cpu.shift, 1e-4), "{metric} {weighted}: {gpu:?} {cpu:?}");
+                assert!(close(gpu.inertia, cpu.inertia, 1e-5), "{metric} {weighted}: {gpu:?} {cpu:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_workspace_fits_by_the_metric() {
+    if !has_gpu() {
+        return;
+    }
+    let (n, d, k) = (300, 5, 6);
+    let x = points(n, d, |v| v as f32);
+    for metric in PRODUCTS {
+        for init in [Init::Random, Init::Given(x.slice(s![..k, ..]).mapv(f64::from).into_dyn())] {
+            let options = options(k, metric).backend(CUDA).init(init).max_iter(5).tol(1e-4);
+            let model = options.fit(x.view()).unwrap();
+            let mut workspace = options.workspace::<f32>(1, n, d).unwrap();
+            workspace.load(x.view()).unwrap();
+            // The third time launches are replayed that the second has recorded.
+            for _ in 0..3 {
+                assert_eq!(workspace.fit().unwrap(), model.problems(), "{metric}");
+                assert_eq!(workspace.centroids().unwrap().index_axis(Axis(0), 0), model.centroids());
+                assert_eq!(workspace.labels().unwrap().row(0), model.labels());
+            }
+        }
+    }
+}
+
 /// Problems of few points have short panels, of which many are chunks: on one GPU, and where there is another on both.
 #[test]
 fn bits_do_not_depend_on_the_chunks_of_a_gpu() {
@@ -343,7 +398,7 @@ fn bits_do_not_depend_on_the_chunks_of_a_gpu() {
     let w: Vec<f64> = (0..n).map(|i| (8.0 * hash(i, 2)).floor() * 0.25).collect();
     let x = points(n, d, |v| v as f32);
     for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
-        let options = options(k, metric).backend(CUDA).tol(1e-4).init(Init::Random).max_iter(3).seed(3);
+        let options = options(k, metric).backend(CUDA).tol(1e-4).init(Init::Random).max_iter(2).seed(3);
         let streaming = Streaming::new().memory(3 * 1024 * d as u64 * 4);
         let weights = ArrayView1::from(&w);
         let whole = options.fit(x.view()).unwrap();

@@ -559,6 +559,13 @@ impl<T: GpuElement> Call<T> {
             Start::SameCentroids => {}
         }
         self.give_centroids(rows)?;
+        if let (Start::Rows(_), true) = (&start, self.metric().is_spherical()) {
+            // To the bits of those that the host draws.
+            let mut centroids = self.download(self.places.centroids, self.places.centroids.len())?;
+            self.metric().normalise::<T>(&mut centroids, shape.d as usize);
+            self.upload(self.places.given, &centroids)?;
+            self.give_centroids(None)?;
+        }
         if let (Start::Rows(_), Some(_)) = (&start, rounds) {
             // Rounding needs a centre, which is found here.
             set_centre(&self.download(self.places.centroids, self.places.centroids.len())?)?;

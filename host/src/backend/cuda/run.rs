@@ -55,6 +55,11 @@ impl Run {
         })
     }
 
+    /// Brings first centroids to length 1, where the metric wants that.
+    pub(crate) fn normalise(&self, centroids: &mut [f32], d: usize) {
+        with_type!(&self.0, call: T => call.metric().normalise::<T>(centroids, d));
+    }
+
     pub(crate) fn centroids(&self) -> Result<Vec<f32>> {
         with_type!(&self.0, call: _T => call.centroids())
     }

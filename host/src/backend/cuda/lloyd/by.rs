@@ -132,6 +132,10 @@ impl<T: GpuElement> Call<T> {
         Ok(())
     }
 
+    pub(in crate::backend::cuda) fn metric(&self) -> Metric {
+        self.by.metric
+    }
+
     fn maybe<U>(&self, place: Option<Place<U>>) -> Result<*const U> {
         place.map_or(Ok(std::ptr::null()), |place| self.at(place).map(<*mut U>::cast_const))
     }

@@ -717,7 +717,7 @@ impl<T: GpuElement> Call<T> {
                 // A window before the last is whole, so its iterations have the slots from 0 on.
                 for slot in 0..(state.n_iter as usize).saturating_sub(done - window) {
                     let record = records[slot * batch + problem];
-                    history.push(stats_of(record));
+                    history.push(self.stats_of(record));
                 }
             }
             if !is_last && states.iter().any(|state| state.done == 0) {
@@ -1270,17 +1270,19 @@ impl<T: GpuElement> Call<T> {
         Ok(first.chunks(of_problem).zip(second.chunks(of_problem)).map(|(a, b)| variance(a, b)).collect())
     }
 
+    /// What an iteration found. Where its inertia is a sum of differences in f32, it may come out below 0 where it is
+    /// nearly 0.
+    fn stats_of(&self, record: IterationRecord) -> IterationStats {
+        let is_lost = record.cost < 0.0 && !self.by.has_losses();
+        let inertia = if is_lost { 0.0 } else { record.cost };
+        IterationStats { inertia, changed: record.changed.into(), shift: record.shift }
+    }
+
     fn update(&self) -> Result<&UpdatePlaces> {
         let missing =
             || Error::Cuda { call: "updating centroids".into(), code: "planned without an update".into() };
         self.places.update.as_ref().ok_or_else(missing)
     }
-}
-
-/// What an iteration found. Its inertia is a sum of differences in f32, which may come out below 0 where it is nearly 0.
-fn stats_of(record: IterationRecord) -> IterationStats {
-    let inertia = if record.cost < 0.0 { 0.0 } else { record.cost };
-    IterationStats { inertia, changed: record.changed.into(), shift: record.shift }
 }
 
 /// A run without points is a bug of this crate; it is reported.

@@ -404,7 +404,7 @@ impl<T: GpuElement> Call<T> {
         self.converge(update)?;
         let record: Vec<Record> = self.download(update.records, 1)?;
         let Record(record) = record.first().copied().ok_or_else(no_points)?;
-        let mut stats = stats_of(record);
+        let mut stats = self.stats_of(record);
         if pass.sums {
             centroids.copy_from_slice(&self.download(self.places.centroids, centroids.len())?);
         } else {

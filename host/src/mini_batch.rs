@@ -62,7 +62,7 @@ impl FlashKMeans {
         self.check()?;
         self.check_streams()?;
         Ok(MiniBatch {
-            engine: self.engine(T::DTYPE, false)?,
+            engine: self.engine(T::DTYPE)?,
             means: Vec::new(),
             centroids: Vec::new(),
             counts: vec![0; self.n_clusters()],

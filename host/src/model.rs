@@ -1,5 +1,5 @@
 //! What a fit returns.
-use crate::backend::{Asked, Engine, LloydOutcome};
+use crate::backend::{Engine, LloydOutcome};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::metric::Metric;
@@ -100,7 +100,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
             labels: shaped(Vec::new(), D::join_rows(batch, 0), "labels")?,
             sizes: shaped(vec![0; batch * k], D::join_rows(batch, k), "sizes")?,
             problems: Vec::new(),
-            engine: Engine::select(backend, Asked { dtype: T::DTYPE, metric, weighted: false }, None)?,
+            engine: Engine::select(backend, T::DTYPE, None)?,
             metric,
         })
     }

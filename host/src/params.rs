@@ -1,5 +1,5 @@
 //! Options of a fit.
-use crate::backend::{Asked, Engine, LloydOptions};
+use crate::backend::{Engine, LloydOptions};
 use crate::error::{Error, Result};
 use crate::metric::Metric;
 use crate::model::KMeans;
@@ -142,7 +142,7 @@ impl FlashKMeans {
         }
     }
 
-    /// What is near. Metrics other than the Euclidean run on the CPU.
+    /// What is near.
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = metric;
         self
@@ -234,7 +234,8 @@ impl FlashKMeans {
     /// weight; sizes and changed labels count points, and `tol` is of the variance without weights (scikit-learn's rule).
     /// A cluster of which no point has a weight above 0 keeps its centroid. Weights that are all 1 are no weights.
     ///
-    /// Points with weights are fitted on the CPU.
+    /// On a GPU, weights in sums are rounded to float32, of the largest weight as 1: those under 1e-38 of it move no
+    /// centroid. The inertia takes them as they are.
     ///
     /// ```
     /// use flash_kmeans::{FlashKMeans, Init};
@@ -271,7 +272,7 @@ impl FlashKMeans {
         if self.n_clusters > problem.n {
             return Err(Error::TooManyClusters { k: self.n_clusters, n: problem.n });
         }
-        let engine = self.engine(T::DTYPE, problem.weights.is_some())?;
+        let engine = self.engine(T::DTYPE)?;
         let options = self.lloyd_options();
         let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
         // Where points are copied first of all, they are looked at while they are.
@@ -305,8 +306,8 @@ impl FlashKMeans {
     /// points.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for several starts and as [`fit`](Self::fit), [`Error::TooManyClusters`],
-    /// [`Error::BackendUnavailable`] where there is no GPU, [`Error::OutOfDeviceMemory`] and [`Error::Cuda`].
+    /// [`Error::InvalidArgument`] for several starts, for k-means++ and k-means|| with centroids of length 1, and as
+    /// [`fit`](Self::fit), [`Error::TooManyClusters`], [`Error::BackendUnavailable`] where there is no GPU, [`Error::OutOfDeviceMemory`] and [`Error::Cuda`].
     #[cfg(feature = "cuda")]
     pub fn workspace<T: Element>(&self, batch: usize, n: usize, d: usize) -> Result<crate::Workspace<T>> {
         self.check()?;
@@ -314,11 +315,14 @@ impl FlashKMeans {
         if self.n_init > 1 {
             return invalid("n_init", self.n_init.to_string(), "a workspace fits from one start");
         }
-        if self.metric != Metric::Euclidean {
-            return invalid("metric", self.metric.to_string(), "a workspace fits by the Euclidean metric");
-        }
         if let Some(m) = self.max_points_per_centroid {
             return invalid("max_points_per_centroid", m.to_string(), "a workspace fits all points");
+        }
+        if self.metric.is_spherical()
+            && matches!(self.init, Init::KMeansPlusPlus | Init::KMeansParallel { .. })
+        {
+            let rule = "a workspace draws these by Euclidean distances: random rows and given centroids go with any metric";
+            return invalid("init", format!("{:?}", self.init), rule);
         }
         crate::Workspace::new(self, self.lloyd_options(), [batch, n, d])
     }
@@ -327,8 +331,8 @@ impl FlashKMeans {
         (self.backend, &self.init, self.seed)
     }
 
-    pub(crate) fn engine(&self, dtype: DType, weighted: bool) -> Result<Engine> {
-        Engine::select(self.backend, Asked { dtype, metric: self.metric, weighted }, self.gpu_memory)
+    pub(crate) fn engine(&self, dtype: DType) -> Result<Engine> {
+        Engine::select(self.backend, dtype, self.gpu_memory)
     }
 
     pub(crate) fn lloyd_options(&self) -> LloydOptions {

@@ -1,8 +1,7 @@
 //! Fits of one shape on one GPU, again and again.
 use crate::Element;
-use crate::Metric;
 use crate::backend::cuda::{Run, Start};
-use crate::backend::{Asked, Engine, LloydOptions};
+use crate::backend::{Engine, LloydOptions};
 use crate::element::Float;
 use crate::error::{Error, Result};
 use crate::init::First;
@@ -61,11 +60,7 @@ impl<T: Element> Workspace<T> {
         }
         let asked = params.asked().0;
         let backend = if asked == Backend::Auto { Backend::Cuda { ordinal: 0 } } else { asked };
-        match Engine::select(
-            backend,
-            Asked { dtype: T::DTYPE, metric: Metric::Euclidean, weighted: false },
-            None,
-        )? {
+        match Engine::select(backend, T::DTYPE, None)? {
             Engine::Cuda(gpus) => Ok(Workspace {
                 run: Run::new::<T>(gpus.first(), shape, &options)?,
                 params: params.clone(),

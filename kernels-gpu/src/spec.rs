@@ -1715,6 +1715,79 @@ impl Items for DrawParams {
     }
 }
 
+/// [`LossesParams::loss`]: `Σ (x − c)²`.
+pub const LOSS_EUCLIDEAN: u32 = 0;
+/// [`LossesParams::loss`]: `½ Σ (x/‖x‖ − c)²`, which of a `c` of length 1 is `1 − cos`; 1 for a row of zeros.
+pub const LOSS_COSINE: u32 = 1;
+/// [`LossesParams::loss`]: `−Σ x·c`.
+pub const LOSS_PRODUCT: u32 = 2;
+
+/// Parameters of `losses`: one block for each entry.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct LossesParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Rows of an entry.
+    pub rows: u32,
+    /// Entries of a problem, of which the last may have no rows.
+    pub entries: u32,
+    /// What a point adds: [`LOSS_EUCLIDEAN`], [`LOSS_COSINE`] or [`LOSS_PRODUCT`].
+    pub loss: u32,
+}
+impl Items for LossesParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.entries as u64
+    }
+}
+
+/// Parameters of `masses`: one warp a row.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MassesParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Whether weights are divided by the points' lengths.
+    pub by_length: u32,
+}
+impl Items for MassesParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.shape.batch as u64 * self.shape.n as u64).div_ceil(UPDATE_WARPS as u64)
+    }
+}
+
+/// Parameters of `move_centroids`: one warp a centroid.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MoveParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Whether points have masses.
+    pub has_masses: u32,
+    /// Whether centroids are to have length 1.
+    pub is_spherical: u32,
+}
+impl MoveParams {
+    /// Values of a row of means, and of partial sums: those of the features, and with masses their own.
+    #[inline]
+    pub const fn width(&self) -> u32 {
+        self.shape.d + self.has_masses
+    }
+    /// Centroids of all problems.
+    #[inline]
+    pub const fn centroids(&self) -> u64 {
+        self.shape.batch as u64 * self.shape.k as u64
+    }
+}
+impl Items for MoveParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.centroids().div_ceil(UPDATE_WARPS as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,6 +61,11 @@ pub fn is_set(name: &str) -> bool {
     std::env::var(name).is_ok_and(|value| value == "1")
 }
 
+/// The CPU, and the GPU that tests use where there is one.
+pub fn backends() -> Vec<Backend> {
+    if has_gpu() { vec![Backend::Cpu, CUDA] } else { vec![Backend::Cpu] }
+}
+
 /// Whether tests are to run on GPUs that are emulated.
 pub fn is_emulated() -> bool {
     std::env::var("FLASH_KMEANS_GPU").is_ok_and(|value| value == "emulated")

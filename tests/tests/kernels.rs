@@ -6,6 +6,8 @@
 mod data;
 #[path = "kernels/device.rs"]
 mod device;
+#[path = "kernels/metrics.rs"]
+mod metrics;
 
 use crate::data::*;
 use crate::device::*;

@@ -11,7 +11,7 @@ pub struct F16(pub u16);
 pub struct BF16(pub u16);
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
-pub use device::{Scalar, at_least, fma, max, sqrt, sqrt_approx};
+pub use device::{Scalar, at_least, fma, max, sqrt, sqrt_approx, sqrt_f64};
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod device {
@@ -52,6 +52,15 @@ mod device {
     #[inline(always)]
     pub fn sqrt(value: f32) -> f32 {
         sys::sqrt_f32(value)
+    }
+
+    /// [`sqrt`] of an f64.
+    ///
+    /// # PTX
+    /// `sqrt.rn.f64`
+    #[inline(always)]
+    pub fn sqrt_f64(value: f64) -> f64 {
+        sys::sqrt_f64(value)
     }
 
     /// The square root within a few units in the last place, in few instructions and registers.

@@ -23,15 +23,6 @@ pub(crate) struct LloydOptions {
     pub(crate) tol: f64,
 }
 
-/// What an engine has to be able to do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
-    pub(crate) dtype: DType,
-    pub(crate) metric: Metric,
-    /// Whether the points have weights.
-    pub(crate) weighted: bool,
-}
-
 /// The end of a fit: everything belongs to `centroids`.
 #[derive(Clone, Debug)]
 pub(crate) struct LloydOutcome<C: Float> {
@@ -69,15 +60,15 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    /// The engine for `backend`. `Auto` takes the first CUDA device when there is one and it does what is `asked`.
-    pub(crate) fn select(backend: Backend, asked: Asked, memory: Option<u64>) -> Result<Self> {
+    /// The engine for `backend`. `Auto` takes the first CUDA device when there is one and it takes points of `dtype`.
+    pub(crate) fn select(backend: Backend, dtype: DType, memory: Option<u64>) -> Result<Self> {
         match backend {
             Backend::Cpu => Ok(Engine::Cpu),
             Backend::Cuda { ordinal } => {
-                Self::cuda(1u64.checked_shl(ordinal).unwrap_or(0), backend, asked, memory)
+                Self::cuda(1u64.checked_shl(ordinal).unwrap_or(0), backend, dtype, memory)
             }
-            Backend::CudaSet { ordinals } => Self::cuda(ordinals, backend, asked, memory),
-            Backend::Auto => match Self::cuda(1, Backend::Cuda { ordinal: 0 }, asked, memory) {
+            Backend::CudaSet { ordinals } => Self::cuda(ordinals, backend, dtype, memory),
+            Backend::Auto => match Self::cuda(1, Backend::Cuda { ordinal: 0 }, dtype, memory) {
                 Ok(engine) => {
                     tracing::info!(device = engine.device(), "backend cuda: a usable GPU was found");
                     Ok(engine)
@@ -93,19 +84,13 @@ impl Engine {
     }
 
     /// The devices whose bits are set in `set`.
-    fn cuda(set: u64, backend: Backend, asked: Asked, memory: Option<u64>) -> Result<Self> {
+    fn cuda(set: u64, backend: Backend, dtype: DType, memory: Option<u64>) -> Result<Self> {
         let unavailable = |reason: &str| Err(Error::BackendUnavailable { backend, reason: reason.into() });
         if set == 0 {
             return unavailable("devices are counted from 0 to 63");
         }
-        if asked.dtype == DType::F64 {
+        if dtype == DType::F64 {
             return unavailable("f64 points run on the CPU; convert them to f32 for the GPU");
-        }
-        if asked.weighted {
-            return unavailable("points with weights run on the CPU");
-        }
-        if asked.metric != Metric::Euclidean {
-            return unavailable("metrics other than the Euclidean run on the CPU");
         }
         #[cfg(feature = "cuda")]
         {
@@ -191,7 +176,7 @@ impl Engine {
             #[cfg(feature = "cuda")]
             Engine::Cuda(gpus) => {
                 process::check_gpus(gpus.backend())?;
-                cuda::assign(gpus.first(), problem, centroids, k)
+                cuda::assign(gpus.first(), problem, centroids, (k, metric))
             }
         }
     }

@@ -150,15 +150,14 @@ impl FlashKMeans {
         }
         let part = Part { source, rows, first, weights };
         let (here, metric) = (part.rows.len(), self.lloyd_options().metric);
-        match self.engine(T::DTYPE, weights.is_some())? {
+        match self.engine(T::DTYPE)? {
             #[cfg(feature = "cuda")]
             Engine::Cuda(gpus) if here == n => {
                 let panel = crate::backend::cuda::panel_rows(n, k)?;
                 let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
                 // First centroids before the worker, which takes all of the GPU's memory.
                 let state = self.start(&Engine::Cuda(gpus.clone()), &part, streaming)?;
-                let (worker, chunk_rows) = gpus.worker([n, k], &part.first, chunk_rows)?;
-                let worker = (worker, chunk_rows);
+                let worker = gpus.worker(([n, k], metric), &part.first, weights, chunk_rows)?;
                 let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
                 KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
             }

@@ -15,7 +15,7 @@
 //! whose two nearest are closer are computed again, in f64. Cost: `3·n·k·d` flops and
 //! `(n/64)·k·d·4` bytes from L2; bound by arithmetic.
 use crate::spec::*;
-use cuda_std::float::{Scalar, fma};
+use cuda_std::float::{Scalar, fma, max};
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
@@ -75,6 +75,36 @@ pub(super) unsafe fn assign<T: Scalar>(
     tile_changed: *mut u32,
     params: AssignParams,
 ) {
+    assign_by::<T, false>(points, centroids, states, labels, tile_cost, tile_changed, params);
+}
+
+/// [`assign`] by the largest product: what stands for a distance is `−x·c`.
+///
+/// # Safety
+/// As [`assign`]'s.
+#[inline(always)]
+pub(super) unsafe fn assign_products<T: Scalar>(
+    points: *const T,
+    centroids: *const T,
+    states: *const LoopState,
+    labels: *mut u32,
+    tile_cost: *mut f64,
+    tile_changed: *mut u32,
+    params: AssignParams,
+) {
+    assign_by::<T, true>(points, centroids, states, labels, tile_cost, tile_changed, params);
+}
+
+#[inline(always)]
+unsafe fn assign_by<T: Scalar, const PRODUCTS: bool>(
+    points: *const T,
+    centroids: *const T,
+    states: *const LoopState,
+    labels: *mut u32,
+    tile_cost: *mut f64,
+    tile_changed: *mut u32,
+    params: AssignParams,
+) {
     let shape = params.shape;
     let tiles = params.tiles();
     let items = params.blocks();
@@ -86,8 +116,8 @@ pub(super) unsafe fn assign<T: Scalar>(
             let points = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
             let centroids = centroids.add((batch * shape.k as u64 * shape.d as u64) as usize);
             let labels = labels.add((batch * shape.n as u64) as usize);
-            nearest_of_tile(points, centroids, first, shape);
-            settle_unsure(points, centroids, first, shape);
+            nearest_of_tile::<T, PRODUCTS>(points, centroids, first, shape);
+            settle_unsure::<T, PRODUCTS>(points, centroids, first, shape);
             store(labels, tile_cost.add(item as usize), tile_changed.add(item as usize), first, shape);
         }
         item += grid_dim_x() as u64;
@@ -96,13 +126,22 @@ pub(super) unsafe fn assign<T: Scalar>(
 
 /// Leaves each point's nearest centroid, distance and doubt in shared memory.
 #[inline(always)]
-unsafe fn nearest_of_tile<T: Scalar>(points: *const T, centroids: *const T, first: u32, shape: Shape) {
+unsafe fn nearest_of_tile<T: Scalar, const PRODUCTS: bool>(
+    points: *const T,
+    centroids: *const T,
+    first: u32,
+    shape: Shape,
+) {
     let column = thread_idx_x() % 16 * PER_THREAD as u32;
     let row = thread_idx_x() / 16 * PER_THREAD as u32;
     let mut nearest = [Nearest::NONE; PER_THREAD];
+    // For products: each point's largest magnitude, and the most that the magnitudes of a centroid add up to.
+    let mut reach = [0.0f32; PER_THREAD];
+    let mut longest = 0.0f32;
 
     let mut first_centroid = 0;
     while first_centroid < shape.k {
+        let mut lengths = [0.0f32; PER_THREAD];
         let mut distances = [[0.0f32; PER_THREAD]; PER_THREAD];
         let mut first_feature = 0;
         while first_feature < shape.d {
@@ -115,13 +154,26 @@ unsafe fn nearest_of_tile<T: Scalar>(points: *const T, centroids: *const T, firs
                 let c = SHARED.centroids.here().get4(feature * ASSIGN_CENTROIDS + column);
                 unroll!(I in [0, 1, 2, 3] => {
                     unroll!(J in [0, 1, 2, 3] => {
-                        let difference = x[I] - c[J];
-                        distances[I][J] = fma(difference, difference, distances[I][J]);
+                        if PRODUCTS {
+                            distances[I][J] = fma(-x[I], c[J], distances[I][J]);
+                        } else {
+                            let difference = x[I] - c[J];
+                            distances[I][J] = fma(difference, difference, distances[I][J]);
+                        }
                     })
                 });
+                if PRODUCTS {
+                    unroll!(I in [0, 1, 2, 3] => {
+                        reach[I] = max(reach[I], magnitude(x[I]));
+                        lengths[I] += magnitude(c[I]);
+                    });
+                }
                 feature += 1;
             }
             first_feature += ASSIGN_FEATURES;
+        }
+        if PRODUCTS {
+            unroll!(J in [0, 1, 2, 3] => { longest = max(longest, lengths[J]); });
         }
         unroll!(J in [0, 1, 2, 3] => {
             let label = first_centroid + column + J as u32;
@@ -134,6 +186,9 @@ unsafe fn nearest_of_tile<T: Scalar>(points: *const T, centroids: *const T, firs
         first_centroid += ASSIGN_CENTROIDS;
     }
 
+    if PRODUCTS {
+        unroll!(O in [1, 2, 4, 8] => { longest = max(longest, warp_shuffle_xor(FULL_MASK, longest, O as u32)); });
+    }
     unroll!(I in [0, 1, 2, 3] => {
         // The 16 lanes of a point are half a warp.
         let mut mine = nearest[I];
@@ -150,7 +205,12 @@ unsafe fn nearest_of_tile<T: Scalar>(points: *const T, centroids: *const T, firs
             let point = row + I as u32;
             SHARED.labels.here().set(point, mine.label);
             SHARED.distances.here().set(point, mine.distance);
-            SHARED.unsure.here().set(point, is_unsure(mine, shape) as u32);
+            let unsure = if PRODUCTS {
+                is_unsure_product(mine, reach[I] * longest, shape)
+            } else {
+                is_unsure(mine, shape)
+            };
+            SHARED.unsure.here().set(point, unsure as u32);
         }
     });
     sync_threads();
@@ -200,10 +260,29 @@ fn is_unsure(nearest: Nearest, shape: Shape) -> bool {
     !sure && (shape.k > 1 || nearest.label >= shape.k)
 }
 
+/// [`is_unsure`] of products, of which none has terms that add up to more than `size`, whatever their signs: `d` fused
+/// additions cost each sum `d·u` of that. Where a term overflows, `size` does, too.
+#[inline(always)]
+fn is_unsure_product(nearest: Nearest, size: f32, shape: Shape) -> bool {
+    let relative = (shape.d + 4) as f32 * (2.2 / 16_777_216.0);
+    let sure = nearest.second - nearest.distance > fma(size, relative, 1e-35);
+    !sure && (shape.k > 1 || nearest.label >= shape.k)
+}
+
+#[inline(always)]
+fn magnitude(value: f32) -> f32 {
+    if value < 0.0 { -value } else { value }
+}
+
 /// Computes the unsure points again in f64, each by one warp, a centroid a lane, features in order: the
 /// definition, so that every backend gives the same label.
 #[inline(always)]
-unsafe fn settle_unsure<T: Scalar>(points: *const T, centroids: *const T, first: u32, shape: Shape) {
+unsafe fn settle_unsure<T: Scalar, const PRODUCTS: bool>(
+    points: *const T,
+    centroids: *const T,
+    first: u32,
+    shape: Shape,
+) {
     let mut row = warp_id();
     while row < ASSIGN_POINTS {
         if first + row < shape.n && SHARED.unsure.here().get(row) != 0 {
@@ -213,7 +292,8 @@ unsafe fn settle_unsure<T: Scalar>(points: *const T, centroids: *const T, first:
             let mut centroid = lane_id();
             while centroid < shape.k {
                 let c = centroids.add((centroid as u64 * shape.d as u64) as usize);
-                let distance = distance_f64(x, c, shape.d);
+                let distance =
+                    if PRODUCTS { -product_f64(x, c, shape.d) } else { distance_f64(x, c, shape.d) };
                 if distance < best {
                     best = distance;
                     label = centroid;
@@ -256,6 +336,25 @@ pub(super) unsafe fn distance_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -
             let difference = values[I][0] as f64 - values[I][1] as f64;
             sum += difference * difference;
         });
+        feature += 8;
+    }
+    sum
+}
+
+/// `Σ x·c` in f64, in the order of the features.
+#[inline(always)]
+pub(super) unsafe fn product_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
+    let mut sum = 0.0;
+    let mut feature = 0;
+    while feature < d as usize {
+        // As in `distance_f64`.
+        let mut values = [[0.0f32; 2]; 8];
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if feature + I < d as usize {
+                values[I] = [(*x.add(feature + I)).to_f32(), (*c.add(feature + I)).to_f32()];
+            }
+        });
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { sum += values[I][0] as f64 * values[I][1] as f64; });
         feature += 8;
     }
     sum

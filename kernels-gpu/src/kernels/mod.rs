@@ -27,7 +27,11 @@ mod inertia;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod lower;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod masses;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod moments;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod move_centroids;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod nearest;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -42,6 +46,8 @@ mod panel_sums;
 mod segment_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod settle;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod settle_products;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod sort;
 
@@ -355,6 +361,9 @@ const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
 // Loads in flight are what the sums live on: half of the threads that a multiprocessor holds, at least.
 #[cfg(not(target_arch = "nvptx64"))]
 const SUMS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(4);
+// Masses take registers beside.
+#[cfg(not(target_arch = "nvptx64"))]
+const SUMS_BY_MASS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(3);
 #[cfg(not(target_arch = "nvptx64"))]
 const FINALISE: BlockShape =
     BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes).blocks_per_sm(2);
@@ -460,6 +469,60 @@ kernels! {
             (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32;
              params: LowerToParams)
             = lower::lower_to, LOWER, [fk_lower_to_f32: f32, fk_lower_to_f16: F16, fk_lower_to_bf16: BF16];
+        /// The centroid of the largest product in plain f32 arithmetic, settled in f64 where that is in doubt.
+        AssignProducts<T>: AssignProductsInstance
+            (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
+             tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams)
+            = assign::assign_products, ASSIGN,
+            [fk_assign_products_f32: f32, fk_assign_products_f16: F16, fk_assign_products_bf16: BF16];
+        /// Centroids in the order in which tensor cores stream them, for products.
+        PackProducts<T>: PackProductsInstance
+            (centroids: *const T, centre: *const f32, extents: *const u32, order: *const u32,
+             states: *const LoopState, packed: *mut u16, plain: *mut u16, biases: *mut f32, norms: *mut f32,
+             residuals: *mut f32, largest: *mut u32, list_counts: *mut u32; params: PackParams)
+            = pack_centroids::pack_products, PACK,
+            [fk_pack_products_f32: f32, fk_pack_products_f16: F16, fk_pack_products_bf16: BF16];
+        /// Points of which a tensor-core pass could not tell the largest product, settled in f64.
+        SettleProducts<T>: SettleProductsInstance
+            (points: *const T, centroids: *const T, counts: *const u32, rows: *const u32, first: *const u32,
+             second: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
+             params: SettleParams)
+            = settle_products::settle_products, SETTLE,
+            [fk_settle_products_f32: f32, fk_settle_products_f16: F16, fk_settle_products_bf16: BF16];
+        /// How much each point counts in sums.
+        Masses<T>: MassesInstance
+            (points: *const T, weights: *const f64, units: *const f64, masses: *mut f32; params: MassesParams)
+            = masses::masses, UPDATE, [fk_masses_f32: f32, fk_masses_f16: F16, fk_masses_bf16: BF16];
+        /// Sums of sorted points with masses.
+        SegmentSumsByMass<T>: SegmentSumsByMassInstance
+            (points: *const T, origin: *const T, masses: *const f32, labels: *const u32, sorted: *const u32,
+             starts: *const u32, states: *const LoopState, sums: *mut f32, heads: *mut f32; params: SumsParams)
+            = segment_sums::segment_sums_by_mass, SUMS_BY_MASS,
+            [fk_segment_sums_by_mass_f32: f32, fk_segment_sums_by_mass_f16: F16,
+             fk_segment_sums_by_mass_bf16: BF16];
+        /// Sort and sums of panels of few points with masses.
+        PanelSumsByMass<T>: PanelSumsByMassInstance
+            (points: *const T, origin: *const T, masses: *const f32, labels: *const u32,
+             states: *const LoopState, starts: *mut u32, sums: *mut f32, heads: *mut f32;
+             params: PanelSumsParams)
+            = panel_sums::panel_sums_by_mass, PANEL_SUMS,
+            [fk_panel_sums_by_mass_f32: f32, fk_panel_sums_by_mass_f16: F16, fk_panel_sums_by_mass_bf16: BF16];
+        /// Centroids from means by mass, or at length 1, and their moves.
+        MoveCentroids<T>: MoveCentroidsInstance
+            (means: *const f32, origin: *const T, states: *const LoopState, centroids: *mut f32,
+             rounded: *mut T, moves: *mut f64; params: MoveParams)
+            = move_centroids::move_centroids, UPDATE,
+            [fk_move_centroids_f32: f32, fk_move_centroids_f16: F16, fk_move_centroids_bf16: BF16];
+        /// What points add to the inertia, by any metric and with weights.
+        Losses<T>: LossesInstance
+            (points: *const T, centroids: *const T, labels: *const u32, weights: *const f64,
+             states: *const LoopState, partial: *mut f64; params: LossesParams)
+            = inertia::losses, INERTIA, [fk_losses_f32: f32, fk_losses_f16: F16, fk_losses_bf16: BF16];
+        /// Sums of features and of their squares, of points at length 1.
+        UnitMoments<T>: UnitMomentsInstance
+            (points: *const T, scales: *const f32, first: *mut f64, second: *mut f64; params: MomentsParams)
+            = moments::unit_moments, MOMENTS,
+            [fk_unit_moments_f32: f32, fk_unit_moments_f16: F16, fk_unit_moments_bf16: BF16];
     }
     plain {
         /// How far from a centre f32 points reach.
@@ -471,6 +534,10 @@ kernels! {
             (points: *const f32, centre: *const f32, extents: *const u32, packed: *mut u16, norms: *mut f32,
              residuals: *mut f32; params: PackPointsParams)
             = pack_points::pack_points, UPDATE, fk_pack_points;
+        /// f32 points as the tensor cores take them for products.
+        PackRows
+            (points: *const f32, packed: *mut u16, norms: *mut f32, residuals: *mut f32; params: PackPointsParams)
+            = pack_points::pack_rows, UPDATE, fk_pack_rows;
         /// Scores that the points' best ones are not below.
         Floors
             (points: *const u16, norms: *const f32, residuals: *const f32, labels: *const u32, plain: *const u16,

@@ -46,3 +46,42 @@ pub(super) unsafe fn moments<T: Scalar>(
         item += grid_dim_x() as u64;
     }
 }
+
+/// [`moments`] of points times `scales`, which bring them to length 1, about 0: values of which none is far from it.
+///
+/// # Safety
+/// As [`moments`]'s.
+#[inline(always)]
+pub(super) unsafe fn unit_moments<T: Scalar>(
+    points: *const T,
+    scales: *const f32,
+    first: *mut f64,
+    second: *mut f64,
+    params: MomentsParams,
+) {
+    let shape = params.shape;
+    let d = shape.d as usize;
+    let mut item = block_idx_x() as u64;
+    while item < params.blocks() {
+        let batch = div_u64(item, params.tiles as u64);
+        let begin = (item - batch * params.tiles as u64) as u32 * params.rows;
+        let end = if shape.n - begin < params.rows { shape.n } else { begin + params.rows };
+        let mut feature = thread_idx_x() as usize;
+        while feature < d {
+            let (mut sum, mut squares) = (0.0, 0.0);
+            let mut row = begin;
+            while row < end {
+                let point = batch * shape.n as u64 + row as u64;
+                let x = *points.add((point * shape.pitch as u64) as usize + feature);
+                let value = x.to_f32() as f64 * *scales.add(point as usize) as f64;
+                sum += value;
+                squares += value * value;
+                row += 1;
+            }
+            *first.add(item as usize * d + feature) = sum;
+            *second.add(item as usize * d + feature) = squares;
+            feature += REDUCE_THREADS as usize;
+        }
+        item += grid_dim_x() as u64;
+    }
+}

@@ -98,6 +98,78 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
     list_counts: *mut u32,
     params: PackParams,
 ) {
+    pack::<T, false>(
+        centroids,
+        centre,
+        extents,
+        order,
+        states,
+        packed,
+        plain,
+        biases,
+        norms,
+        residuals,
+        largest,
+        list_counts,
+        params,
+    );
+}
+
+/// [`pack_centroids`] for products: biases are 0, nothing is a centre, and `extents` are those of the centroids.
+///
+/// The scale brings the longest under 2¹⁵, so that its length is of the order of the least a packed row has.
+///
+/// # Safety
+/// As [`pack_centroids`]'s, but that `centre` is not read.
+#[inline(always)]
+pub(super) unsafe fn pack_products<T: Packed>(
+    centroids: *const T,
+    centre: *const f32,
+    extents: *const u32,
+    order: *const u32,
+    states: *const LoopState,
+    packed: *mut u16,
+    plain: *mut u16,
+    biases: *mut f32,
+    norms: *mut f32,
+    residuals: *mut f32,
+    largest: *mut u32,
+    list_counts: *mut u32,
+    params: PackParams,
+) {
+    pack::<T, true>(
+        centroids,
+        centre,
+        extents,
+        order,
+        states,
+        packed,
+        plain,
+        biases,
+        norms,
+        residuals,
+        largest,
+        list_counts,
+        params,
+    );
+}
+
+#[inline(always)]
+unsafe fn pack<T: Packed, const PRODUCTS: bool>(
+    centroids: *const T,
+    centre: *const f32,
+    extents: *const u32,
+    order: *const u32,
+    states: *const LoopState,
+    packed: *mut u16,
+    plain: *mut u16,
+    biases: *mut f32,
+    norms: *mut f32,
+    residuals: *mut f32,
+    largest: *mut u32,
+    list_counts: *mut u32,
+    params: PackParams,
+) {
     const WARPS: u32 = PACK_THREADS / WARP_SIZE;
     let shape = params.shape;
     let panels = hopper_panels(shape.d);
@@ -123,7 +195,9 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
         }
         if (*states.add(batch as usize)).done == 0 {
             let scale = if T::ROUNDS { tensor_scale(*extents.add(batch as usize)) } else { 1.0 };
-            let centre = if T::ROUNDS { centre.add(batch as usize * shape.d as usize) } else { centre };
+            let scale = if PRODUCTS && T::ROUNDS { scale * under_root(shape.d) } else { scale };
+            let centre =
+                if T::ROUNDS && !PRODUCTS { centre.add(batch as usize * shape.d as usize) } else { centre };
             let biases = biases.add((item * HOPPER_BIASES as u64) as usize);
             let mut most = Most::NONE;
             let mut row = warp_id() * rows_of_warp + row_of_warp;
@@ -148,7 +222,7 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
                     unroll!(V in [0, 1, 2, 3, 4, 5, 6, 7] => {
                         let feature = chunk as usize * 8 + V;
                         if known && feature < shape.d as usize {
-                            let centre = if T::ROUNDS { *centre.add(feature) } else { 0.0 };
+                            let centre = if T::ROUNDS && !PRODUCTS { *centre.add(feature) } else { 0.0 };
                             let (bits, square, lost) = (*c.add(feature)).pack(centre, scale);
                             words[V / 2] |= (bits as u32) << (V % 2 * 16);
                             norm += square;
@@ -164,7 +238,11 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
                 }
                 let norm = T::rounded(sum_of_row(norm, lanes));
                 let residual = if T::ROUNDS { T::root_above(sum_of_row(residual, lanes)) } else { 0.0 };
-                let bias = if known { -0.5 * norm } else { f32::NEG_INFINITY };
+                let bias = if PRODUCTS {
+                    if known { 0.0 } else { f32::NEG_INFINITY }
+                } else {
+                    if known { -0.5 * norm } else { f32::NEG_INFINITY }
+                };
                 if known {
                     most.take(Most { bias, norm: max(sqrt(norm), LEAST_NORM), residual });
                 }
@@ -197,6 +275,13 @@ pub(super) unsafe fn pack_centroids<T: Packed>(
         }
         item += grid_dim_x() as u64;
     }
+}
+
+/// A power of two that is not above `1 / √d`, nor under half of it.
+#[inline(always)]
+fn under_root(d: u32) -> f64 {
+    let half = (u32::BITS - (d - 1).leading_zeros()).div_ceil(2);
+    f64::from_bits(((1023 - half) as u64) << 52)
 }
 
 /// The sum over the lanes that share a row, in each of them.

@@ -110,3 +110,59 @@ pub(super) unsafe fn pack_points(
         row += grid_dim_x() as u64 * UPDATE_WARPS as u64;
     }
 }
+
+/// [`pack_points`] for products, each row about nothing and by a power of two of its own: which centroid has the largest
+/// product with it does not depend on that, and no row is too short beside the others to be told.
+///
+/// # Safety
+/// As [`pack_points`]'s.
+#[inline(always)]
+pub(super) unsafe fn pack_rows(
+    points: *const f32,
+    packed: *mut u16,
+    norms: *mut f32,
+    residuals: *mut f32,
+    params: PackPointsParams,
+) {
+    let shape = params.shape;
+    let rows = shape.batch as u64 * shape.n as u64;
+    let mut row = block_idx_x() as u64 * UPDATE_WARPS as u64 + warp_id() as u64;
+    while row < rows {
+        let x = points.add((row * shape.pitch as u64) as usize);
+        let target = packed.add((row * params.packed_pitch as u64) as usize);
+        let mut extent = 0.0f32;
+        let mut feature = lane_id();
+        while feature < shape.d {
+            let value = *x.add(feature as usize);
+            extent = max(extent, if value < 0.0 { -value } else { value });
+            feature += WARP_SIZE;
+        }
+        let mut offset = 16;
+        while offset > 0 {
+            extent = max(extent, warp_shuffle_xor(FULL_MASK, extent, offset));
+            offset >>= 1;
+        }
+        let scale = tensor_scale(extent.to_bits());
+        let (mut norm, mut residual) = (0.0, 0.0);
+        let mut feature = lane_id();
+        while feature < params.packed_pitch {
+            let mut bits = 0;
+            if feature < shape.d {
+                let exact = *x.add(feature as usize) as f64 * scale;
+                let rounded = F16::from_f32(exact as f32);
+                let lost = exact - rounded.to_f32() as f64;
+                norm += exact * exact;
+                residual += lost * lost;
+                bits = rounded.0;
+            }
+            *target.add(feature as usize) = bits;
+            feature += WARP_SIZE;
+        }
+        let (norm, residual) = (warp_sum_f64(norm), warp_sum_f64(residual));
+        if lane_id() == 0 {
+            *norms.add(row as usize) = norm as f32;
+            *residuals.add(row as usize) = norm_above(residual);
+        }
+        row += grid_dim_x() as u64 * UPDATE_WARPS as u64;
+    }
+}

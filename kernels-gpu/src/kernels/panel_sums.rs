@@ -7,7 +7,7 @@
 //! ```
 //! What it writes is what `segment_sums` does, for stretches of [`SHORT_STRETCH`]. Blocks that have other features of the
 //! same points sort them again, which takes less than to tell each other.
-use super::segment_sums::sums_about_first;
+use super::segment_sums::{origin_of, sums_about_first, width};
 use super::sort::{bits_of, lanes_of};
 use crate::spec::*;
 use cuda_std::float::Scalar;
@@ -38,6 +38,41 @@ pub(super) unsafe fn panel_sums<T: Scalar>(
     heads: *mut f32,
     params: PanelSumsParams,
 ) {
+    let masses = core::ptr::null();
+    sums_by::<T, false>(points, origin, masses, labels, states, starts, sums, heads, params);
+}
+
+/// [`panel_sums`] of points times `masses`, as [`segment_sums_by_mass`](super::segment_sums::segment_sums_by_mass) does.
+///
+/// # Safety
+/// As [`panel_sums`]'s.
+#[inline(always)]
+pub(super) unsafe fn panel_sums_by_mass<T: Scalar>(
+    points: *const T,
+    origin: *const T,
+    masses: *const f32,
+    labels: *const u32,
+    states: *const LoopState,
+    starts: *mut u32,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: PanelSumsParams,
+) {
+    sums_by::<T, true>(points, origin, masses, labels, states, starts, sums, heads, params);
+}
+
+#[inline(always)]
+unsafe fn sums_by<T: Scalar, const MASSES: bool>(
+    points: *const T,
+    origin: *const T,
+    masses: *const f32,
+    labels: *const u32,
+    states: *const LoopState,
+    starts: *mut u32,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: PanelSumsParams,
+) {
     let shape = params.shape;
     let panels = params.panels;
     let mut item = block_idx_x() as u64;
@@ -53,12 +88,15 @@ pub(super) unsafe fn panel_sums<T: Scalar>(
             // The chunk that begins the row says where clusters do.
             let starts = starts.add((group * (shape.k as u64 + 1)) as usize);
             sort(labels.add(row as usize), len, shape.k, starts, chunk == 0);
-            let chunk = Chunk {
+            let chunk = Chunk::<T, MASSES> {
                 points: points.add((row * shape.pitch as u64) as usize),
-                origin: origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize),
-                sums: sums.add((group * shape.k as u64 * shape.d as u64) as usize),
-                head: heads
-                    .add(((group * panels.stretches() as u64 + warp_id() as u64) * shape.d as u64) as usize),
+                origin: origin_of::<T, MASSES>(origin, batch, shape),
+                masses: if MASSES { masses.add(row as usize) } else { masses },
+                sums: sums.add((group * shape.k as u64 * width::<MASSES>(shape)) as usize),
+                head: heads.add(
+                    ((group * panels.stretches() as u64 + warp_id() as u64) * width::<MASSES>(shape))
+                        as usize,
+                ),
                 first: chunk * PANEL_SUMS_FEATURES,
                 shape,
             };
@@ -147,9 +185,11 @@ unsafe fn before_in_block(value: u32) -> u32 {
 
 /// Some features of a panel's points.
 #[derive(Clone, Copy)]
-struct Chunk<T> {
+struct Chunk<T, const MASSES: bool> {
     points: *const T,
     origin: *const T,
+    /// Of the panel's points.
+    masses: *const f32,
     /// Of the panel.
     sums: *mut f32,
     /// Of the warp's stretch.
@@ -162,7 +202,7 @@ struct Chunk<T> {
 /// Values of a lane: all of a chunk's words, with 32 lanes between one and the next.
 const VALUES: usize = (PANEL_SUMS_FEATURES / WARP_SIZE) as usize;
 
-impl<T: Scalar> Chunk<T> {
+impl<T: Scalar, const MASSES: bool> Chunk<T, MASSES> {
     const PER_WORD: u32 = 4 / size_of::<T>() as u32;
     /// Rows on their way at once: as many as there are registers for, with a thread a point.
     const IN_FLIGHT: u32 = 4 * Self::PER_WORD;
@@ -199,14 +239,18 @@ impl<T: Scalar> Chunk<T> {
         let mine = order.get(first + if lane_id() < rows { lane_id() } else { rows - 1 });
         let label = mine >> 16;
         let place = (mine & 0xffff) * self.shape.pitch;
+        let mass = if MASSES { *self.masses.add((mine & 0xffff) as usize) } else { 1.0 };
         let next = warp_shuffle_down(FULL_MASK, label, 1);
         // Rows of which each is its cluster's last of the stretch.
         let lasts = warp_vote_ballot(FULL_MASK, lane_id() + 1 >= rows || next != label);
         // What began in an earlier stretch goes to the stretch's own row.
         let mut is_head = SHARED.bases.here().get(warp_shuffle_idx(FULL_MASK, label, 0)) < first;
 
-        let origin = if sums_about_first::<T>() { self.words(self.origin) } else { [0; VALUES] };
+        let has_origin =
+            if MASSES { sums_about_first::<T>() && !self.origin.is_null() } else { sums_about_first::<T>() };
+        let origin = if has_origin { self.words(self.origin) } else { [0; VALUES] };
         let mut sum = [0.0f32; VALUES];
+        let mut sum_of_masses = 0.0f32;
         let mut at = 0;
         while at < rows {
             let mut found = [[0; VALUES]; 8];
@@ -219,10 +263,19 @@ impl<T: Scalar> Chunk<T> {
             unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
                 let row = at + R as u32;
                 if (R as u32) < Self::IN_FLIGHT && row < rows {
+                    let mut of_row = 0.0;
+                    if MASSES {
+                        of_row = warp_shuffle_idx(FULL_MASK, mass, row);
+                        sum_of_masses += of_row;
+                    }
                     unroll!(V in [0, 1, 2, 3] => {
                         let (word, part) = (V / Self::PER_WORD as usize, V % Self::PER_WORD as usize);
                         let value = T::of_vector([found[R][word], 0, 0, 0], part);
-                        sum[V] += if sums_about_first::<T>() {
+                        sum[V] += if MASSES && sums_about_first::<T>() {
+                            of_row * (value - T::of_vector([origin[word], 0, 0, 0], part))
+                        } else if MASSES {
+                            of_row * value
+                        } else if sums_about_first::<T>() {
                             value - T::of_vector([origin[word], 0, 0, 0], part)
                         } else {
                             value
@@ -230,14 +283,26 @@ impl<T: Scalar> Chunk<T> {
                     });
                     if lasts >> row & 1 == 1 {
                         let label = warp_shuffle_idx(FULL_MASK, label, row);
-                        let of_cluster = self.sums.add((label as u64 * self.shape.d as u64) as usize);
+                        let of_cluster = self.sums.add((label as u64 * width::<MASSES>(self.shape)) as usize);
                         self.store(if is_head { self.head } else { of_cluster }, sum);
+                        if MASSES {
+                            self.store_mass(if is_head { self.head } else { of_cluster }, sum_of_masses);
+                            sum_of_masses = 0.0;
+                        }
                         is_head = false;
                         sum = [0.0; VALUES];
                     }
                 }
             });
             at += Self::IN_FLIGHT;
+        }
+    }
+
+    /// Stores the sum of a row's masses, once for all chunks.
+    #[inline(always)]
+    unsafe fn store_mass(self, target: *mut f32, sum: f32) {
+        if self.first == 0 && lane_id() == 0 {
+            *target.add(self.shape.d as usize) = sum;
         }
     }
 

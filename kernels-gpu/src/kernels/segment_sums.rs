@@ -48,6 +48,44 @@ pub(super) unsafe fn segment_sums<T: Scalar>(
     heads: *mut f32,
     params: SumsParams,
 ) {
+    let masses = core::ptr::null();
+    sums_by::<T, false>(points, origin, masses, labels, sorted, starts, states, sums, heads, params);
+}
+
+/// [`segment_sums`] of points times `masses`: rows of sums are a value longer, the sum of the masses. `origin` may be null,
+/// for zeros.
+///
+/// # Safety
+/// As [`segment_sums`]'s.
+#[inline(always)]
+pub(super) unsafe fn segment_sums_by_mass<T: Scalar>(
+    points: *const T,
+    origin: *const T,
+    masses: *const f32,
+    labels: *const u32,
+    sorted: *const u32,
+    starts: *const u32,
+    states: *const LoopState,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: SumsParams,
+) {
+    sums_by::<T, true>(points, origin, masses, labels, sorted, starts, states, sums, heads, params);
+}
+
+#[inline(always)]
+unsafe fn sums_by<T: Scalar, const MASSES: bool>(
+    points: *const T,
+    origin: *const T,
+    masses: *const f32,
+    labels: *const u32,
+    sorted: *const u32,
+    starts: *const u32,
+    states: *const LoopState,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: SumsParams,
+) {
     let shape = params.shape;
     let panels = params.panels;
     let stretches = panels.stretches() as u64;
@@ -68,7 +106,8 @@ pub(super) unsafe fn segment_sums<T: Scalar>(
         if (*states.add(batch as usize)).done == 0 && place < len {
             let end = if len - place < panels.stretch() { len } else { place + panels.stretch() };
             let points = points.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
-            let origin = origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize);
+            let origin = origin_of::<T, MASSES>(origin, batch, shape);
+            let masses = if MASSES { masses.add((batch * shape.n as u64) as usize) } else { masses };
             let labels = labels.add((batch * shape.n as u64) as usize);
             let sorted = sorted.add((batch * shape.n as u64 + panel_first as u64) as usize);
             let starts = starts.add((group * (shape.k as u64 + 1)) as usize);
@@ -78,11 +117,11 @@ pub(super) unsafe fn segment_sums<T: Scalar>(
                 let next = *starts.add(cluster as usize + 1);
                 let stop = if next < end { next } else { end };
                 let target = if begin == place {
-                    sums.add(((group * shape.k as u64 + cluster as u64) * shape.d as u64) as usize)
+                    sums.add(((group * shape.k as u64 + cluster as u64) * width::<MASSES>(shape)) as usize)
                 } else {
-                    heads.add((stretch_of_all * shape.d as u64) as usize)
+                    heads.add((stretch_of_all * width::<MASSES>(shape)) as usize)
                 };
-                sum_run(points, origin, sorted, place, stop, chunk, target, params);
+                sum_run::<T, MASSES>(points, origin, masses, sorted, place, stop, chunk, target, params);
                 place = stop;
             }
         }
@@ -90,11 +129,31 @@ pub(super) unsafe fn segment_sums<T: Scalar>(
     }
 }
 
+/// The first point of a problem; with masses there may be none.
+#[inline(always)]
+pub(super) unsafe fn origin_of<T, const MASSES: bool>(
+    origin: *const T,
+    batch: u64,
+    shape: Shape,
+) -> *const T {
+    if MASSES && origin.is_null() {
+        return origin;
+    }
+    origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize)
+}
+
+/// Values of a row of partial sums.
+#[inline(always)]
+pub(super) fn width<const MASSES: bool>(shape: Shape) -> u64 {
+    if MASSES { shape.d as u64 + 1 } else { shape.d as u64 }
+}
+
 /// Sums the rows at sorted places `place..stop` and writes this chunk of their features.
 #[inline(always)]
-unsafe fn sum_run<T: Scalar>(
+unsafe fn sum_run<T: Scalar, const MASSES: bool>(
     points: *const T,
     origin: *const T,
+    masses: *const f32,
     sorted: *const u32,
     place: u32,
     stop: u32,
@@ -110,28 +169,41 @@ unsafe fn sum_run<T: Scalar>(
     let inside = feature < d;
     // About the problem's first row, so that an offset common to all points does not cost the sums their bits:
     // f32 points only, since 16-bit ones have few enough for a stretch of them to add up in f32.
-    let origin = if sums_about_first::<T>() && inside {
+    let has_origin = if MASSES { inside && !origin.is_null() } else { inside };
+    let origin = if sums_about_first::<T>() && has_origin {
         ptr::load_v4(origin.add(feature as usize).cast())
     } else {
         [0; 4]
     };
     let mut sum = [0.0f32; MAX_VALUES];
+    let mut sum_of_masses = 0.0f32;
 
     let mut at = place;
     while at < stop {
         // Rows past the end are the origin, which adds nothing.
         let mut vectors = [origin; IN_FLIGHT as usize];
+        let mut mass = [0.0f32; IN_FLIGHT as usize];
         unroll!(I in [0, 1, 2, 3] => {
             let mine = at + I as u32 * rows_at_once + row_of_lane;
             if inside && mine < stop {
                 let row = *sorted.add(mine as usize);
                 vectors[I] = ptr::load_v4(points.add((row as u64 * params.shape.pitch as u64 + feature as u64) as usize).cast());
+                if MASSES {
+                    mass[I] = *masses.add(row as usize);
+                }
             }
         });
+        if MASSES {
+            sum_of_masses += (mass[0] + mass[1]) + (mass[2] + mass[3]);
+        }
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
             if J < T::PER_VECTOR {
                 let [a, b, c, d] = vectors;
-                sum[J] += if sums_about_first::<T>() {
+                sum[J] += if MASSES {
+                    let o = if sums_about_first::<T>() { T::of_vector(origin, J) } else { 0.0 };
+                    (mass[0] * (T::of_vector(a, J) - o) + mass[1] * (T::of_vector(b, J) - o))
+                        + (mass[2] * (T::of_vector(c, J) - o) + mass[3] * (T::of_vector(d, J) - o))
+                } else if sums_about_first::<T>() {
                     let o = T::of_vector(origin, J);
                     ((T::of_vector(a, J) - o) + (T::of_vector(b, J) - o))
                         + ((T::of_vector(c, J) - o) + (T::of_vector(d, J) - o))
@@ -151,6 +223,9 @@ unsafe fn sum_run<T: Scalar>(
                 sum[J] += warp_shuffle_xor(FULL_MASK, sum[J], offset);
             }
         });
+        if MASSES {
+            sum_of_masses += warp_shuffle_xor(FULL_MASK, sum_of_masses, offset);
+        }
         offset <<= 1;
     }
     if inside && row_of_lane == 0 {
@@ -159,5 +234,8 @@ unsafe fn sum_run<T: Scalar>(
                 *target.add(feature as usize + J) = sum[J];
             }
         });
+        if MASSES && feature == 0 {
+            *target.add(d as usize) = sum_of_masses;
+        }
     }
 }

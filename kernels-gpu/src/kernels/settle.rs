@@ -364,18 +364,19 @@ fn is_close(a: f64, b: f64, d: u32) -> bool {
 
 /// Best distance, its centroid, and second best.
 #[derive(Clone, Copy)]
-struct Nearest {
+pub(super) struct Nearest {
     distance: f64,
-    label: u32,
+    pub(super) label: u32,
     second: f64,
 }
 
 impl Nearest {
-    const NONE: Nearest = Nearest { distance: f64::INFINITY, label: u32::MAX, second: f64::INFINITY };
+    pub(super) const NONE: Nearest =
+        Nearest { distance: f64::INFINITY, label: u32::MAX, second: f64::INFINITY };
 
     /// Takes the result of other centroids: of equal ones the lowest index.
     #[inline(always)]
-    fn take(&mut self, distance: f64, label: u32, second: f64) {
+    pub(super) fn take(&mut self, distance: f64, label: u32, second: f64) {
         let better = distance < self.distance || (distance == self.distance && label < self.label);
         let worse = if better { self.distance } else { distance };
         let second = if second < self.second { second } else { self.second };
@@ -386,7 +387,7 @@ impl Nearest {
 
     /// The warp's result, in every lane.
     #[inline(always)]
-    unsafe fn of_warp(mut self) -> Nearest {
+    pub(super) unsafe fn of_warp(mut self) -> Nearest {
         let mut offset = 16;
         while offset > 0 {
             let to = warp_shuffle_xor(FULL_MASK, self.distance, offset);
@@ -400,7 +401,7 @@ impl Nearest {
 
     /// The block's result, in every thread, of what the lanes of each warp have in common.
     #[inline(always)]
-    unsafe fn of_block(self) -> Nearest {
+    pub(super) unsafe fn of_block(self) -> Nearest {
         let distances = SHARED.distances.here();
         let (seconds, labels) = (SHARED.seconds.here(), SHARED.labels.here());
         sync_threads();
@@ -422,7 +423,7 @@ impl Nearest {
 
 /// The centroids of the problem that a row, counted over all problems, belongs to.
 #[inline(always)]
-unsafe fn of_problem<T>(centroids: *const T, row: u32, shape: Shape) -> *const T {
+pub(super) unsafe fn of_problem<T>(centroids: *const T, row: u32, shape: Shape) -> *const T {
     centroids.add((div(row, shape.n) as u64 * shape.k as u64 * shape.d as u64) as usize)
 }
 
@@ -467,7 +468,7 @@ unsafe fn distances<T: Scalar>(x: *const T, a: *const T, b: *const T, d: u32) ->
 }
 
 #[inline(always)]
-unsafe fn store(labels: *mut u32, changed: *mut u32, row: u32, label: u32, shape: Shape) {
+pub(super) unsafe fn store(labels: *mut u32, changed: *mut u32, row: u32, label: u32, shape: Shape) {
     let place = labels.add(row as usize);
     if *place != label {
         *place = label;

@@ -187,6 +187,14 @@ pub(crate) fn sqrt_f32(v: f32) -> f32 {
     r
 }
 #[inline(always)]
+pub(crate) fn sqrt_f64(v: f64) -> f64 {
+    let r: f64;
+    unsafe {
+        asm!("sqrt.rn.f64 {0}, {1};", out(reg64) r, in(reg64) v, options(pure, nomem, nostack, preserves_flags))
+    };
+    r
+}
+#[inline(always)]
 pub(crate) fn sqrt_approx_f32(v: f32) -> f32 {
     let r: f32;
     unsafe {

@@ -144,6 +144,11 @@ pub(crate) fn sqrt_f32(v: f32) -> f32 {
     v.sqrt()
 }
 
+/// `sqrt.rn.f64`.
+pub(crate) fn sqrt_f64(v: f64) -> f64 {
+    v.sqrt()
+}
+
 /// `sqrt.approx.f32`.
 pub(crate) fn sqrt_approx_f32(v: f32) -> f32 {
     v.sqrt()

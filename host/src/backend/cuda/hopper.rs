@@ -1,7 +1,6 @@
 //! The tensor-core assignment: its arrays, and which of its entries a shape takes, Hopper's or those of any GPU.
 use super::device::Device;
 use super::memory::{Place, Plan};
-use super::plan::LaunchPlan;
 use crate::error::Result;
 use cust::stream::Stream;
 use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel};
@@ -55,8 +54,8 @@ pub(super) struct RoundedPlaces {
 }
 
 impl Places {
-    /// `rounds`: the points need to be rounded to 16 bits.
-    pub(super) fn new(plan: &mut Plan, launches: &LaunchPlan, settle: SettleParams, rounds: bool) -> Self {
+    /// `is_ordered`: tiles are made by the centroids' norms. `rounds`: the points need to be rounded to 16 bits.
+    pub(super) fn new(plan: &mut Plan, settle: SettleParams, is_ordered: bool, rounds: bool) -> Self {
         let shape = settle.shape;
         let pack = PackParams { shape, slot: 0 };
         let (tiles, centroids) = (pack.all_tiles() as usize, shape.batch as usize * shape.k as usize);
@@ -68,7 +67,7 @@ impl Places {
             plain: plan.array(centroids * hopper_row(shape.d) as usize),
             centroid_norms: plan.array(centroids),
             centroid_residuals: plan.array(centroids),
-            order: launches.is_ordered(shape.k).then(|| plan.array(centroids)),
+            order: is_ordered.then(|| plan.array(centroids)),
             norms: plan.array(points),
             largest: plan.array(4 * shape.batch as usize),
             floors: plan.array(points),

@@ -1,7 +1,11 @@
 //! The iterations.
+mod by;
 mod parts;
 
+pub(super) use by::By;
 pub(super) use parts::Parts;
+
+use by::ByPlaces;
 
 use super::device::{Device, Graph, check, failed};
 use super::hopper;
@@ -13,6 +17,7 @@ use crate::backend::{LloydOptions, LloydOutcome};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::init::First;
+use crate::metric::Metric;
 use crate::model::{BatchSummary, IterationStats};
 use crate::points::Problem;
 use crate::stages::{Samples, StageTimes};
@@ -70,6 +75,7 @@ struct Places<T> {
     partial: Place<f64>,
     hopper: Option<hopper::Places>,
     update: Option<UpdatePlaces>,
+    by: ByPlaces<T>,
 }
 
 /// What only a fit needs.
@@ -152,6 +158,7 @@ struct Graphs {
 pub(super) struct Call<T: GpuElement> {
     device: Device,
     stream: Stream,
+    by: By,
     points: Option<Points<T>>,
     arena: Option<Arena>,
     places: Places<T>,
@@ -190,11 +197,14 @@ pub(super) fn fit<T: GpuElement>(
     first: First<'_>,
     options: &LloydOptions,
 ) -> Result<LloydOutcome<f32>> {
+    let by = By { metric: options.metric, weighted: problem.weights.is_some() };
     let of = (options.k, options.metric);
-    let shape = [problem.batch, problem.n, problem.d];
-    let mut call = Call::new(gpus.first(), shape, options.k, Role::Fit(options))?;
+    let sizes = [problem.batch, problem.n, problem.d];
+    let mut call = Call::new(gpus.first(), sizes, (options.k, by), Role::Fit(options))?;
     call.load(problem)?;
-    match init::draw(gpus, &call.resident()?, first, of)? {
+    // The kernels draw from points that count alike.
+    let drawn = if by.weighted { None } else { init::draw(gpus, &call.resident()?, first, of)? };
+    match drawn {
         Some(rows) => call.start(Start::Rows(&rows))?,
         None => call.start(Start::Centroids(&first.centroids(problem, of)?))?,
     }
@@ -206,9 +216,10 @@ pub(super) fn assign<T: GpuElement>(
     device: &Device,
     problem: &Problem<'_, T>,
     centroids: &[f32],
-    k: usize,
+    (k, metric): (usize, Metric),
 ) -> Result<Vec<u32>> {
-    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, Role::Assign)?;
+    let by = By { metric, weighted: false };
+    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Assign)?;
     call.load(problem)?;
     call.start(Start::Centroids(centroids))?;
     call.assign_all()?;
@@ -226,8 +237,9 @@ pub(super) fn time_stages<T: GpuElement>(
         .flat_map(|batch| problem.of_batch(batch)[..k * problem.d].iter().map(|&v| v.to_centroid()))
         .collect();
     // A threshold that is never met: no problem stops, unless its labels do.
-    let options = LloydOptions { metric: crate::Metric::Euclidean, k, max_iter: iterations, tol: 0.0 };
-    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], k, Role::Fit(&options))?;
+    let options = LloydOptions { metric: Metric::Euclidean, k, max_iter: iterations, tol: 0.0 };
+    let by = By { metric: options.metric, weighted: false };
+    let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Fit(&options))?;
     call.load(problem)?;
     call.start(Start::Centroids(&centroids))?;
     let update = call.update()?;
@@ -315,7 +327,12 @@ impl Spoiler {
 
 impl<T: GpuElement> Call<T> {
     /// Room for problems of the shape `[batch, n, d]`, and everything loaded that they need.
-    pub(super) fn new(device: &Device, [batch, n, d]: [usize; 3], k: usize, role: Role<'_>) -> Result<Self> {
+    pub(super) fn new(
+        device: &Device,
+        [batch, n, d]: [usize; 3],
+        (k, by): (usize, By),
+        role: Role<'_>,
+    ) -> Result<Self> {
         device.enter()?;
         let shape = shape_of::<T>([batch, n, d], k)?;
         let (mut panels, mut moments) = (Panels::of(shape.n, shape.k), MomentsParams::new(shape));
@@ -339,8 +356,9 @@ impl<T: GpuElement> Call<T> {
             None => AssignParams { shape }.blocks() as usize,
         };
         let sort = device.plan().sort(panels, shape.k);
-        let finalise = FinaliseParams::new(shape, panels, device.multiprocessors());
-        let converge = converge_params(finalise, tiles / batch, window);
+        let finalise = FinaliseParams::new(by.shape_of_sums(shape), panels, device.multiprocessors());
+        let width = by.width(shape) as usize;
+        let converge = converge_params(shape, by, tiles / batch, window);
         let updates = !matches!(role, Role::Assign);
         let places = Places {
             labels: plan.array(batch * n),
@@ -356,8 +374,10 @@ impl<T: GpuElement> Call<T> {
             tile_changed: plan.array(tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
             hopper: hopper.filter(|_| has_points).map(|_| {
-                hopper::Places::new(&mut plan, device.plan(), settle_params(device, shape), T::ROUNDS)
+                let is_ordered = !by.metric.is_product() && device.plan().is_ordered(shape.k);
+                hopper::Places::new(&mut plan, settle_params(device, shape), is_ordered, T::ROUNDS)
             }),
+            by: ByPlaces::new(&mut plan, by, shape, role),
             update: updates.then(|| {
                 let groups = batch * panels.count as usize;
                 let moments = match role {
@@ -373,8 +393,8 @@ impl<T: GpuElement> Call<T> {
                     })),
                     totals: plan.array(groups * SORT_DIGITS as usize),
                     starts: plan.array(groups * (k + 1)),
-                    sums: plan.array(groups * k * d),
-                    heads: plan.array(groups * panels.stretches() as usize * d),
+                    sums: plan.array(groups * k * width),
+                    heads: plan.array(groups * panels.stretches() as usize * width),
                     moves: plan.array(finalise.items() as usize),
                     thresholds: plan.array(batch),
                     records: plan.array(window * batch),
@@ -388,6 +408,7 @@ impl<T: GpuElement> Call<T> {
         let call = Call {
             device: device.clone(),
             stream: device.stream()?,
+            by,
             points: None,
             arena: Some(device.arena(plan.bytes())?),
             places,
@@ -402,7 +423,12 @@ impl<T: GpuElement> Call<T> {
         };
         // One module for all that this call launches, so that the driver compiles it once.
         let mut kernels = vec![<Inertia<T::Device> as Kernel>::SPEC, <Gather<T::Device> as Kernel>::SPEC];
+        let is_product = by.metric.is_product();
         kernels.extend(match hopper {
+            Some(entry) if is_product => {
+                let pack = <PackProducts<T::Device> as Kernel>::SPEC;
+                vec![entry.spec, pack, <SettleProducts<T::Device> as Kernel>::SPEC]
+            }
             Some(entry) => {
                 vec![
                     entry.spec,
@@ -412,22 +438,27 @@ impl<T: GpuElement> Call<T> {
                     <Settle<T::Device> as Kernel>::SPEC,
                 ]
             }
+            None if is_product => vec![<AssignProducts<T::Device> as Kernel>::SPEC],
             None => vec![<Assign<T::Device> as Kernel>::SPEC],
         });
         kernels.extend(match hopper {
+            Some(_) if T::ROUNDS && is_product => vec![Extents::SPEC, PackRows::SPEC],
             Some(_) if T::ROUNDS => vec![Extents::SPEC, PackPoints::SPEC],
             Some(_) => vec![<Norms<T::Device> as Kernel>::SPEC],
             None => vec![],
         });
+        kernels.extend(by::kernels::<T>(by, updates));
         if updates {
+            let sums = if by.has_masses() {
+                <SegmentSumsByMass<T::Device> as Kernel>::SPEC
+            } else {
+                <SegmentSums<T::Device> as Kernel>::SPEC
+            };
             kernels.extend(match sort {
+                Sort::Block if by.has_masses() => vec![<PanelSumsByMass<T::Device> as Kernel>::SPEC],
                 Sort::Block => vec![<PanelSums<T::Device> as Kernel>::SPEC],
-                Sort::Whole => {
-                    let sums = <SegmentSums<T::Device> as Kernel>::SPEC;
-                    vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums]
-                }
+                Sort::Whole => vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums],
                 Sort::Digits => {
-                    let sums = <SegmentSums<T::Device> as Kernel>::SPEC;
                     vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC, sums]
                 }
             });
@@ -454,7 +485,8 @@ impl<T: GpuElement> Call<T> {
         }
         let Some(Points::Own { arena, place }) = &self.points else { return Err(no_points()) };
         let (d, pitch) = (shape.d as usize, shape.pitch as usize);
-        arena.upload_rows(&self.device, &self.stream, *place, &problem.points, d, pitch)
+        arena.upload_rows(&self.device, &self.stream, *place, &problem.points, d, pitch)?;
+        problem.weights.as_ref().map_or(Ok(()), |weights| self.set_weights(weights))
     }
 
     /// Takes points where they are in device memory, rows one after the other.
@@ -540,6 +572,13 @@ impl<T: GpuElement> Call<T> {
             Start::SameCentroids => {}
         }
         self.give_centroids(rows)?;
+        if let (Start::Rows(_), true) = (&start, self.metric().is_spherical()) {
+            // To the bits of those that the host draws.
+            let mut centroids = self.download(self.places.centroids, self.places.centroids.len())?;
+            self.metric().normalise::<T>(&mut centroids, shape.d as usize);
+            self.upload(self.places.given, &centroids)?;
+            self.give_centroids(None)?;
+        }
         if let (Start::Rows(_), Some(_)) = (&start, rounds) {
             // Rounding needs a centre, which is found here.
             set_centre(&self.download(self.places.centroids, self.places.centroids.len())?)?;
@@ -691,7 +730,7 @@ impl<T: GpuElement> Call<T> {
                 // A window before the last is whole, so its iterations have the slots from 0 on.
                 for slot in 0..(state.n_iter as usize).saturating_sub(done - window) {
                     let record = records[slot * batch + problem];
-                    history.push(stats_of(record));
+                    history.push(self.stats_of(record));
                 }
             }
             if !is_last && states.iter().any(|state| state.done == 0) {
@@ -756,6 +795,7 @@ impl<T: GpuElement> Call<T> {
     fn iteration(&self) -> Result<()> {
         let update = self.update()?;
         self.assign(self.places.states)?;
+        self.costs()?;
         let sorted = self.sort(update)?;
         self.sums(update, sorted)?;
         self.finalise(update)
@@ -768,10 +808,14 @@ impl<T: GpuElement> Call<T> {
     }
 
     fn finalise_params(&self) -> FinaliseParams {
-        FinaliseParams::new(self.shape, self.panels, self.device.multiprocessors())
+        let shape = self.by.shape_of_sums(self.shape);
+        FinaliseParams::new(shape, self.panels, self.device.multiprocessors())
     }
 
     fn means(&self, update: &UpdatePlaces) -> Result<()> {
+        if self.means_by(update)? {
+            return Ok(());
+        }
         let states = self.at(self.places.states)?.cast::<LoopState>();
         let finalise = Finalise::<T::Device> {
             origin: self.origin()?.cast(),
@@ -799,7 +843,7 @@ impl<T: GpuElement> Call<T> {
             records: self.at(update.records)?.cast(),
             partial: self.at(update.partial_records)?.cast(),
             counters: self.at(update.converge_counters)?,
-            params: converge_params(self.finalise_params(), self.tiles() as usize, self.window),
+            params: converge_params(self.shape, self.by, self.tiles() as usize, self.window),
         };
         // SAFETY: as above.
         unsafe { self.device.launch(&self.stream, &converge) }
@@ -822,6 +866,7 @@ impl<T: GpuElement> Call<T> {
     /// What the assignment needs to know before the first, once: the points' norms, their rounding to 16 bits, and the
     /// centroids' norms.
     fn prepare(&self) -> Result<()> {
+        self.weigh()?;
         let Some(places) = &self.places.hopper else { return Ok(()) };
         self.arena()?.zero(&self.stream, places.largest)?;
         self.arena()?.zero(&self.stream, places.settle_counters)?;
@@ -847,11 +892,24 @@ impl<T: GpuElement> Call<T> {
     /// Points in 16 bits, about a centre.
     fn round_points(&self, places: &hopper::Places, rounded: &hopper::RoundedPlaces) -> Result<()> {
         let shape = self.shape;
-        self.arena()?.zero(&self.stream, rounded.extents)?;
         let (points, centre) = (self.points()?.cast(), self.at(self.places.centre)?);
+        let packed_pitch = hopper::packed_shape(shape).pitch;
+        if self.by.metric.is_product() {
+            // Each row by a scale of its own; nothing is a centre, of the centroids' reach either.
+            self.arena()?.zero(&self.stream, self.places.centre)?;
+            let pack = PackRows {
+                points,
+                packed: self.at(rounded.points)?,
+                norms: self.at(places.norms)?,
+                residuals: self.at(rounded.residuals)?,
+                params: PackPointsParams { shape, packed_pitch },
+            };
+            // SAFETY: as in `means`.
+            return unsafe { self.device.launch(&self.stream, &pack) };
+        }
+        self.arena()?.zero(&self.stream, rounded.extents)?;
         let extents = self.at(rounded.extents)?;
         let reach = Extents { points, centre, extents, params: MomentsParams::new(shape) };
-        let packed_pitch = hopper::packed_shape(shape).pitch;
         let pack = PackPoints {
             points,
             centre,
@@ -882,23 +940,52 @@ impl<T: GpuElement> Call<T> {
             centre = self.at(self.places.centre)?.cast_const();
             extents = self.at(rounded.extents)?.cast_const();
         }
-        let kernel = PackCentroids::<T::Device> {
-            centroids: self.at(self.places.rounded)?.cast(),
-            centre,
-            extents,
-            order: self.order(order)?,
-            states: self.at(states)?.cast(),
-            packed: self.at(places.packed)?,
-            biases: self.at(places.biases)?,
-            plain: self.at(places.plain)?,
-            norms: self.at(places.centroid_norms)?,
-            residuals: self.at(places.centroid_residuals)?,
-            largest: self.at(places.largest)?,
-            list_counts: self.at(places.list_counts)?,
-            params: PackParams { shape: self.shape, slot },
-        };
-        // SAFETY: as in `means`.
-        unsafe { self.device.launch(&self.stream, &kernel) }
+        let centroids = self.at(self.places.rounded)?;
+        let (order, states) = (self.order(order)?, self.at(states)?.cast());
+        let [packed, plain] = [self.at(places.packed)?, self.at(places.plain)?];
+        let biases = self.at(places.biases)?;
+        let [norms, residuals] = [self.at(places.centroid_norms)?, self.at(places.centroid_residuals)?];
+        let [largest, list_counts] = [self.at(places.largest)?, self.at(places.list_counts)?];
+        let params = PackParams { shape: self.shape, slot };
+        macro_rules! launch {
+            ($kernel:ident) => {{
+                let centroids = centroids.cast();
+                let kernel = $kernel::<T::Device> {
+                    centroids,
+                    centre,
+                    extents,
+                    order,
+                    states,
+                    packed,
+                    plain,
+                    biases,
+                    norms,
+                    residuals,
+                    largest,
+                    list_counts,
+                    params,
+                };
+                // SAFETY: as in `means`.
+                unsafe { self.device.launch(&self.stream, &kernel) }
+            }};
+        }
+        if !self.by.metric.is_product() {
+            return launch!(PackCentroids);
+        }
+        if let Some(rounded) = &places.rounded {
+            // How far the centroids reach, which are a problem's points to this.
+            self.arena()?.zero(&self.stream, rounded.extents)?;
+            let Shape { k, d, .. } = self.shape;
+            let reach = Extents {
+                points: centroids.cast_const().cast(),
+                centre,
+                extents: self.at(rounded.extents)?,
+                params: MomentsParams::new(Shape { n: k, k: 1, pitch: d, ..self.shape }),
+            };
+            // SAFETY: as in `means`; centroids of points that are rounded are f32.
+            unsafe { self.device.launch(&self.stream, &reach)? };
+        }
+        launch!(PackProducts)
     }
 
     fn order(&self, order: Option<Place<u32>>) -> Result<*const u32> {
@@ -910,17 +997,22 @@ impl<T: GpuElement> Call<T> {
         if let (Some(entry), Some(places)) = (self.hopper, &self.places.hopper) {
             return self.assign_hopper(entry, places, states);
         }
-        let kernel = Assign::<T::Device> {
-            points: self.points()?.cast(),
-            centroids: self.at(self.places.rounded)?.cast(),
-            states: self.at(states)?.cast(),
-            labels: self.at(self.places.labels)?,
-            tile_cost: self.at(self.places.tile_cost)?,
-            tile_changed: self.at(self.places.tile_changed)?,
-            params: AssignParams { shape: self.shape },
-        };
-        // SAFETY: as in `means`.
-        unsafe { self.device.launch(&self.stream, &kernel) }
+        macro_rules! launch {
+            ($kernel:ident) => {{
+                let kernel = $kernel::<T::Device> {
+                    points: self.points()?.cast(),
+                    centroids: self.at(self.places.rounded)?.cast(),
+                    states: self.at(states)?.cast(),
+                    labels: self.at(self.places.labels)?,
+                    tile_cost: self.at(self.places.tile_cost)?,
+                    tile_changed: self.at(self.places.tile_changed)?,
+                    params: AssignParams { shape: self.shape },
+                };
+                // SAFETY: as in `means`.
+                unsafe { self.device.launch(&self.stream, &kernel) }
+            }};
+        }
+        if self.by.metric.is_product() { launch!(AssignProducts) } else { launch!(Assign) }
     }
 
     /// [`Self::assign`] on tensor cores: order and pack the centroids, multiply, settle what is not sure.
@@ -970,7 +1062,8 @@ impl<T: GpuElement> Call<T> {
                 is_bf16: (T::DTYPE == DType::BF16).into(),
             },
         };
-        if entry.takes_floors && self.device.plan().has_floors(shape) {
+        let is_product = self.by.metric.is_product();
+        if entry.takes_floors && !is_product && self.device.plan().has_floors(shape) {
             // SAFETY: as in `means`; labels that were never written are some bits, which any will do.
             unsafe { self.device.launch(&self.stream, &floors)? };
         }
@@ -995,24 +1088,28 @@ impl<T: GpuElement> Call<T> {
             params: HopperParams { shape: hopper::packed_shape(shape), slot: self.slot.get() },
             operand: PhantomData,
         };
-        let settle = Settle::<T::Device> {
-            points: self.points()?.cast(),
-            centroids: self.at(self.places.rounded)?.cast(),
-            counts: list_counts,
-            rows: list_rows,
-            first: list_first,
-            second: list_second,
-            labels,
-            changed,
-            scratch: self.at(places.settle_scratch)?,
-            counters: self.at(places.settle_counters)?,
-            params: settle_params(&self.device, shape),
-        };
         // SAFETY: as in `means`.
-        unsafe {
-            (entry.launch)(&self.device, &self.stream, assign)?;
-            self.device.launch(&self.stream, &settle)
+        unsafe { (entry.launch)(&self.device, &self.stream, assign)? };
+        macro_rules! settle {
+            ($kernel:ident) => {{
+                let kernel = $kernel::<T::Device> {
+                    points: self.points()?.cast(),
+                    centroids: self.at(self.places.rounded)?.cast(),
+                    counts: list_counts,
+                    rows: list_rows,
+                    first: list_first,
+                    second: list_second,
+                    labels,
+                    changed,
+                    scratch: self.at(places.settle_scratch)?,
+                    counters: self.at(places.settle_counters)?,
+                    params: settle_params(&self.device, shape),
+                };
+                // SAFETY: as in `means`.
+                unsafe { self.device.launch(&self.stream, &kernel) }
+            }};
         }
+        if is_product { settle!(SettleProducts) } else { settle!(Settle) }
     }
 
     /// Labels of every problem, whatever its state.
@@ -1074,22 +1171,60 @@ impl<T: GpuElement> Call<T> {
         let (points, origin) = (self.points()?.cast(), self.origin()?.cast());
         let (labels, states) = (self.at(self.places.labels)?, self.at(self.places.states)?.cast());
         let (starts, sums, heads) = (self.at(update.starts)?, self.at(update.sums)?, self.at(update.heads)?);
+        let params = PanelSumsParams { shape, panels };
+        let of_stretches = SumsParams::new(shape, panels, 16 / size_of::<T>() as u32);
+        // SAFETY, of all launches: as in `means`; the pitch makes rows of whole vectors, and panels that are not sorted fit a
+        // block.
+        if let Some((masses, origin)) = self.masses()? {
+            let origin = origin.cast();
+            let Some(sorted) = sorted else {
+                let kernel = PanelSumsByMass::<T::Device> {
+                    points,
+                    origin,
+                    masses,
+                    labels,
+                    states,
+                    starts,
+                    sums,
+                    heads,
+                    params,
+                };
+                // SAFETY: see above.
+                return unsafe { self.device.launch(&self.stream, &kernel) };
+            };
+            let kernel = SegmentSumsByMass::<T::Device> {
+                points,
+                origin,
+                masses,
+                labels,
+                sorted,
+                starts,
+                states,
+                sums,
+                heads,
+                params: of_stretches,
+            };
+            // SAFETY: see above.
+            return unsafe { self.device.launch(&self.stream, &kernel) };
+        }
         let Some(sorted) = sorted else {
-            let params = PanelSumsParams { shape, panels };
             let kernel =
                 PanelSums::<T::Device> { points, origin, labels, states, starts, sums, heads, params };
-            // SAFETY: as in `means`; the pitch makes rows of whole vectors, and the panels fit a block.
+            // SAFETY: see above.
             return unsafe { self.device.launch(&self.stream, &kernel) };
         };
-        let params = SumsParams::new(shape, panels, 16 / size_of::<T>() as u32);
+        let params = of_stretches;
         let kernel =
             SegmentSums::<T::Device> { points, origin, labels, sorted, starts, states, sums, heads, params };
-        // SAFETY: as in `means`; the pitch makes rows of whole vectors.
+        // SAFETY: see above.
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
-    /// `Σ (x − c)²` of parts of each problem.
+    /// The inertia of parts of each problem.
     fn inertia(&self) -> Result<()> {
+        if self.inertia_by()? {
+            return Ok(());
+        }
         let kernel = Inertia::<T::Device> {
             points: self.points()?.cast(),
             centroids: self.at(self.places.rounded)?.cast(),
@@ -1101,7 +1236,7 @@ impl<T: GpuElement> Call<T> {
         unsafe { self.device.launch(&self.stream, &kernel) }
     }
 
-    /// `Σ (x − c)²` of each problem, after [`Self::inertia`].
+    /// The inertia of each problem, after [`Self::inertia`].
     fn inertias(&self) -> Result<Vec<f64>> {
         let params = InertiaParams { shape: self.shape };
         let partial = self.download(self.places.partial, params.blocks() as usize)?;
@@ -1117,6 +1252,9 @@ impl<T: GpuElement> Call<T> {
     /// Sums of features and of their squares over parts of each problem.
     fn moments(&self) -> Result<()> {
         let update = self.update()?;
+        if self.moments_by(update)? {
+            return Ok(());
+        }
         let kernel = Moments::<T::Device> {
             points: self.points()?.cast(),
             origin: self.origin()?.cast(),
@@ -1145,6 +1283,14 @@ impl<T: GpuElement> Call<T> {
         Ok(first.chunks(of_problem).zip(second.chunks(of_problem)).map(|(a, b)| variance(a, b)).collect())
     }
 
+    /// What an iteration found. Where its inertia is a sum of differences in f32, it may come out below 0 where it is
+    /// nearly 0.
+    fn stats_of(&self, record: IterationRecord) -> IterationStats {
+        let is_lost = record.cost < 0.0 && !self.by.has_losses();
+        let inertia = if is_lost { 0.0 } else { record.cost };
+        IterationStats { inertia, changed: record.changed.into(), shift: record.shift }
+    }
+
     fn update(&self) -> Result<&UpdatePlaces> {
         let missing =
             || Error::Cuda { call: "updating centroids".into(), code: "planned without an update".into() };
@@ -1152,21 +1298,16 @@ impl<T: GpuElement> Call<T> {
     }
 }
 
-/// What an iteration found. Its inertia is a sum of differences in f32, which may come out below 0 where it is nearly 0.
-fn stats_of(record: IterationRecord) -> IterationStats {
-    let inertia = if record.cost < 0.0 { 0.0 } else { record.cost };
-    IterationStats { inertia, changed: record.changed.into(), shift: record.shift }
-}
-
 /// A run without points is a bug of this crate; it is reported.
 fn no_points() -> Error {
     Error::Cuda { call: "starting a run".into(), code: "no points were given".into() }
 }
 
-/// Convergence after `finalise`, by so many of the assignment's statistics for a problem.
-fn converge_params(finalise: FinaliseParams, tiles: usize, window: usize) -> ConvergeParams {
-    let shape = finalise.shape;
-    ConvergeParams { shape, tiles: tiles as u32, moves: shape.k * finalise.chunks(), window: window as u32 }
+/// Convergence by so many of the assignment's statistics for a problem.
+fn converge_params(shape: Shape, by: By, tiles: usize, window: usize) -> ConvergeParams {
+    // A centroid's move is written by chunks of its features, or in one.
+    let chunks = if by.has_means() { 1 } else { shape.d.div_ceil(FINALISE_FEATURES) };
+    ConvergeParams { shape, tiles: tiles as u32, moves: shape.k * chunks, window: window as u32 }
 }
 
 /// Few points need to be settled; how many, the host does not know.

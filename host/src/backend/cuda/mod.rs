@@ -101,17 +101,19 @@ impl Gpus {
         }
     }
 
-    /// Passes over `n` points in chunks of `chunk_rows` rows, or of fewer where the GPU has no room for these; of how many
-    /// is the second value.
+    /// Passes over the `n` points of a task, `n` and `k` and a metric, in chunks of `chunk_rows` rows, or of fewer where the
+    /// GPU has no room for these; of how many is the second value.
     pub(crate) fn worker<T: Element>(
         &self,
-        [n, k]: [usize; 2],
+        task: ([usize; 2], Metric),
         first: &[T],
+        weights: Option<&[f64]>,
         mut chunk_rows: usize,
     ) -> Result<(CudaWorker<T>, usize)> {
+        let ([n, k], _) = task;
         let panel = panel_rows(n, k)?;
         loop {
-            match CudaWorker::new(&self.devices, [n, k], first, chunk_rows, self.memory) {
+            match CudaWorker::new(&self.devices, task, first, weights, chunk_rows, self.memory) {
                 Err(Error::OutOfDeviceMemory { .. }) if chunk_rows > panel => {
                     chunk_rows = panel * (chunk_rows / panel / 2).max(1);
                 }
@@ -144,8 +146,8 @@ pub(crate) fn fit<T: Element>(
     // Each problem by itself: in parts on all GPUs, or, of a batch, whole on one.
     let of_problem = |gpus: &Gpus, at: usize| {
         let centroids = &centroids[at * options.k * problem.d..][..options.k * problem.d];
-        let points = problem.of_batch(at);
-        fit_parts(gpus, points, problem.d, centroids, options, (watch, at))
+        let points = (problem.of_batch(at), problem.d, problem.weights_of(at));
+        fit_parts(gpus, points, centroids, options, (watch, at))
     };
     let ends: Vec<_> = if one || problem.batch == 1 {
         (0..problem.batch).map(|at| of_problem(gpus, at)).collect()
@@ -174,14 +176,14 @@ fn whole_bytes<T: Element>(problem: &Problem<'_, T>, k: usize) -> u64 {
     let (rows, d) = ((problem.batch * problem.n) as u64, problem.d as u64);
     // f32 points are there in 16 bits too; labels, orders and lists are some 40 bytes a point.
     let values = if T::DTYPE == DType::F32 { 6 } else { 2 };
-    rows * (d * values + 40) + (problem.batch * k) as u64 * d * 32
+    let weights = if problem.weights.is_some() { 12 } else { 0 };
+    rows * (d * values + 40 + weights) + (problem.batch * k) as u64 * d * 32
 }
 
 /// A problem in chunks.
 fn fit_parts<T: Element>(
     gpus: &Gpus,
-    points: &[T],
-    d: usize,
+    (points, d, weights): (&[T], usize, Option<&[f64]>),
     centroids: &[T::Centroid],
     options: &LloydOptions,
     (watch, at): (&Watch<'_, T::Centroid>, usize),
@@ -194,7 +196,8 @@ fn fit_parts<T: Element>(
     let bytes = gpus.memory.map_or(CHUNK_BYTES, |memory| CHUNK_BYTES.min((memory / 8) as usize));
     let panels = bytes / (panel * d * size_of::<T>());
     let chunk_rows = panel * panels.min(n.div_ceil(panel) / gpus.devices.len()).max(1);
-    let (mut worker, chunk_rows) = gpus.worker([n, options.k], &points[..d], chunk_rows)?;
+    let task = ([n, options.k], options.metric);
+    let (mut worker, chunk_rows) = gpus.worker(task, &points[..d], weights, chunk_rows)?;
     let keep = &mut |_: &State<_>, _| Ok(());
     let around = Around { problem: at, watch, together: &Alone, keep };
     let state = State::new(centroids.to_vec());
@@ -212,6 +215,7 @@ pub(crate) fn first_centroids<T: Element>(
     (k, metric): (usize, Metric),
 ) -> Result<Vec<T::Centroid>> {
     let rows = match T::DTYPE {
+        _ if problem.weights.is_some() => None,
         DType::F32 => init::load_and_draw(gpus, &cast::<T, f32>(problem), first, (k, metric))?,
         DType::F16 => init::load_and_draw(gpus, &cast::<T, f16>(problem), first, (k, metric))?,
         DType::BF16 => init::load_and_draw(gpus, &cast::<T, bf16>(problem), first, (k, metric))?,
@@ -247,9 +251,9 @@ pub(crate) fn assign<T: Element>(
     device: &Device,
     problem: &Problem<'_, T>,
     centroids: &[T::Centroid],
-    k: usize,
+    (k, metric): (usize, Metric),
 ) -> Result<Vec<u32>> {
-    let refused = match assign_whole(device, problem, centroids, k) {
+    let refused = match assign_whole(device, problem, centroids, (k, metric)) {
         Err(error @ Error::OutOfDeviceMemory { .. }) => error,
         outcome => return outcome,
     };
@@ -267,7 +271,7 @@ pub(crate) fn assign<T: Element>(
         let centroids =
             if problem.batch > 1 { &centroids[part.start * k * d..part.end * k * d] } else { centroids };
         let half = Problem { points: Cow::Borrowed(points), batch, n, d, weights: None };
-        labels.extend(assign(device, &half, centroids, k)?);
+        labels.extend(assign(device, &half, centroids, (k, metric))?);
     }
     Ok(labels)
 }
@@ -276,13 +280,13 @@ fn assign_whole<T: Element>(
     device: &Device,
     problem: &Problem<'_, T>,
     centroids: &[T::Centroid],
-    k: usize,
+    task: (usize, Metric),
 ) -> Result<Vec<u32>> {
     let centroids: Vec<f32> = centroids.iter().map(|c| c.to_f64() as f32).collect();
     match T::DTYPE {
-        DType::F32 => lloyd::assign(device, &cast::<T, f32>(problem), &centroids, k),
-        DType::F16 => lloyd::assign(device, &cast::<T, f16>(problem), &centroids, k),
-        DType::BF16 => lloyd::assign(device, &cast::<T, bf16>(problem), &centroids, k),
+        DType::F32 => lloyd::assign(device, &cast::<T, f32>(problem), &centroids, task),
+        DType::F16 => lloyd::assign(device, &cast::<T, f16>(problem), &centroids, task),
+        DType::BF16 => lloyd::assign(device, &cast::<T, bf16>(problem), &centroids, task),
         DType::F64 => Err(no_f64(device)),
     }
 }
@@ -308,7 +312,7 @@ fn cast<'a, T: Element, U: Element>(problem: &'a Problem<'_, T>) -> Problem<'a, 
         batch: problem.batch,
         n: problem.n,
         d: problem.d,
-        weights: None,
+        weights: problem.weights.as_deref().map(Cow::Borrowed),
     }
 }
 

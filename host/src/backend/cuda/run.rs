@@ -1,5 +1,5 @@
 //! A call of any of the types that kernels take, behind one type.
-use super::lloyd::{Call, Role, Start};
+use super::lloyd::{By, Call, Role, Start};
 use super::of_type::{OfType, with_type};
 use super::{Device, cast, no_f64};
 use crate::backend::LloydOptions;
@@ -27,10 +27,11 @@ impl Run {
         shape: [usize; 3],
         options: &LloydOptions,
     ) -> Result<Self> {
+        let by = By { metric: options.metric, weighted: false };
         let call = match T::DTYPE {
-            DType::F32 => OfType::F32(Call::new(device, shape, options.k, Role::Fit(options))?),
-            DType::F16 => OfType::F16(Call::new(device, shape, options.k, Role::Fit(options))?),
-            DType::BF16 => OfType::BF16(Call::new(device, shape, options.k, Role::Fit(options))?),
+            DType::F32 => OfType::F32(Call::new(device, shape, (options.k, by), Role::Fit(options))?),
+            DType::F16 => OfType::F16(Call::new(device, shape, (options.k, by), Role::Fit(options))?),
+            DType::BF16 => OfType::BF16(Call::new(device, shape, (options.k, by), Role::Fit(options))?),
             DType::F64 => return Err(no_f64(device)),
         };
         Ok(Run(call))

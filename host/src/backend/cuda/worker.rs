@@ -6,6 +6,7 @@ use super::{Device, no_f64};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::lloyd::{Feed, Found, Pass, Together, Worker};
+use crate::metric::Metric;
 use crate::points::check_finite;
 use cust::event::Event;
 use half::{bf16, f16};
@@ -28,12 +29,13 @@ pub(crate) fn panel_rows(n: usize, k: usize) -> Result<usize> {
 }
 
 impl<T: Element> CudaWorker<T> {
-    /// For `n` points, of which `first` is the first, in chunks of `chunk_rows` rows, on `devices`; on each in at most
-    /// `memory` bytes.
+    /// For `n` points, of which `first` is the first, with `weights` where they have some, in chunks of `chunk_rows` rows, on
+    /// `devices`; on each in at most `memory` bytes.
     pub(crate) fn new(
         devices: &[Device],
-        [n, k]: [usize; 2],
+        ([n, k], metric): ([usize; 2], Metric),
         first: &[T],
+        weights: Option<&[f64]>,
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
@@ -44,10 +46,11 @@ impl<T: Element> CudaWorker<T> {
         fn cast<T: Element, U: bytemuck::Pod>(first: &[T]) -> &[U] {
             bytemuck::cast_slice(first)
         }
+        let task = ([n, k], metric);
         let parts = match T::DTYPE {
-            DType::F32 => OfType::F32(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
-            DType::F16 => OfType::F16(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
-            DType::BF16 => OfType::BF16(Parts::new(devices, [n, k], cast(first), chunk_rows, memory)?),
+            DType::F32 => OfType::F32(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
+            DType::F16 => OfType::F16(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
+            DType::BF16 => OfType::BF16(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
             DType::F64 => return Err(no_f64(&device)),
         };
         Ok(CudaWorker { parts, device, d: first.len(), in_flight: VecDeque::new() })

@@ -67,10 +67,10 @@ pub(crate) struct FitArgs {
     /// Number of clusters
     #[arg(short = 'k', long = "clusters", value_name = "K", value_parser = at_least_one)]
     pub(crate) n_clusters: NonZeroUsize,
-    /// What is near. cosine and spherical-dot have centroids of length 1, dot has means. All but euclidean run on the CPU
+    /// What is near. cosine and spherical-dot have centroids of length 1, dot has means
     #[arg(long, value_enum, default_value_t)]
     pub(crate) metric: MetricArg,
-    /// How often each point counts: float64 or float32, (n) or (batch, n). On the CPU
+    /// How often each point counts: float64 or float32, (n) or (batch, n)
     #[arg(long, value_name = "W.npy")]
     pub(crate) weights: Option<PathBuf>,
     /// First centroids: random, k-means++, k-means||, or those of a file of K rows or a model

@@ -45,16 +45,20 @@ impl<T: GpuElement> Parts<T> {
     /// Each takes at most `memory` bytes.
     pub(crate) fn new(
         devices: &[Device],
-        [n, k]: [usize; 2],
+        ([n, k], metric): ([usize; 2], Metric),
         first: &[T],
+        weights: Option<&[f64]>,
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
+        let by = By { metric, weighted: weights.is_some() };
         let shape = shape_of::<T>([1, n, first.len()], k)?;
         let chunks = n.div_ceil(chunk_rows);
         let shards = devices.iter().enumerate().map(|(at, device)| {
             let border = |at: usize| (chunks * at / devices.len() * chunk_rows).min(n);
-            Shard::new(device, shape, border(at)..border(at + 1), first, chunk_rows, memory)
+            let shard = Shard::new(device, shape, by, border(at)..border(at + 1), first, chunk_rows, memory)?;
+            weights.map_or(Ok(()), |weights| shard.total.set_weights(weights))?;
+            Ok(shard)
         });
         let shards = shards.collect::<Result<Vec<_>>>()?;
         for one in &shards {
@@ -182,6 +186,7 @@ impl<T: GpuElement> Shard<T> {
     fn new(
         device: &Device,
         shape: Shape,
+        by: By,
         rows: Range<usize>,
         first: &[T],
         chunk_rows: usize,
@@ -189,7 +194,7 @@ impl<T: GpuElement> Shard<T> {
     ) -> Result<Self> {
         let cut = Cut::of(shape);
         let (n, k, d) = (shape.n as usize, shape.k as usize, shape.d as usize);
-        let total = Call::<T>::new(device, [1, n, d], k, Role::Total(cut))?;
+        let total = Call::<T>::new(device, [1, n, d], (k, by), Role::Total(cut))?;
         total.set_origin(first)?;
         total.fill(total.places.labels, u32::MAX)?;
         let mut shard = Shard {
@@ -226,7 +231,8 @@ impl<T: GpuElement> Shard<T> {
     /// A call for a chunk.
     fn make(&self) -> Result<Call<T>> {
         let (k, d) = (self.total.shape.k as usize, self.total.shape.d as usize);
-        let mut call = Call::<T>::new(&self.total.device, [1, self.chunk_rows, d], k, Role::Part(self.cut))?;
+        let (device, by) = (&self.total.device, self.total.by);
+        let mut call = Call::<T>::new(device, [1, self.chunk_rows, d], (k, by), Role::Part(self.cut))?;
         let mut plan = Plan::default();
         let place = plan.array(self.chunk_rows * call.shape.pitch as usize);
         let arena = self.total.device.arena(plan.bytes())?;
@@ -286,6 +292,7 @@ impl<T: GpuElement> Call<T> {
             self.copy(to, total, from)?;
         }
         self.copy(self.places.rounded, total, total.places.rounded)?;
+        self.take_weights(total, row)?;
         self.slot.set(0);
         self.reset()?;
         let labels = self.places.labels.part(0, self.shape.n as usize);
@@ -303,6 +310,7 @@ impl<T: GpuElement> Call<T> {
     fn run_part(&self, total: &Call<T>, row: usize, pass: Pass) -> Result<()> {
         self.assign(self.places.states)?;
         if pass.sums {
+            self.costs()?;
             let update = self.update()?;
             let sorted = self.sort(update)?;
             self.sums(update, sorted)?;
@@ -318,6 +326,7 @@ impl<T: GpuElement> Call<T> {
     /// Copies what the rows of `self` have given to the total, or, of a total that is not `self`, its share of rows.
     fn hand_over(&self, total: &Call<T>, rows: Range<usize>, pass: Pass, is_part: bool) -> Result<()> {
         let (k, d) = (self.shape.k as usize, self.shape.d as usize);
+        let width = self.by.width(self.shape) as usize;
         let panel_rows = self.panels.len as usize;
         let panels = [rows.start / panel_rows, rows.len().div_ceil(panel_rows)];
         let (from, to) = (self.update()?, total.update()?);
@@ -336,8 +345,8 @@ impl<T: GpuElement> Call<T> {
             }};
         }
         if pass.sums {
-            copy!(from.sums, to.sums, each(panels, k * d));
-            copy!(from.heads, to.heads, each(panels, self.panels.stretches() as usize * d));
+            copy!(from.sums, to.sums, each(panels, k * width));
+            copy!(from.heads, to.heads, each(panels, self.panels.stretches() as usize * width));
             copy!(from.starts, to.starts, each(panels, k + 1));
         } else {
             let rows_of_part = INERTIA_ROWS as usize;
@@ -365,7 +374,7 @@ impl<T: GpuElement> Call<T> {
         other.wait()
     }
 
-    fn copy<U>(&self, place: Place<U>, from: &Call<T>, source: Place<U>) -> Result<()> {
+    pub(super) fn copy<U>(&self, place: Place<U>, from: &Call<T>, source: Place<U>) -> Result<()> {
         let len = place.len().min(source.len());
         // SAFETY: both have `len` values, in arenas that live until the streams have ended; what wrote the source has
         // ended, for whoever began the pass or finished it waited.
@@ -395,7 +404,7 @@ impl<T: GpuElement> Call<T> {
         self.converge(update)?;
         let record: Vec<Record> = self.download(update.records, 1)?;
         let Record(record) = record.first().copied().ok_or_else(no_points)?;
-        let mut stats = stats_of(record);
+        let mut stats = self.stats_of(record);
         if pass.sums {
             centroids.copy_from_slice(&self.download(self.places.centroids, centroids.len())?);
         } else {

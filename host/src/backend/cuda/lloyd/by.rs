@@ -1,0 +1,295 @@
+//! What is launched for other metrics than the Euclidean, and for points with weights.
+use super::*;
+use crate::metric::Metric;
+
+/// By what points are near, and whether they have weights.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cuda) struct By {
+    pub(in crate::backend::cuda) metric: Metric,
+    pub(in crate::backend::cuda) weighted: bool,
+}
+
+impl By {
+    /// Whether points count otherwise than once in sums.
+    pub(super) fn has_masses(self) -> bool {
+        self.weighted || self.metric == Metric::Cosine
+    }
+
+    /// Whether what `finalise` finds are not yet the centroids.
+    pub(super) fn has_means(self) -> bool {
+        self.has_masses() || self.metric.is_spherical()
+    }
+
+    /// Whether the inertia is not the assignment's sum of squared distances.
+    pub(super) fn has_losses(self) -> bool {
+        self.weighted || self.metric.is_product()
+    }
+
+    /// The same problems with the rows that partial sums and means have.
+    pub(super) fn shape_of_sums(self, shape: Shape) -> Shape {
+        if self.has_masses() {
+            // No point lies at such a pitch: they are summed about zeros, which all problems share.
+            Shape { n: 0, d: self.width(shape), ..shape }
+        } else {
+            shape
+        }
+    }
+
+    /// Values of a row of partial sums: with masses, their sum is one.
+    pub(super) fn width(self, shape: Shape) -> u32 {
+        MoveParams { shape, has_masses: self.has_masses().into(), is_spherical: 0 }.width()
+    }
+}
+
+/// The arrays that only other metrics and weights need.
+pub(super) struct ByPlaces<T> {
+    weights: Option<Place<f64>>,
+    /// A power of two for each problem, which brings its largest weight near 1.
+    units: Option<Place<f64>>,
+    /// What each point counts in sums.
+    masses: Option<Place<f32>>,
+    /// What brings each point to length 1, for the variance.
+    scales: Option<Place<f32>>,
+    means: Option<MeanPlaces<T>>,
+}
+
+struct MeanPlaces<T> {
+    means: Place<f32>,
+    /// Not used: `finalise` writes them.
+    rounded: Place<T>,
+    zeros: Place<T>,
+}
+
+impl<T> ByPlaces<T> {
+    pub(super) fn new(plan: &mut Plan, by: By, shape: Shape, role: Role<'_>) -> Self {
+        let points = shape.batch as usize * shape.n as usize;
+        let (has_points, updates) = (!matches!(role, Role::Total(_)), !matches!(role, Role::Assign));
+        let width = by.width(shape) as usize;
+        let of_means = shape.batch as usize * shape.k as usize * width;
+        let has_scales = match role {
+            Role::Fit(options) => by.metric.is_spherical() && options.tol > 0.0,
+            Role::Part(_) => by.metric.is_spherical(),
+            Role::Assign | Role::Total(_) => false,
+        };
+        ByPlaces {
+            weights: (by.weighted && updates).then(|| plan.array(points)),
+            units: (by.weighted && updates).then(|| plan.array(shape.batch as usize)),
+            masses: (by.has_masses() && updates && has_points).then(|| plan.array(points)),
+            scales: has_scales.then(|| plan.array(points)),
+            means: (by.has_means() && updates).then(|| MeanPlaces {
+                means: plan.array(of_means),
+                rounded: plan.array(of_means),
+                zeros: plan.array(width),
+            }),
+        }
+    }
+}
+
+/// The kernels that calls like this one launch beside the others.
+pub(super) fn kernels<T: GpuElement>(by: By, updates: bool) -> Vec<KernelSpec> {
+    let mut kernels = Vec::new();
+    if by.has_losses() {
+        kernels.push(<Losses<T::Device> as Kernel>::SPEC);
+    }
+    if updates && by.has_means() {
+        kernels.push(<MoveCentroids<T::Device> as Kernel>::SPEC);
+    }
+    if updates && (by.has_masses() || by.metric.is_spherical()) {
+        kernels.extend([<Masses<T::Device> as Kernel>::SPEC, <UnitMoments<T::Device> as Kernel>::SPEC]);
+    }
+    kernels
+}
+
+/// Powers of two that bring the largest weight of each problem of `n` points to 1 or under 2: f32 masses have room then.
+fn units(weights: &[f64], n: usize) -> Vec<f64> {
+    let unit = |weights: &[f64]| {
+        let most = weights.iter().fold(0.0, |most: f64, &w| most.max(w));
+        let exponent = (most.to_bits() >> 52) as i64 - 1023;
+        f64::from_bits(((1023 - exponent) as u64) << 52)
+    };
+    weights.chunks(n).map(unit).collect()
+}
+
+impl<T: GpuElement> Call<T> {
+    /// Takes the weights of all points.
+    pub(super) fn set_weights(&self, weights: &[f64]) -> Result<()> {
+        let (Some(place), Some(of_units)) = (self.places.by.weights, self.places.by.units) else {
+            return Ok(());
+        };
+        self.upload(of_units, &units(weights, self.shape.n as usize))?;
+        self.upload(place, weights)
+    }
+
+    /// Takes the weights of a part's rows from the total.
+    pub(super) fn take_weights(&self, total: &Call<T>, row: usize) -> Result<()> {
+        let (to, from) = (&self.places.by, &total.places.by);
+        if let (Some(to), Some(from)) = (to.weights, from.weights) {
+            self.copy(to, total, from.part(row, self.shape.n as usize))?;
+        }
+        if let (Some(to), Some(from)) = (to.units, from.units) {
+            self.copy(to, total, from)?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::backend::cuda) fn metric(&self) -> Metric {
+        self.by.metric
+    }
+
+    fn maybe<U>(&self, place: Option<Place<U>>) -> Result<*const U> {
+        place.map_or(Ok(std::ptr::null()), |place| self.at(place).map(<*mut U>::cast_const))
+    }
+
+    /// What of each point the sums and the variance need, once.
+    pub(super) fn weigh(&self) -> Result<()> {
+        let by = &self.places.by;
+        let (points, shape) = (self.points()?.cast(), self.shape);
+        if let Some(masses) = by.masses {
+            let kernel = Masses::<T::Device> {
+                points,
+                weights: self.maybe(by.weights)?,
+                units: self.maybe(by.units)?,
+                masses: self.at(masses)?,
+                params: MassesParams { shape, by_length: (self.by.metric == Metric::Cosine).into() },
+            };
+            // SAFETY: as in `means`; there are units where there are weights.
+            unsafe { self.device.launch(&self.stream, &kernel)? };
+        }
+        if let Some(scales) = by.scales {
+            let (weights, units) = (std::ptr::null(), std::ptr::null());
+            let params = MassesParams { shape, by_length: 1 };
+            let kernel = Masses::<T::Device> { points, weights, units, masses: self.at(scales)?, params };
+            // SAFETY: as in `means`.
+            unsafe { self.device.launch(&self.stream, &kernel)? };
+        }
+        Ok(())
+    }
+
+    /// What masses are, and where points are summed about: rows of very different lengths at length 1 about nothing.
+    pub(super) fn masses(&self) -> Result<Option<(*const f32, *const T)>> {
+        let Some(masses) = self.places.by.masses else { return Ok(None) };
+        Ok(Some((self.at(masses)?, self.origin_of_masses()?)))
+    }
+
+    fn origin_of_masses(&self) -> Result<*const T> {
+        if self.by.metric == Metric::Cosine { Ok(std::ptr::null()) } else { self.origin() }
+    }
+
+    /// [`Call::means`] where what `finalise` finds are not yet the centroids; whether that is so.
+    pub(super) fn means_by(&self, update: &UpdatePlaces) -> Result<bool> {
+        let Some(places) = &self.places.by.means else { return Ok(false) };
+        let arena = self.arena()?;
+        // An empty cluster keeps its mean, of no mass and of zeros.
+        arena.zero(&self.stream, places.means)?;
+        arena.zero(&self.stream, places.zeros)?;
+        let states = self.at(self.places.states)?.cast::<LoopState>();
+        let (means, moves) = (self.at(places.means)?, self.at(update.moves)?);
+        let has_masses = self.by.has_masses();
+        let finalise = Finalise::<T::Device> {
+            origin: if has_masses { self.at(places.zeros)?.cast_const() } else { self.origin()? }.cast(),
+            sums: self.at(update.sums)?,
+            heads: self.at(update.heads)?,
+            starts: self.at(update.starts)?,
+            states,
+            centroids: means,
+            rounded: self.at(places.rounded)?.cast(),
+            moves,
+            params: self.finalise_params(),
+        };
+        let is_spherical = self.by.metric.is_spherical().into();
+        let moved = MoveCentroids::<T::Device> {
+            means,
+            origin: if has_masses { self.origin_of_masses()? } else { std::ptr::null() }.cast(),
+            states,
+            centroids: self.at(self.places.centroids)?,
+            rounded: self.at(self.places.rounded)?.cast(),
+            moves,
+            params: MoveParams { shape: self.shape, has_masses: has_masses.into(), is_spherical },
+        };
+        // SAFETY: as in `means`; arrays of means have rows of the width of sums.
+        unsafe {
+            self.device.launch(&self.stream, &finalise)?;
+            self.device.launch(&self.stream, &moved)?;
+        }
+        Ok(true)
+    }
+
+    /// What the metric says that points add to the inertia, and as often as their weights say: into `entries` entries of a
+    /// problem, of so many rows each, for all problems or those that `states` has not done.
+    fn losses(
+        &self,
+        states: Option<Place<State>>,
+        partial: Place<f64>,
+        rows: u32,
+        entries: u32,
+    ) -> Result<()> {
+        let loss = match self.by.metric {
+            Metric::Euclidean => LOSS_EUCLIDEAN,
+            Metric::Cosine => LOSS_COSINE,
+            Metric::Dot | Metric::SphericalDot => LOSS_PRODUCT,
+        };
+        let kernel = Losses::<T::Device> {
+            points: self.points()?.cast(),
+            centroids: self.at(self.places.rounded)?.cast(),
+            labels: self.at(self.places.labels)?,
+            weights: self.maybe(self.places.by.weights)?,
+            states: self.maybe(states)?.cast(),
+            partial: self.at(partial)?,
+            params: LossesParams { shape: self.shape, rows, entries, loss },
+        };
+        // SAFETY: as in `means`; every label is under `k`, since an assignment wrote them all.
+        unsafe { self.device.launch(&self.stream, &kernel) }
+    }
+
+    /// The inertia of an iteration in place of the assignment's sum, where that is another.
+    pub(super) fn costs(&self) -> Result<()> {
+        if !self.by.has_losses() {
+            return Ok(());
+        }
+        let rows = match self.hopper {
+            Some(_) => HOPPER_POINTS / HOPPER_WARPS,
+            None => ASSIGN_POINTS,
+        };
+        self.losses(Some(self.places.states), self.places.tile_cost, rows, self.tiles())
+    }
+
+    /// [`Call::inertia`], where it is not the Euclidean one without weights; whether that is so.
+    pub(super) fn inertia_by(&self) -> Result<bool> {
+        if self.by.has_losses() {
+            let params = InertiaParams { shape: self.shape };
+            self.losses(None, self.places.partial, INERTIA_ROWS, params.tiles())?;
+        }
+        Ok(self.by.has_losses())
+    }
+
+    /// [`Call::moments`] of points at length 1, where the metric takes them so; whether that is so.
+    pub(super) fn moments_by(&self, update: &UpdatePlaces) -> Result<bool> {
+        let Some(scales) = self.places.by.scales else { return Ok(false) };
+        let kernel = UnitMoments::<T::Device> {
+            points: self.points()?.cast(),
+            scales: self.at(scales)?,
+            first: self.at(update.first)?,
+            second: self.at(update.second)?,
+            params: self.moments,
+        };
+        // SAFETY: as in `means`.
+        unsafe { self.device.launch(&self.stream, &kernel)? };
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_bring_the_largest_weight_near_1() {
+        let weights = [1e150, 0.0, 3.0, 1e-300, 5e-324, 0.0];
+        let units = units(&weights, 2);
+        for (weights, unit) in weights.chunks(2).zip(units) {
+            let most = weights[0].max(weights[1]) * unit;
+            assert!((5e-17..2.0).contains(&most), "{most}");
+            assert_eq!(unit.to_bits() & ((1 << 52) - 1), 0);
+        }
+    }
+}

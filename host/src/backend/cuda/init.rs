@@ -59,12 +59,14 @@ pub(super) fn draw<T: GpuElement>(
         return Ok(None);
     }
     match points.draw(first, k) {
-        Err(Error::OutOfDeviceMemory { requested, free }) => {
-            tracing::info!(requested, free, "the CPU draws first centroids: the GPU has no room");
-            Ok(None)
-        }
+        Err(Error::OutOfDeviceMemory { requested, free }) => Ok(no_room(requested, free)),
         rows => rows.map(Some),
     }
+}
+
+fn no_room(requested: u64, free: u64) -> Option<Vec<u32>> {
+    tracing::info!(requested, free, "the CPU draws first centroids: the GPU has no room");
+    None
 }
 
 /// [`draw`] for points that are not on the GPU yet, on the first one.
@@ -87,7 +89,7 @@ pub(super) fn load_and_draw<T: GpuElement>(
         return Ok(None);
     }
     let arena = match device.arena(plan.bytes()) {
-        Err(Error::OutOfDeviceMemory { .. }) => return Ok(None),
+        Err(Error::OutOfDeviceMemory { requested, free }) => return Ok(no_room(requested, free)),
         arena => arena?,
     };
     let stream = device.stream()?;

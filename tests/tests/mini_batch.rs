@@ -1,5 +1,5 @@
 //! Points that come in batches: the update against its definition in float64, and what comes of it.
-use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, MiniBatch};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, Metric, MiniBatch};
 use flash_kmeans_tests::{CUDA, has_gpu};
 use half::f16;
 use ndarray::{Array2, ArrayView2, Axis, array, s};
@@ -173,4 +173,27 @@ fn what_is_refused_changes_nothing() {
     assert!(matches!(none, Err(Error::InvalidArgument { argument: "n", .. })));
     assert_eq!((fit.centroids().unwrap().to_owned(), fit.counts(), fit.n_steps()), (before, &counts[..], 1));
     assert!(matches!(fit.into_model(array![[1.0]].view()), Err(Error::Shape { .. })));
+}
+
+/// Where rows are drawn, the first batch has to have as many as there are clusters; where centroids are given, one is enough.
+#[test]
+fn the_first_batch_may_be_small() {
+    let points = blobs(10, 2, 1);
+    let drawn = FlashKMeans::new(10).init(Init::Random).backend(Backend::Cpu);
+    drawn.mini_batch().unwrap().partial_fit(points.view()).unwrap();
+    let first = points.mapv(f64::from).into_dyn();
+    let mut given = FlashKMeans::new(10).init(Init::Given(first)).backend(Backend::Cpu).mini_batch().unwrap();
+    given.partial_fit(points.slice(s![..1, ..])).unwrap();
+    assert_eq!(given.counts().iter().sum::<u64>(), 1);
+}
+
+#[test]
+fn a_sum_of_zeros_keeps_its_direction() {
+    for metric in [Metric::Cosine, Metric::SphericalDot] {
+        let init = Init::Given(array![[0.0, 1.0]].into_dyn());
+        let options = FlashKMeans::new(1).init(init).metric(metric).backend(Backend::Cpu);
+        let mut fit = options.mini_batch().unwrap();
+        fit.partial_fit(array![[1.0f32, 0.0], [-1.0, 0.0]].view()).unwrap();
+        assert_eq!(fit.centroids().unwrap(), array![[0.0f32, 1.0]], "{metric}");
+    }
 }

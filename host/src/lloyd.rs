@@ -170,7 +170,9 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
     while !stopped && !done(&state) {
         let is_first = state.history.is_empty();
         let mut moved = state.centroids.clone();
-        let what = Pass { sums: true, variance: is_first && options.tol > 0.0 };
+        // Also after a checkpoint of a fit without a tolerance.
+        let variance = options.tol > 0.0 && state.mean_variance == 0.0;
+        let what = Pass { sums: true, variance };
         let found = match pass(&state, &rounded::<T>(&state.centroids), what, &mut moved) {
             Ok(found) => found,
             Err(error) => {
@@ -181,7 +183,7 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
             }
         };
         state.before = std::mem::replace(&mut state.centroids, moved);
-        if is_first {
+        if variance {
             state.mean_variance = found.mean_variance;
         }
         state.history.push(found.stats);
@@ -208,4 +210,52 @@ fn rounded<T: Element>(centroids: &[T::Centroid]) -> Vec<T::Centroid> {
     /// Fewer cost more to hand out than to round.
     const VALUES: usize = 1 << 14;
     centroids.par_iter().with_min_len(VALUES).map(|&c| T::round_centroid(c)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Backend, FlashKMeans, Init, Streaming};
+    use ndarray::{Array2, Axis, s};
+
+    fn points() -> Array2<f64> {
+        Array2::from_shape_fn((700, 2), |(row, column)| ((row * 131 + column * 57 + row * row) % 997) as f64)
+    }
+
+    fn fit(tol: f64, max_iter: usize) -> FlashKMeans {
+        let first = Init::Given(points().slice(s![..12, ..]).to_owned().into_dyn());
+        FlashKMeans::new(12).init(first).tol(tol).max_iter(max_iter).backend(Backend::Cpu)
+    }
+
+    /// The iterations that `tol` asks for.
+    fn expected(tol: f64) -> usize {
+        let points = points();
+        let shifts = fit(0.0, 1000).fit(points.view()).unwrap().problems()[0].history.clone();
+        let variance = points.var_axis(Axis(0), 0.0).mean().unwrap();
+        1 + shifts.iter().position(|i| i.shift <= tol * variance).unwrap()
+    }
+
+    #[test]
+    fn the_tolerance_is_a_share_of_the_variance() {
+        for tol in [0.0, 1e-4, 1e-2, 0.1, 1.0] {
+            let model = fit(tol, 1000).fit(points().view()).unwrap();
+            assert_eq!((model.n_iter(), model.converged()), (expected(tol), true), "{tol}");
+        }
+        assert!(expected(1.0) < expected(1e-2));
+    }
+
+    #[test]
+    fn a_fit_that_had_ended_is_resumed_to_its_end() {
+        let (points, folder) = (points(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("fit.state");
+        let go = |options: FlashKMeans, how: Streaming| options.fit_stream(&points, &how, &mut ()).unwrap();
+        for (tol, max_iter) in [(0.0, 1000), (0.0, 3), (0.1, 1000)] {
+            let whole = go(fit(tol, max_iter), Streaming::new().checkpoint(&path, 1));
+            let again = go(fit(tol, max_iter), Streaming::new().resume(&path));
+            assert_eq!((again.labels(), again.inertia()), (whole.labels(), whole.inertia()));
+            assert_eq!(again.problems(), whole.problems());
+        }
+        // Of a fit without a tolerance, which had no use for the variance.
+        go(fit(0.0, 1), Streaming::new().checkpoint(&path, 1));
+        assert_eq!(go(fit(0.1, 1000), Streaming::new().resume(&path)).n_iter(), expected(0.1));
+    }
 }

@@ -173,4 +173,20 @@ mod tests {
         assert_eq!(inverse_length(&[f64::MIN_POSITIVE]), 0.0);
         assert_eq!(inverse_length(&[2.0f32, 0.0]), 0.5);
     }
+
+    /// Just beyond what a rounding to the type can do.
+    #[test]
+    fn what_is_nearly_of_length_1_is_brought_to_it() {
+        fn first<T: Element>(length: f64) -> f64 {
+            let mut c: Vec<T::Centroid> = [length, 0.0].into_iter().map(Float::from_f64).collect();
+            Metric::SphericalDot.normalise::<T>(&mut c, 2);
+            c[0].to_f64()
+        }
+        for sign in [1.0, -1.0] {
+            assert_eq!(first::<f64>(1.0 + sign * 1e-14), 1.0);
+            assert_eq!(first::<f32>(1.0 + sign * 1e-6), 1.0);
+            assert_eq!(first::<f16>(1.0 + sign * 0.002), 1.0);
+            assert_eq!(first::<bf16>(1.0 + sign * 0.016), 1.0);
+        }
+    }
 }

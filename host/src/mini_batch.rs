@@ -7,9 +7,10 @@ use crate::metric::length;
 use crate::model::BatchSummary;
 use crate::params::Init;
 use crate::points::Problem;
-use crate::{Element, FlashKMeans, KMeans, Metric, restarts};
-use ndarray::{ArrayView2, Ix2};
+use crate::{Element, FlashKMeans, KMeans, Metric, restarts, weights};
+use ndarray::{ArrayView1, ArrayView2, Ix2};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Mini-batch k-means (Sculley, 2010): centroids that follow points which come a batch at a time, each seen once. Made by
 /// [`FlashKMeans::mini_batch`].
@@ -23,7 +24,8 @@ use rayon::prelude::*;
 ///
 /// in float64: a centroid is the mean of all points that it was ever given, and where it started counts for nothing. Sums
 /// are taken on the CPU in the order of the points: the same batches in the same order give the same bits on every run,
-/// whatever the number of threads and whichever backend labels. A cluster that is given no points stays where it is.
+/// whatever the number of threads and whichever backend labels. A cluster that is given no points stays where it is. A
+/// point with a weight counts that often, in the sum and in `m_k`.
 ///
 /// By a metric whose centroids have length 1, they are these means at length 1; for cosines, the means are of `x/‖x‖`.
 ///
@@ -48,6 +50,8 @@ pub struct MiniBatch<T: Element> {
     /// The means as the points' type can hold them, which distances are taken to.
     centroids: Vec<T::Centroid>,
     counts: Vec<u64>,
+    /// Sums of the weights of the points counted.
+    masses: Vec<f64>,
     n_steps: usize,
 }
 
@@ -66,6 +70,7 @@ impl FlashKMeans {
             means: Vec::new(),
             centroids: Vec::new(),
             counts: vec![0; self.n_clusters()],
+            masses: vec![0.0; self.n_clusters()],
             n_steps: 0,
             options: self.clone(),
         })
@@ -80,10 +85,30 @@ impl<T: Element> MiniBatch<T> {
     /// [`Error::InvalidArgument`] for no points, [`Error::Shape`] for another `d`, [`Error::TooManyClusters`] for too small
     /// a first batch, [`Error::NonFinite`], and the device's errors. Nothing has changed then.
     pub fn partial_fit(&mut self, points: ArrayView2<'_, T>) -> Result<()> {
-        let (problem, k) = (self.checked(points)?, self.counts.len());
-        let first = if self.n_steps == 0 { Some(self.first_centroids(&problem)?) } else { None };
+        let problem = self.checked(points)?;
+        self.step(&problem)
+    }
+
+    /// [`partial_fit`](Self::partial_fit) of points that count as often as their weights say, `(m)` of them; centroids
+    /// that are found in the first batch are drawn by weight.
+    ///
+    /// # Errors
+    /// As [`partial_fit`](Self::partial_fit), and those of weights as [`FlashKMeans::fit_weighted`].
+    pub fn partial_fit_weighted<W: Float>(
+        &mut self,
+        points: ArrayView2<'_, T>,
+        weights: ArrayView1<'_, W>,
+    ) -> Result<()> {
+        let mut problem = self.checked(points)?;
+        problem.weights = weights::checked(weights, &ndarray::Dim(problem.n))?.map(Cow::Owned);
+        self.step(&problem)
+    }
+
+    fn step(&mut self, problem: &Problem<'_, T>) -> Result<()> {
+        let k = self.counts.len();
+        let first = if self.n_steps == 0 { Some(self.first_centroids(problem)?) } else { None };
         let labels = self.engine.assign(
-            &problem,
+            problem,
             first.as_ref().unwrap_or(&self.centroids),
             k,
             self.options.lloyd_options().metric,
@@ -92,7 +117,7 @@ impl<T: Element> MiniBatch<T> {
             self.means = first.iter().map(|c| c.to_f64()).collect();
             self.centroids = first;
         }
-        self.move_means(&problem, &labels);
+        self.move_means(problem, &labels);
         self.n_steps += 1;
         Ok(())
     }
@@ -131,29 +156,39 @@ impl<T: Element> MiniBatch<T> {
             rows[label as usize].push(row);
         }
         let clusters = self.means.par_chunks_mut(d).zip(self.centroids.par_chunks_mut(d));
-        clusters.zip(&mut self.counts).zip(&rows).for_each(|(((mean, centroid), count), rows)| {
-            let point = |row: usize| {
-                let x = &problem.points[row * d..][..d];
-                let scale = if metric == Metric::Cosine { metric.scale(x) } else { 1.0 };
-                x.iter().map(move |x| x.to_f64() * scale)
-            };
-            let Some(&first) = rows.first() else { return };
-            if *count == 0 {
-                mean.iter_mut().zip(point(first)).for_each(|(mean, x)| *mean = x);
-            }
-            let mut sum = vec![0.0; d];
-            for &row in rows {
-                sum.iter_mut().zip(point(row)).zip(&*mean).for_each(|((sum, x), mean)| *sum += x - mean);
-            }
-            *count += rows.len() as u64;
-            mean.iter_mut().zip(sum).for_each(|(mean, sum)| *mean += sum / *count as f64);
-            let by = if metric.is_spherical() { length(mean.iter().copied()) } else { 1.0 };
-            if by > 0.0 {
-                for (centroid, mean) in centroid.iter_mut().zip(&*mean) {
-                    *centroid = T::round_centroid(Float::from_f64(mean / by));
+        let counts = self.counts.iter_mut().zip(&mut self.masses);
+        let weights = problem.weights.as_deref();
+        clusters.zip(counts.collect::<Vec<_>>()).zip(&rows).for_each(
+            |(((mean, centroid), (count, mass)), rows)| {
+                let weight = |row: usize| weights.map_or(1.0, |weights| weights[row]);
+                let point = |row: usize| {
+                    let x = &problem.points[row * d..][..d];
+                    let scale = if metric == Metric::Cosine { metric.scale(x) } else { 1.0 };
+                    x.iter().map(move |x| x.to_f64() * scale)
+                };
+                *count += rows.len() as u64;
+                let Some(&first) = rows.iter().find(|&&row| weight(row) > 0.0) else { return };
+                if *mass == 0.0 {
+                    mean.iter_mut().zip(point(first)).for_each(|(mean, x)| *mean = x);
                 }
-            }
-        });
+                let mut sum = vec![0.0; d];
+                for &row in rows {
+                    let w = weight(row);
+                    sum.iter_mut()
+                        .zip(point(row))
+                        .zip(&*mean)
+                        .for_each(|((sum, x), mean)| *sum += w * (x - mean));
+                    *mass += w;
+                }
+                mean.iter_mut().zip(sum).for_each(|(mean, sum)| *mean += sum / *mass);
+                let by = if metric.is_spherical() { length(mean.iter().copied()) } else { 1.0 };
+                if by > 0.0 {
+                    for (centroid, mean) in centroid.iter_mut().zip(&*mean) {
+                        *centroid = T::round_centroid(Float::from_f64(mean / by));
+                    }
+                }
+            },
+        );
     }
 
     /// The centroids, `(k, d)`, for 16-bit points values of that type; `None` before the first batch.

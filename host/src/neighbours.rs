@@ -3,7 +3,7 @@
 use crate::element::Float;
 use crate::error::{Error, Result};
 use crate::points::{PointsDim, Problem, shaped};
-use crate::{Element, KMeans};
+use crate::{Element, KMeans, weights};
 use ndarray::{Array, ArrayView, Dimension};
 use rayon::prelude::*;
 
@@ -123,9 +123,24 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// As [`predict`](Self::predict).
     pub fn score(&self, points: ArrayView<'_, T, D>) -> Result<f64> {
         let labels = self.predict(points.view())?;
-        let losses = self.losses(&Problem::new(points)?, &labels);
-        let sums: Vec<f64> = losses.par_chunks(ROWS).map(|losses| losses.iter().sum()).collect();
-        Ok(-sums.iter().sum::<f64>())
+        Ok(-total(&self.losses(&Problem::new(points)?, &labels)))
+    }
+
+    /// [`score`](Self::score) of points that count as often as their weights say: `(n)` or `(batch, n)`.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score), and those of weights as [`FlashKMeans::fit_weighted`](crate::FlashKMeans::fit_weighted).
+    pub fn score_weighted<W: Float>(
+        &self,
+        points: ArrayView<'_, T, D>,
+        weights: ArrayView<'_, W, D::Smaller>,
+    ) -> Result<f64> {
+        let labels = self.predict(points.view())?;
+        let weights = weights::checked(weights, &labels.raw_dim())?;
+        let mut losses = self.losses(&Problem::new(points)?, &labels);
+        let weights = weights.iter().flatten();
+        losses.iter_mut().zip(weights).for_each(|(loss, weight)| *loss *= weight);
+        Ok(-total(&losses))
     }
 
     /// What each point adds to the inertia with the centroid that its label names.
@@ -155,6 +170,12 @@ fn size_of_result(batch: usize, n: usize, columns: usize) -> Result<usize> {
         let rule = "the distances asked for are more than memory can address; give fewer points at a time";
         Error::InvalidArgument { argument: "n", value: n.to_string(), rule }
     })
+}
+
+/// The sum, the same for any number of threads.
+fn total(losses: &[f64]) -> f64 {
+    let sums: Vec<f64> = losses.par_chunks(ROWS).map(|losses| losses.iter().sum()).collect();
+    sums.iter().sum()
 }
 
 #[cfg(test)]

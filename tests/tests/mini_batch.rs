@@ -2,7 +2,7 @@
 use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, Metric, MiniBatch};
 use flash_kmeans_tests::{CUDA, has_gpu};
 use half::f16;
-use ndarray::{Array2, ArrayView2, Axis, array, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, array, s};
 use proptest::prelude::*;
 
 /// Values in `-1..1` that look random and are the same everywhere.
@@ -196,4 +196,48 @@ fn a_sum_of_zeros_keeps_its_direction() {
         fit.partial_fit(array![[1.0f32, 0.0], [-1.0, 0.0]].view()).unwrap();
         assert_eq!(fit.centroids().unwrap(), array![[0.0f32, 1.0]], "{metric}");
     }
+}
+
+/// Batches of points with whole weights are those of as many points, but for rounding.
+#[test]
+fn a_whole_weight_is_as_many_points() {
+    for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+        let points = blobs(300, 3, 5).mapv(f64::from);
+        let init = Init::Given(points.slice(s![..7, ..]).to_owned().into_dyn());
+        let options = FlashKMeans::new(7).init(init).metric(metric).backend(Backend::Cpu);
+        let [mut weighted, mut many] = [(); 2].map(|()| options.mini_batch::<f64>().unwrap());
+        for batch in points.axis_chunks_iter(Axis(0), 60) {
+            let weights: Vec<f32> = (0..60).map(|row| ((row * row + 1) % 4) as f32).collect();
+            let rows: Vec<usize> =
+                (0..60).flat_map(|row| std::iter::repeat_n(row, weights[row] as usize)).collect();
+            weighted.partial_fit_weighted(batch, ArrayView1::from(&weights)).unwrap();
+            many.partial_fit(batch.select(Axis(0), &rows).view()).unwrap();
+        }
+        let apart = (&weighted.centroids().unwrap() - &many.centroids().unwrap()).mapv(f64::abs).sum();
+        assert!(apart <= 1e-11, "{metric}: {apart:e}");
+        assert_eq!(weighted.counts().iter().sum::<u64>(), 300);
+        let ones = [1.0f32; 300];
+        let before = weighted.clone();
+        weighted.partial_fit_weighted(points.view(), ArrayView1::from(&ones)).unwrap();
+        let mut plain = before;
+        plain.partial_fit(points.view()).unwrap();
+        assert_eq!(weighted.centroids(), plain.centroids());
+    }
+}
+
+#[test]
+fn clusters_without_weight_stay() {
+    let init = Init::Given(array![[0.0], [10.0]].into_dyn());
+    let mut fit = FlashKMeans::new(2).init(init).backend(Backend::Cpu).mini_batch::<f64>().unwrap();
+    fit.partial_fit_weighted(array![[1.0], [11.0], [12.0]].view(), array![2.0, 0.0, 0.0].view()).unwrap();
+    assert_eq!((fit.centroids().unwrap(), fit.counts()), (array![[1.0], [10.0]].view(), &[1, 2][..]));
+    // Where the centroid started counts for nothing still.
+    fit.partial_fit_weighted(array![[12.0], [14.0]].view(), array![0.0, 0.5].view()).unwrap();
+    assert_eq!(fit.centroids().unwrap(), array![[1.0], [14.0]]);
+    let before = fit.centroids().unwrap().to_owned();
+    let negative = fit.partial_fit_weighted(array![[1.0]].view(), array![-1.0].view());
+    assert!(matches!(negative, Err(Error::InvalidArgument { argument: "weights", .. })));
+    let short = fit.partial_fit_weighted(array![[1.0], [2.0]].view(), array![1.0].view());
+    assert!(matches!(short, Err(Error::Shape { what: "weights", .. })));
+    assert_eq!(fit.centroids().unwrap(), before);
 }

@@ -119,6 +119,13 @@ fn a_whole_weight_is_as_many_points() {
     let apart = (weighted.centroids() - many.centroids()).mapv(f64::abs).sum();
     assert!(apart <= 1e-10, "{apart}");
     assert!((weighted.inertia() - many.inertia()).abs() <= 1e-12 * many.inertia());
+    let (score, of_many) =
+        (many.score_weighted(x.view(), w.view()).unwrap(), many.score(repeated.view()).unwrap());
+    assert!((score - of_many).abs() <= 1e-12 * of_many.abs(), "{score} {of_many}");
+    let ones = Array1::<f32>::ones(n);
+    assert_eq!(many.score_weighted(x.view(), ones.view()).unwrap(), many.score(x.view()).unwrap());
+    let short = many.score_weighted(x.view(), ones.slice(s![1..]));
+    assert!(matches!(short, Err(Error::Shape { what: "weights", .. })));
 }
 
 #[test]

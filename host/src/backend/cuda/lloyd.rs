@@ -80,7 +80,7 @@ struct Places<T> {
 
 /// What only a fit needs.
 struct UpdatePlaces {
-    /// Row indices, sorted by label after the last pass; each pass reads one and writes the other.
+    /// Row indices, sorted by label after the last pass; each pass by a digit reads one and writes the other.
     orders: [Place<u32>; 2],
     histogram: Place<u32>,
     totals: Place<u32>,
@@ -343,7 +343,6 @@ impl<T: GpuElement> Call<T> {
         }
         // A total has what its parts have added up, no points of its own.
         let has_points = !matches!(role, Role::Total(_));
-        let of_points = |count: usize| if has_points { count } else { 0 };
         // Records of a window stay under 64 MiB however many problems there are. An even number, for iterations are
         // replayed in pairs, or one.
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
@@ -384,14 +383,17 @@ impl<T: GpuElement> Call<T> {
                     Role::Fit(options) if options.tol == 0.0 => 0,
                     _ => moments.blocks() as usize * d,
                 };
+                let digits = groups * SORT_DIGITS as usize;
+                let (orders, histogram, totals) = match sort {
+                    _ if !has_points => ([0, 0], 0, 0),
+                    Sort::Block => ([0, 0], 0, 0),
+                    Sort::Whole => ([batch * n, 0], WholeParams { shape, panels }.blocks() as usize * k, 0),
+                    Sort::Digits => ([batch * n; 2], digits * panels.tiles() as usize, digits),
+                };
                 UpdatePlaces {
-                    orders: [(); 2].map(|()| plan.array(of_points(batch * n))),
-                    histogram: plan.array(of_points(match sort {
-                        Sort::Block => 0,
-                        Sort::Whole => WholeParams { shape, panels }.blocks() as usize * k,
-                        Sort::Digits => groups * SORT_DIGITS as usize * panels.tiles() as usize,
-                    })),
-                    totals: plan.array(groups * SORT_DIGITS as usize),
+                    orders: orders.map(|len| plan.array(len)),
+                    histogram: plan.array(histogram),
+                    totals: plan.array(totals),
                     starts: plan.array(groups * (k + 1)),
                     sums: plan.array(groups * k * width),
                     heads: plan.array(groups * panels.stretches() as usize * width),

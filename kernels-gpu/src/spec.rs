@@ -273,13 +273,6 @@ impl AssignShared {
     }
 }
 
-impl Default for AssignShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Parameters of `assign`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -517,12 +510,6 @@ impl WideShared {
     }
 }
 
-impl Default for WideShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
 const _: () = assert!(WideShared::new().bytes <= 227 << 10);
 
 /// A type of points and the products over its features: one entry of Hopper's assignment.
@@ -708,13 +695,6 @@ impl PackShared {
     }
 }
 
-impl Default for PackShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Parameters of `pack_centroids`: one block for each tile.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -775,13 +755,6 @@ impl OrderShared {
             warps: layout.array(2 * ORDER_THREADS / 32),
             bytes: layout.bytes(),
         }
-    }
-}
-
-impl Default for OrderShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -924,13 +897,6 @@ impl SettleShared {
     }
 }
 
-impl Default for SettleShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Parameters of `settle`: how many points there are to settle is known on the device only.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -972,13 +938,6 @@ impl HistogramShared {
     }
 }
 
-impl Default for HistogramShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Shared memory of `sort_scatter`.
 #[derive(Clone, Copy, Debug)]
 pub struct ScatterShared {
@@ -1003,13 +962,6 @@ impl ScatterShared {
     }
 }
 
-impl Default for ScatterShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Shared memory of `whole_count`.
 #[derive(Clone, Copy, Debug)]
 pub struct WholeCountShared {
@@ -1025,13 +977,6 @@ impl WholeCountShared {
     pub const fn new() -> Self {
         let mut layout = Layout::new();
         WholeCountShared { counts: layout.array(WHOLE_CLUSTERS), bytes: layout.bytes() }
-    }
-}
-
-impl Default for WholeCountShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -1059,13 +1004,6 @@ impl WholeStartsShared {
     }
 }
 
-impl Default for WholeStartsShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Shared memory of `whole_place`.
 #[derive(Clone, Copy, Debug)]
 pub struct WholePlaceShared {
@@ -1087,13 +1025,6 @@ impl WholePlaceShared {
             offsets: layout.array(SORT_THREADS / 32 * WHOLE_CLUSTERS / 2),
             bytes: layout.bytes(),
         }
-    }
-}
-
-impl Default for WholePlaceShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -1244,13 +1175,6 @@ impl PanelSumsShared {
     }
 }
 
-impl Default for PanelSumsShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Parameters of `panel_sums`: a block for each chunk of [`PANEL_SUMS_FEATURES`] features of each panel.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -1302,13 +1226,6 @@ impl FinaliseShared {
             rows: layout.array(UPDATE_WARPS),
             bytes: layout.bytes(),
         }
-    }
-}
-
-impl Default for FinaliseShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -1392,13 +1309,6 @@ impl ConvergeShared {
             ended: layout.array(1),
             bytes: layout.bytes(),
         }
-    }
-}
-
-impl Default for ConvergeShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -1501,13 +1411,6 @@ impl InertiaShared {
     }
 }
 
-impl Default for InertiaShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Parameters of `moments`: one block for each stretch of rows.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -1600,13 +1503,6 @@ impl LowerShared {
     }
 }
 
-impl Default for LowerShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// How the choice of a problem's first centroids stands, in device memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -1691,13 +1587,6 @@ impl DrawShared {
             totals: layout.array(DRAW_THREADS),
             bytes: layout.bytes(),
         }
-    }
-}
-
-impl Default for DrawShared {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -1786,6 +1675,37 @@ impl Items for MoveParams {
     fn blocks(&self) -> u64 {
         self.centroids().div_ceil(UPDATE_WARPS as u64)
     }
+}
+
+/// A layout has no values of its own to begin with: the one that is made is the default.
+macro_rules! default_is_new {
+    ($($Layout:ident),* $(,)?) => {
+        $(impl Default for $Layout {
+            #[inline]
+            fn default() -> Self {
+                Self::new()
+            }
+        })*
+    };
+}
+
+default_is_new! {
+    AssignShared,
+    WideShared,
+    PackShared,
+    OrderShared,
+    SettleShared,
+    HistogramShared,
+    ScatterShared,
+    WholeCountShared,
+    WholeStartsShared,
+    WholePlaceShared,
+    PanelSumsShared,
+    FinaliseShared,
+    ConvergeShared,
+    InertiaShared,
+    LowerShared,
+    DrawShared,
 }
 
 #[cfg(test)]

@@ -127,6 +127,32 @@ where
     }
 }
 
+/// A launch with the arrays that all entries have, and what is its own.
+macro_rules! of_arrays {
+    ($Kernel:ident<$C:ident>, $from:ident, $($own:ident: $value:expr),+) => {
+        $Kernel::<$C> {
+            points: $from.points,
+            packed: $from.packed,
+            biases: $from.biases,
+            order: $from.order,
+            norms: $from.norms,
+            residuals: $from.residuals,
+            extents: $from.extents,
+            largest: $from.largest,
+            states: $from.states,
+            labels: $from.labels,
+            cost: $from.cost,
+            changed: $from.changed,
+            list_counts: $from.list_counts,
+            list_rows: $from.list_rows,
+            list_first: $from.list_first,
+            list_second: $from.list_second,
+            operand: PhantomData,
+            $($own: $value),+
+        }
+    };
+}
+
 fn entry<C: Copy>() -> Launch
 where
     AssignHopper<C>: Kernel,
@@ -137,48 +163,8 @@ where
     where
         AssignHopper<C>: Kernel,
     {
-        let AssignHopper {
-            points,
-            packed,
-            biases,
-            order,
-            norms,
-            residuals,
-            floors,
-            extents,
-            largest,
-            states,
-            labels,
-            cost,
-            changed,
-            list_counts,
-            list_rows,
-            list_first,
-            list_second,
-            params,
-            operand: PhantomData,
-        } = arguments;
-        let kernel = AssignHopper::<C> {
-            points,
-            packed,
-            biases,
-            order,
-            norms,
-            residuals,
-            floors,
-            extents,
-            largest,
-            states,
-            labels,
-            cost,
-            changed,
-            list_counts,
-            list_rows,
-            list_first,
-            list_second,
-            params,
-            operand: PhantomData,
-        };
+        let kernel =
+            of_arrays!(AssignHopper<C>, arguments, floors: arguments.floors, params: arguments.params);
         // One block a multiprocessor, each with many items in turn: shared memory has room for one.
         let cluster = <AssignHopper<C> as Kernel>::SPEC.cluster;
         let clusters = kernel.blocks().min((device.multiprocessors() / cluster).into()) as u32;
@@ -198,47 +184,8 @@ where
     where
         AssignMma<C>: Kernel,
     {
-        let AssignHopper {
-            points,
-            packed,
-            biases,
-            order,
-            norms,
-            residuals,
-            floors: _,
-            extents,
-            largest,
-            states,
-            labels,
-            cost,
-            changed,
-            list_counts,
-            list_rows,
-            list_first,
-            list_second,
-            params: HopperParams { shape, slot },
-            operand: PhantomData,
-        } = arguments;
-        let kernel = AssignMma::<C> {
-            points,
-            packed,
-            biases,
-            order,
-            norms,
-            residuals,
-            extents,
-            largest,
-            states,
-            labels,
-            cost,
-            changed,
-            list_counts,
-            list_rows,
-            list_first,
-            list_second,
-            params: MmaParams { shape, slot },
-            operand: PhantomData,
-        };
+        let HopperParams { shape, slot } = arguments.params;
+        let kernel = of_arrays!(AssignMma<C>, arguments, params: MmaParams { shape, slot });
         // SAFETY: as this function's.
         unsafe { device.launch(stream, &kernel) }
     }

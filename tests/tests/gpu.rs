@@ -288,7 +288,11 @@ fn labels_inertia_and_sizes_belong_to_the_centroids() {
     if !has_gpu() {
         return;
     }
-    let step = if small() { 13 } else { 1 };
+    let step = match () {
+        () if is_emulated() => 25,
+        () if small() => 13,
+        () => 1,
+    };
     for (at, case) in cases().into_iter().enumerate().step_by(step) {
         for_type!(at % 3, check_fit(case));
     }
@@ -414,8 +418,8 @@ fn repeats_have_the_same_bits() {
         (4000, 100, 768, Data::Plain),
     ] {
         let (n, k) = if small() { (n / 10, k.min(40)) } else { (n, k) };
-        for t in 0..3 {
-            for_type!(t, check_repeats(Case { batch: 1, n, k, d, data, seed: 7 }));
+        for t in 0..if is_emulated() { 1 } else { 3 } {
+            for_type!((t + d) % 3, check_repeats(Case { batch: 1, n, k, d, data, seed: 7 }));
         }
     }
 }
@@ -800,8 +804,8 @@ fn parts_have_the_bits_of_the_whole() {
     }
     if is_emulated() {
         // Of panels that blocks sum, and of panels that are sorted.
-        check_few_parts::<f16>(5000, 12, 0.0, 3);
-        check_few_parts::<f32>(4000, 7, 1e-4, 3);
+        check_few_parts::<f16>(5000, 12, 0.0, 2);
+        check_few_parts::<f32>(3000, 7, 1e-4, 2);
         check_few_parts::<f32>(33_000, 3, 0.0, 1);
         return;
     }

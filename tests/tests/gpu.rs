@@ -806,7 +806,9 @@ fn parts_have_the_bits_of_the_whole() {
         // Of panels that blocks sum, and of panels that are sorted.
         check_few_parts::<f16>(5000, 12, 0.0, 2);
         check_few_parts::<f32>(3000, 7, 1e-4, 2);
-        check_few_parts::<f32>(33_000, 3, 0.0, 1);
+        if is_set("FLASH_KMEANS_LARGE") {
+            check_few_parts::<f32>(33_000, 3, 0.0, 1);
+        }
         return;
     }
     if small() {

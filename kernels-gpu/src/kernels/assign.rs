@@ -61,42 +61,12 @@ fn min(a: f32, b: f32) -> f32 {
     if b < a { b } else { a }
 }
 
-/// Labels, each tile's cost and its count of changed labels.
+/// Labels, each tile's cost and its count of changed labels. For products, what stands for a distance is `−x·c`.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`ASSIGN_THREADS`] threads.
 #[inline(always)]
-pub(super) unsafe fn assign<T: Scalar>(
-    points: *const T,
-    centroids: *const T,
-    states: *const LoopState,
-    labels: *mut u32,
-    tile_cost: *mut f64,
-    tile_changed: *mut u32,
-    params: AssignParams,
-) {
-    assign_by::<T, false>(points, centroids, states, labels, tile_cost, tile_changed, params);
-}
-
-/// [`assign`] by the largest product: what stands for a distance is `−x·c`.
-///
-/// # Safety
-/// As [`assign`]'s.
-#[inline(always)]
-pub(super) unsafe fn assign_products<T: Scalar>(
-    points: *const T,
-    centroids: *const T,
-    states: *const LoopState,
-    labels: *mut u32,
-    tile_cost: *mut f64,
-    tile_changed: *mut u32,
-    params: AssignParams,
-) {
-    assign_by::<T, true>(points, centroids, states, labels, tile_cost, tile_changed, params);
-}
-
-#[inline(always)]
-unsafe fn assign_by<T: Scalar, const PRODUCTS: bool>(
+pub(super) unsafe fn assign<T: Scalar, const PRODUCTS: bool>(
     points: *const T,
     centroids: *const T,
     states: *const LoopState,
@@ -322,6 +292,18 @@ unsafe fn settle_unsure<T: Scalar, const PRODUCTS: bool>(
 /// `Σ (x − c)²` in f64, in the order of the features.
 #[inline(always)]
 pub(super) unsafe fn distance_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
+    sum_in_order(x, c, d, |x, c| (x - c) * (x - c))
+}
+
+/// `Σ x·c` in f64, in the order of the features.
+#[inline(always)]
+pub(super) unsafe fn product_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
+    sum_in_order(x, c, d, |x, c| x * c)
+}
+
+/// The sum of a term that is 0 of two zeros.
+#[inline(always)]
+unsafe fn sum_in_order<T: Scalar>(x: *const T, c: *const T, d: u32, term: impl Fn(f64, f64) -> f64) -> f64 {
     let mut sum = 0.0;
     let mut feature = 0;
     while feature < d as usize {
@@ -332,29 +314,7 @@ pub(super) unsafe fn distance_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -
                 values[I] = [(*x.add(feature + I)).to_f32(), (*c.add(feature + I)).to_f32()];
             }
         });
-        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            let difference = values[I][0] as f64 - values[I][1] as f64;
-            sum += difference * difference;
-        });
-        feature += 8;
-    }
-    sum
-}
-
-/// `Σ x·c` in f64, in the order of the features.
-#[inline(always)]
-pub(super) unsafe fn product_f64<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
-    let mut sum = 0.0;
-    let mut feature = 0;
-    while feature < d as usize {
-        // As in `distance_f64`.
-        let mut values = [[0.0f32; 2]; 8];
-        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if feature + I < d as usize {
-                values[I] = [(*x.add(feature + I)).to_f32(), (*c.add(feature + I)).to_f32()];
-            }
-        });
-        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { sum += values[I][0] as f64 * values[I][1] as f64; });
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { sum += term(values[I][0] as f64, values[I][1] as f64); });
         feature += 8;
     }
     sum

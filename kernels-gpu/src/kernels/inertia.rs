@@ -21,7 +21,6 @@ pub(super) unsafe fn inertia<T: Scalar>(
 ) {
     let shape = params.shape;
     let d = shape.d as usize;
-    let warp_sums = SHARED.warp_sums.here();
     let items = params.blocks();
     let mut item = block_idx_x() as u64;
     while item < items {
@@ -43,23 +42,29 @@ pub(super) unsafe fn inertia<T: Scalar>(
             }
             row += WARPS;
         }
-        let sum = warp_sum_f64(sum);
-        if lane_id() == 0 {
-            warp_sums.set(warp_id(), sum);
-        }
-        sync_threads();
-        if thread_idx_x() == 0 {
-            let mut total = 0.0;
-            let mut warp = 0;
-            while warp < WARPS {
-                total += warp_sums.get(warp);
-                warp += 1;
-            }
-            *partial.add(item as usize) = total;
-        }
-        sync_threads();
+        add_up(warp_sum_f64(sum), partial.add(item as usize));
         item += grid_dim_x() as u64;
     }
+}
+
+/// Writes the sum over the block's warps of what all lanes of each have.
+#[inline(always)]
+unsafe fn add_up(sum: f64, to: *mut f64) {
+    let warp_sums = SHARED.warp_sums.here();
+    if lane_id() == 0 {
+        warp_sums.set(warp_id(), sum);
+    }
+    sync_threads();
+    if thread_idx_x() == 0 {
+        let mut total = 0.0;
+        let mut warp = 0;
+        while warp < WARPS {
+            total += warp_sums.get(warp);
+            warp += 1;
+        }
+        *to = total;
+    }
+    sync_threads();
 }
 
 /// What points add to the inertia by any metric, each as often as its weight says: one partial sum for each
@@ -79,7 +84,6 @@ pub(super) unsafe fn losses<T: Scalar>(
     params: LossesParams,
 ) {
     let shape = params.shape;
-    let warp_sums = SHARED.warp_sums.here();
     let mut item = block_idx_x() as u64;
     while item < params.blocks() {
         let batch = div_u64(item, params.entries as u64);
@@ -102,21 +106,7 @@ pub(super) unsafe fn losses<T: Scalar>(
                 sum += weight * loss;
                 row += WARPS as u64;
             }
-            // Every lane has the sum of its warp's rows.
-            if lane_id() == 0 {
-                warp_sums.set(warp_id(), sum);
-            }
-            sync_threads();
-            if thread_idx_x() == 0 {
-                let mut total = 0.0;
-                let mut warp = 0;
-                while warp < WARPS {
-                    total += warp_sums.get(warp);
-                    warp += 1;
-                }
-                *partial.add(item as usize) = total;
-            }
-            sync_threads();
+            add_up(sum, partial.add(item as usize));
         }
         item += grid_dim_x() as u64;
     }

@@ -408,7 +408,7 @@ kernels! {
         Assign<T>: AssignInstance
             (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
              tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams)
-            = assign::assign, ASSIGN, [fk_assign_f32: f32, fk_assign_f16: F16, fk_assign_bf16: BF16];
+            = assign::assign::<_, false>, ASSIGN, [fk_assign_f32: f32, fk_assign_f16: F16, fk_assign_bf16: BF16];
         /// Sums of sorted points.
         SegmentSums<T>: SegmentSumsInstance
             (points: *const T, origin: *const T, labels: *const u32, sorted: *const u32, starts: *const u32,
@@ -450,7 +450,7 @@ kernels! {
             (centroids: *const T, centre: *const f32, extents: *const u32, order: *const u32,
              states: *const LoopState, packed: *mut u16, plain: *mut u16, biases: *mut f32, norms: *mut f32,
              residuals: *mut f32, largest: *mut u32, list_counts: *mut u32; params: PackParams)
-            = pack_centroids::pack_centroids, PACK,
+            = pack_centroids::pack_centroids::<_, false>, PACK,
             [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
         /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
         Settle<T>: SettleInstance
@@ -473,14 +473,14 @@ kernels! {
         AssignProducts<T>: AssignProductsInstance
             (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
              tile_cost: *mut f64, tile_changed: *mut u32; params: AssignParams)
-            = assign::assign_products, ASSIGN,
+            = assign::assign::<_, true>, ASSIGN,
             [fk_assign_products_f32: f32, fk_assign_products_f16: F16, fk_assign_products_bf16: BF16];
         /// Centroids in the order in which tensor cores stream them, for products.
         PackProducts<T>: PackProductsInstance
             (centroids: *const T, centre: *const f32, extents: *const u32, order: *const u32,
              states: *const LoopState, packed: *mut u16, plain: *mut u16, biases: *mut f32, norms: *mut f32,
              residuals: *mut f32, largest: *mut u32, list_counts: *mut u32; params: PackParams)
-            = pack_centroids::pack_products, PACK,
+            = pack_centroids::pack_centroids::<_, true>, PACK,
             [fk_pack_products_f32: f32, fk_pack_products_f16: F16, fk_pack_products_bf16: BF16];
         /// Points of which a tensor-core pass could not tell the largest product, settled in f64.
         SettleProducts<T>: SettleProductsInstance

@@ -78,84 +78,15 @@ impl Packed for f32 {
 /// Packed centroids, their biases, the largest norm and residual of each problem, an empty list for `settle`; and, by
 /// centroid, the same 16 bits one after the other, squared norms and residuals.
 ///
+/// For products, biases are 0, nothing is a centre, and `extents` are those of the centroids: the scale brings the longest
+/// under 2¹⁵, so that its length is of the order of the least a packed row has.
+///
 /// # Safety
 /// Pointers are valid for the shapes in `params`, `packed` and `plain` aligned to 16 bytes; a block has [`PACK_THREADS`]
-/// threads; `centre` and `extents` are read where `T` rounds, and may be null elsewhere; `order` says which centroid
-/// each place of the tiles has, or is null for their own order.
+/// threads; `centre`, not for products, and `extents` are read where `T` rounds, and may be null elsewhere; `order` says
+/// which centroid each place of the tiles has, or is null for their own order.
 #[inline(always)]
-pub(super) unsafe fn pack_centroids<T: Packed>(
-    centroids: *const T,
-    centre: *const f32,
-    extents: *const u32,
-    order: *const u32,
-    states: *const LoopState,
-    packed: *mut u16,
-    plain: *mut u16,
-    biases: *mut f32,
-    norms: *mut f32,
-    residuals: *mut f32,
-    largest: *mut u32,
-    list_counts: *mut u32,
-    params: PackParams,
-) {
-    pack::<T, false>(
-        centroids,
-        centre,
-        extents,
-        order,
-        states,
-        packed,
-        plain,
-        biases,
-        norms,
-        residuals,
-        largest,
-        list_counts,
-        params,
-    );
-}
-
-/// [`pack_centroids`] for products: biases are 0, nothing is a centre, and `extents` are those of the centroids.
-///
-/// The scale brings the longest under 2¹⁵, so that its length is of the order of the least a packed row has.
-///
-/// # Safety
-/// As [`pack_centroids`]'s, but that `centre` is not read.
-#[inline(always)]
-pub(super) unsafe fn pack_products<T: Packed>(
-    centroids: *const T,
-    centre: *const f32,
-    extents: *const u32,
-    order: *const u32,
-    states: *const LoopState,
-    packed: *mut u16,
-    plain: *mut u16,
-    biases: *mut f32,
-    norms: *mut f32,
-    residuals: *mut f32,
-    largest: *mut u32,
-    list_counts: *mut u32,
-    params: PackParams,
-) {
-    pack::<T, true>(
-        centroids,
-        centre,
-        extents,
-        order,
-        states,
-        packed,
-        plain,
-        biases,
-        norms,
-        residuals,
-        largest,
-        list_counts,
-        params,
-    );
-}
-
-#[inline(always)]
-unsafe fn pack<T: Packed, const PRODUCTS: bool>(
+pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
     centroids: *const T,
     centre: *const f32,
     extents: *const u32,

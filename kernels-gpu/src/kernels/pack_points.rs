@@ -36,17 +36,24 @@ pub(super) unsafe fn extents(
             }
             row += REDUCE_THREADS / WARP_SIZE;
         }
-        let mut offset = 16;
-        while offset > 0 {
-            extent = max(extent, warp_shuffle_xor(FULL_MASK, extent, offset));
-            offset >>= 1;
-        }
+        let extent = largest_of_warp(extent);
         if lane_id() == 0 {
             // Not negative, so their bits are in their order.
             atomic::fetch_max_u32(extents.add(batch as usize), extent.to_bits());
         }
         item += grid_dim_x() as u64;
     }
+}
+
+/// The largest of the lanes' values, in every lane.
+#[inline(always)]
+unsafe fn largest_of_warp(mut value: f32) -> f32 {
+    let mut offset = 16;
+    while offset > 0 {
+        value = max(value, warp_shuffle_xor(FULL_MASK, value, offset));
+        offset >>= 1;
+    }
+    value
 }
 
 /// The power of two that brings values up to `extent`, as bits of an f32, under 2¹⁵: inside f16 with room for a
@@ -87,27 +94,40 @@ pub(super) unsafe fn pack_points(
         let x = points.add((row * shape.pitch as u64) as usize);
         let centre = centre.add((batch * shape.d as u64) as usize);
         let target = packed.add((row * params.packed_pitch as u64) as usize);
-        let (mut norm, mut residual) = (0.0, 0.0);
-        let mut feature = lane_id();
-        while feature < params.packed_pitch {
-            let mut bits = 0;
-            if feature < shape.d {
-                let exact = (*x.add(feature as usize) as f64 - *centre.add(feature as usize) as f64) * scale;
-                let rounded = F16::from_f32(exact as f32);
-                let lost = exact - rounded.to_f32() as f64;
-                norm += exact * exact;
-                residual += lost * lost;
-                bits = rounded.0;
-            }
-            *target.add(feature as usize) = bits;
-            feature += WARP_SIZE;
-        }
-        let (norm, residual) = (warp_sum_f64(norm), warp_sum_f64(residual));
-        if lane_id() == 0 {
-            *norms.add(row as usize) = norm as f32;
-            *residuals.add(row as usize) = norm_above(residual);
-        }
+        let exact = |feature: usize| (*x.add(feature) as f64 - *centre.add(feature) as f64) * scale;
+        pack_row(exact, target, norms.add(row as usize), residuals.add(row as usize), params);
         row += grid_dim_x() as u64 * UPDATE_WARPS as u64;
+    }
+}
+
+/// One row, of which `exact` gives the scaled value of a feature.
+#[inline(always)]
+unsafe fn pack_row(
+    exact: impl Fn(usize) -> f64,
+    target: *mut u16,
+    norm_to: *mut f32,
+    residual_to: *mut f32,
+    params: PackPointsParams,
+) {
+    let (mut norm, mut residual) = (0.0, 0.0);
+    let mut feature = lane_id();
+    while feature < params.packed_pitch {
+        let mut bits = 0;
+        if feature < params.shape.d {
+            let exact = exact(feature as usize);
+            let rounded = F16::from_f32(exact as f32);
+            let lost = exact - rounded.to_f32() as f64;
+            norm += exact * exact;
+            residual += lost * lost;
+            bits = rounded.0;
+        }
+        *target.add(feature as usize) = bits;
+        feature += WARP_SIZE;
+    }
+    let (norm, residual) = (warp_sum_f64(norm), warp_sum_f64(residual));
+    if lane_id() == 0 {
+        *norm_to = norm as f32;
+        *residual_to = norm_above(residual);
     }
 }
 
@@ -137,32 +157,9 @@ pub(super) unsafe fn pack_rows(
             extent = max(extent, if value < 0.0 { -value } else { value });
             feature += WARP_SIZE;
         }
-        let mut offset = 16;
-        while offset > 0 {
-            extent = max(extent, warp_shuffle_xor(FULL_MASK, extent, offset));
-            offset >>= 1;
-        }
-        let scale = tensor_scale(extent.to_bits());
-        let (mut norm, mut residual) = (0.0, 0.0);
-        let mut feature = lane_id();
-        while feature < params.packed_pitch {
-            let mut bits = 0;
-            if feature < shape.d {
-                let exact = *x.add(feature as usize) as f64 * scale;
-                let rounded = F16::from_f32(exact as f32);
-                let lost = exact - rounded.to_f32() as f64;
-                norm += exact * exact;
-                residual += lost * lost;
-                bits = rounded.0;
-            }
-            *target.add(feature as usize) = bits;
-            feature += WARP_SIZE;
-        }
-        let (norm, residual) = (warp_sum_f64(norm), warp_sum_f64(residual));
-        if lane_id() == 0 {
-            *norms.add(row as usize) = norm as f32;
-            *residuals.add(row as usize) = norm_above(residual);
-        }
+        let scale = tensor_scale(largest_of_warp(extent).to_bits());
+        let exact = |feature: usize| *x.add(feature) as f64 * scale;
+        pack_row(exact, target, norms.add(row as usize), residuals.add(row as usize), params);
         row += grid_dim_x() as u64 * UPDATE_WARPS as u64;
     }
 }

@@ -98,6 +98,13 @@ pub enum Init {
     Given(ndarray::ArrayD<f64>),
 }
 
+impl Init {
+    /// Whether rows are drawn by their distances, so that points are looked at many times.
+    pub(crate) fn is_by_distance(&self) -> bool {
+        matches!(self, Init::KMeansPlusPlus | Init::KMeansParallel { .. })
+    }
+}
+
 impl<T: Element, D: PointsDim> From<&KMeans<T, D>> for Init {
     /// A warm start: the centroids of a model.
     fn from(model: &KMeans<T, D>) -> Self {
@@ -276,8 +283,7 @@ impl FlashKMeans {
         let options = self.lloyd_options();
         let rows = self.max_points_per_centroid.map_or(usize::MAX, |m| m.saturating_mul(self.n_clusters));
         // Where points are copied first of all, they are looked at while they are.
-        let is_plain =
-            self.n_init == 1 && matches!(self.init, Init::Random | Init::Given(_)) && rows >= problem.n;
+        let is_plain = self.n_init == 1 && !self.init.is_by_distance() && rows >= problem.n;
         if !(is_plain && engine.checks_points()) {
             problem.check_finite()?;
         }
@@ -318,9 +324,7 @@ impl FlashKMeans {
         if let Some(m) = self.max_points_per_centroid {
             return invalid("max_points_per_centroid", m.to_string(), "a workspace fits all points");
         }
-        if self.metric.is_spherical()
-            && matches!(self.init, Init::KMeansPlusPlus | Init::KMeansParallel { .. })
-        {
+        if self.metric.is_spherical() && self.init.is_by_distance() {
             let rule = "a workspace draws these by Euclidean distances: random rows and given centroids go with any metric";
             return invalid("init", format!("{:?}", self.init), rule);
         }

@@ -1,11 +1,10 @@
 //! First centroids on the GPU: the steps of [`crate::init`], which come to the same rows.
 use super::device::{Device, failed};
-use super::lloyd::shape_of;
+use super::lloyd::{By, shape_of};
 use super::memory::{Arena, Place, Plan};
 use super::{GpuElement, Gpus};
 use crate::error::{Error, Result};
 use crate::init::{First, Passes, filled, parallel, trials};
-use crate::metric::Metric;
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
@@ -40,9 +39,9 @@ impl<T> Clone for Resident<'_, T> {
 }
 impl<T> Copy for Resident<'_, T> {}
 
-/// Whether the kernels draw these: they take distances of points as they are.
-fn draws(first: First<'_>, metric: Metric) -> bool {
-    !metric.is_spherical() && matches!(first.init, Init::KMeansPlusPlus | Init::KMeansParallel { .. })
+/// Whether the kernels draw these: they take distances of points as they are, and all of them alike.
+fn draws(first: First<'_>, by: By) -> bool {
+    !by.metric.is_spherical() && !by.weighted && first.init.is_by_distance()
 }
 
 /// Rows of the points that are the first centroids, `batch · k` of them; `None` where the CPU has to find them.
@@ -50,12 +49,12 @@ pub(super) fn draw<T: GpuElement>(
     gpus: &Gpus,
     points: &Resident<'_, T>,
     first: First<'_>,
-    (k, metric): (usize, Metric),
+    (k, by): (usize, By),
 ) -> Result<Option<Vec<u32>>> {
     let shape = points.shape;
     let rows = u64::from(shape.batch) * u64::from(shape.n);
     let bytes = rows * (u64::from(shape.pitch) * size_of::<T>() as u64 + 8 * (trials(k) as u64 + 2));
-    if !draws(first, metric) || gpus.memory.is_some_and(|memory| bytes > memory) {
+    if !draws(first, by) || gpus.memory.is_some_and(|memory| bytes > memory) {
         return Ok(None);
     }
     match points.draw(first, k) {
@@ -74,14 +73,14 @@ pub(super) fn load_and_draw<T: GpuElement>(
     gpus: &Gpus,
     problem: &Problem<'_, T>,
     first: First<'_>,
-    of: (usize, Metric),
+    (k, by): (usize, By),
 ) -> Result<Option<Vec<u32>>> {
-    if !draws(first, of.1) {
+    if !draws(first, by) {
         return Ok(None);
     }
     let device = gpus.first();
     device.enter()?;
-    let shape = shape_of::<T>([problem.batch, problem.n, problem.d], of.0)?;
+    let shape = shape_of::<T>([problem.batch, problem.n, problem.d], k)?;
     let (d, pitch) = (problem.d, shape.pitch as usize);
     let mut plan = Plan::default();
     let place = plan.array(problem.batch * problem.n * pitch);
@@ -95,7 +94,7 @@ pub(super) fn load_and_draw<T: GpuElement>(
     let stream = device.stream()?;
     arena.upload_rows(device, &stream, place, &problem.points, d, pitch)?;
     let points = Resident { device, stream: &stream, points: arena.at(place).cast_const(), shape };
-    let rows = draw(gpus, &points, first, of)?;
+    let rows = draw(gpus, &points, first, (k, by))?;
     device.keep(arena);
     Ok(rows)
 }

@@ -198,15 +198,15 @@ pub(super) fn fit<T: GpuElement>(
     options: &LloydOptions,
 ) -> Result<LloydOutcome<f32>> {
     let by = By { metric: options.metric, weighted: problem.weights.is_some() };
-    let of = (options.k, options.metric);
     let sizes = [problem.batch, problem.n, problem.d];
     let mut call = Call::new(gpus.first(), sizes, (options.k, by), Role::Fit(options))?;
     call.load(problem)?;
-    // The kernels draw from points that count alike.
-    let drawn = if by.weighted { None } else { init::draw(gpus, &call.resident()?, first, of)? };
-    match drawn {
+    match init::draw(gpus, &call.resident()?, first, (options.k, by))? {
         Some(rows) => call.start(Start::Rows(&rows))?,
-        None => call.start(Start::Centroids(&first.centroids(problem, of)?))?,
+        None => {
+            let centroids = first.centroids(problem, (options.k, options.metric))?;
+            call.start(Start::Centroids(&centroids))?;
+        }
     }
     let problems = call.fit(options)?;
     Ok(LloydOutcome { centroids: call.centroids()?, labels: call.labels()?, problems })

@@ -20,6 +20,7 @@ pub(crate) use run::Run;
 pub use worker::PageLocked;
 pub(crate) use worker::{CudaWorker, panel_rows};
 
+use lloyd::By;
 use worker::Slices;
 
 use super::{End, LloydOptions, LloydOutcome};
@@ -214,11 +215,11 @@ pub(crate) fn first_centroids<T: Element>(
     first: First<'_>,
     (k, metric): (usize, Metric),
 ) -> Result<Vec<T::Centroid>> {
+    let of = (k, By { metric, weighted: problem.weights.is_some() });
     let rows = match T::DTYPE {
-        _ if problem.weights.is_some() => None,
-        DType::F32 => init::load_and_draw(gpus, &cast::<T, f32>(problem), first, (k, metric))?,
-        DType::F16 => init::load_and_draw(gpus, &cast::<T, f16>(problem), first, (k, metric))?,
-        DType::BF16 => init::load_and_draw(gpus, &cast::<T, bf16>(problem), first, (k, metric))?,
+        DType::F32 => init::load_and_draw(gpus, &cast::<T, f32>(problem), first, of)?,
+        DType::F16 => init::load_and_draw(gpus, &cast::<T, f16>(problem), first, of)?,
+        DType::BF16 => init::load_and_draw(gpus, &cast::<T, bf16>(problem), first, of)?,
         DType::F64 => return Err(no_f64(gpus.first())),
     };
     let Some(rows) = rows else { return first.centroids(problem, (k, metric)) };

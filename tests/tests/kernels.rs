@@ -1161,8 +1161,20 @@ fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
     }
 }
 
-/// Labels of points that were listed, and nothing else.
 fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, way: Way) {
+    let nearest = |view: &View<'_, T>, row| view.nearest(row).0;
+    check_listed(size, data, seed, blocks, (distance, nearest), |settle: Settle<T>| way.launch(settle));
+}
+
+/// Labels of points that were listed, and nothing else, by what a centroid costs and which the nearest is.
+fn check_listed<T: Point>(
+    size: [u32; 4],
+    data: Data,
+    seed: u64,
+    blocks: u32,
+    (cost, nearest): (impl Fn(&[T], &[T]) -> f64, impl Fn(&View<'_, T>, usize) -> u32),
+    settle: impl FnOnce(Settle<T>),
+) {
     let [batch, n, k, d] = size;
     let shape = shape::<T>(batch, n, k, d);
     let random = &mut Random(seed);
@@ -1185,14 +1197,14 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
                 let b = (a + 1 + random.below(k as usize - 1)) % k as usize;
                 (rows[two], first[two], second[two]) = (row as u32, a as u32, b as u32);
                 two += 1;
-                let (to_a, to_b) = (distance(x, view.centroid(a)), distance(x, view.centroid(b)));
+                let (to_a, to_b) = (cost(x, view.centroid(a)), cost(x, view.centroid(b)));
                 let takes_b = to_b < to_a || (to_b == to_a && b < a);
                 *expected = if takes_b { b } else { a } as u32;
             }
             1 => {
                 rows[all - 1 - many] = row as u32;
                 many += 1;
-                *expected = view.nearest(row % n as usize).0;
+                *expected = nearest(&view, row % n as usize);
             }
             _ => {}
         }
@@ -1209,7 +1221,7 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
     let params = SettleParams { shape, blocks };
     let scratch = Memory::<u32>::poison(params.scratch() as usize);
     let counters = Memory::of(&vec![0u32; blocks as usize]);
-    way.launch(Settle::<T> {
+    settle(Settle::<T> {
         points: arrays.points.at(),
         centroids: arrays.rounded.at(),
         counts: counts.at(),

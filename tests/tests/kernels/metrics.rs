@@ -1,7 +1,7 @@
 //! The kernels of other metrics and of weights, against float64.
 use crate::data::*;
 use crate::device::*;
-use crate::{U, config, labels_before, largest_norms, shape};
+use crate::{U, check_listed, config, labels_before, largest_norms, shape};
 use cuda_std::float::{BF16, F16, Scalar};
 use cuda_std::simt::Schedule;
 use kernels_gpu::kernels::*;
@@ -88,62 +88,24 @@ fn check_assign<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
 }
 
 fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, way: Way) {
-    let [batch, n, k, d] = size;
-    let shape = shape::<T>(batch, n, k, d);
-    let random = &mut Random(seed);
-    let (points, centroids) = data.problems::<T>(shape, random);
-    let arrays = Arrays::<T>::new(shape, n, &points, &centroids, &vec![false; batch as usize]);
-    let rounded = arrays.rounded.get();
-    let before: Vec<u32> = (0..batch * n).map(|_| random.below(k as usize) as u32).collect();
-    arrays.labels.set(&before);
-    let all = (batch * n) as usize;
-    let [mut rows, mut first, mut second] = [vec![], vec![], vec![]].map(|_: Vec<u32>| vec![u32::MAX; all]);
-    let (mut two, mut many) = (0, 0);
-    let mut expected = before.clone();
-    for (row, expected) in expected.iter_mut().enumerate() {
-        let view = View::new(&points, &rounded, shape, row / n as usize);
-        let x = view.point(row % n as usize);
-        match random.below(3) {
-            0 if k > 1 => {
-                let a = random.below(k as usize);
-                let b = (a + 1 + random.below(k as usize - 1)) % k as usize;
-                (rows[two], first[two], second[two]) = (row as u32, a as u32, b as u32);
-                two += 1;
-                let (by_a, by_b) = (product(x, view.centroid(a)).0, product(x, view.centroid(b)).0);
-                *expected = if by_b > by_a || (by_b == by_a && b < a) { b } else { a } as u32;
-            }
-            1 => {
-                rows[all - 1 - many] = row as u32;
-                many += 1;
-                *expected = nearest_product(x, &view, k);
-            }
-            _ => {}
-        }
-    }
-    let tiles = HopperParams { shape, slot: 0 }.tiles() as usize;
-    let mut expected_changed = vec![0; batch as usize * tiles * HOPPER_WARPS as usize];
-    for row in (0..all).filter(|&row| expected[row] != before[row]) {
-        let tile = row / n as usize * tiles + row % n as usize / HOPPER_POINTS as usize;
-        expected_changed[tile * HOPPER_WARPS as usize] += 1;
-    }
-    let [rows, first, second] = [&rows, &first, &second].map(|v| Memory::of(v));
-    let counts = Memory::of(&[two as u32, many as u32]);
-    let changed = Memory::of(&vec![0u32; expected_changed.len()]);
-    way.launch(SettleProducts::<T> {
-        points: arrays.points.at(),
-        centroids: arrays.rounded.at(),
-        counts: counts.at(),
-        rows: rows.at(),
-        first: first.at(),
-        second: second.at(),
-        labels: arrays.labels.at(),
-        changed: changed.at(),
-        scratch: std::ptr::null_mut(),
-        counters: std::ptr::null_mut(),
-        params: SettleParams { shape, blocks },
+    let cost = |x: &[T], c: &[T]| -product(x, c).0;
+    let nearest = |view: &View<'_, T>, row| nearest_product(view.point(row), view, size[2]);
+    check_listed(size, data, seed, blocks, (cost, nearest), |settle: Settle<T>| {
+        way.launch(SettleProducts::<T> {
+            points: settle.points,
+            centroids: settle.centroids,
+            counts: settle.counts,
+            rows: settle.rows,
+            first: settle.first,
+            second: settle.second,
+            labels: settle.labels,
+            changed: settle.changed,
+            // Not used.
+            scratch: std::ptr::null_mut(),
+            counters: std::ptr::null_mut(),
+            params: settle.params,
+        });
     });
-    assert_eq!(arrays.labels.get(), expected);
-    assert_eq!(changed.get(), expected_changed);
 }
 
 /// What tensor cores find of products with what settles their list. `is_plain`: few points may be left to settle.

@@ -849,6 +849,30 @@ fn check_few_parts<T: Point>(n: usize, d: usize, tol: f64, times: usize) {
 }
 
 #[test]
+fn memory_that_earlier_fits_left_does_not_count() {
+    if !has_gpu() {
+        return;
+    }
+    let points = many_points::<f16>(5000, 12);
+    let options = FlashKMeans::new(5).init(Init::Random).max_iter(1).backend(CUDA);
+    let fits = |memory: u64| match options.clone().gpu_memory(memory).fit(points.view()) {
+        Ok(_) => true,
+        Err(Error::OutOfDeviceMemory { .. }) => false,
+        Err(error) => panic!("{memory} bytes: {error}"),
+    };
+    let least = (50_000..10_000_000).step_by(50_000).find(|&memory| fits(memory)).expect("room in 10 MB");
+    // Blocks of up to a megabyte, which a later call takes for less too.
+    for n in [14_000, 10_000, 7000] {
+        options.fit(many_points::<f16>(n, 12).view()).unwrap();
+    }
+    // At once, so that not all find the blocks that fits in as little memory left.
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| fits(least))).collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()), "{least} bytes");
+    });
+}
+
+#[test]
 fn no_room_for_one_chunk_is_an_error_with_the_bytes() {
     if !has_gpu() || (small() && !is_emulated()) {
         return;

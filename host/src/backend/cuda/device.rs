@@ -267,7 +267,7 @@ impl Device {
     /// Bytes of this GPU's memory that are free, or were kept and make room.
     pub(super) fn free_bytes(&self) -> Result<u64> {
         self.enter()?;
-        let kept: usize = lock(&self.0.arenas).iter().map(Arena::bytes).sum();
+        let kept: usize = lock(&self.0.arenas).iter().map(Arena::room).sum();
         let info = cust::memory::mem_get_info();
         info.map(|(free, _)| (free + kept) as u64).map_err(|code| failed("asking for free memory", code))
     }
@@ -279,8 +279,8 @@ impl Device {
 
     /// Device memory of at least `bytes`, from an earlier call when one left some of about that size.
     pub(super) fn arena(&self, bytes: usize) -> Result<Arena> {
-        if let Some(arena) = best_fit(&mut lock(&self.0.arenas), bytes, Arena::bytes) {
-            return Ok(arena);
+        if let Some(arena) = best_fit(&mut lock(&self.0.arenas), bytes, Arena::room) {
+            return Ok(arena.with_bytes(bytes));
         }
         match Arena::new(bytes) {
             // What was kept only takes the room of what is needed.
@@ -296,7 +296,7 @@ impl Device {
     pub(super) fn keep(&self, arena: Arena) {
         /// Keeping more would surprise whoever shares the GPU.
         const KEPT_BYTES: usize = 1 << 30;
-        keep_some(&mut lock(&self.0.arenas), arena, KEPT_BYTES, Arena::bytes);
+        keep_some(&mut lock(&self.0.arenas), arena, KEPT_BYTES, Arena::room);
     }
 
     /// Page-locked memory of at least `bytes`: to lock some takes longer than to copy it.

@@ -64,6 +64,8 @@ impl Plan {
 /// One block of device memory.
 pub(super) struct Arena {
     buffer: DeviceBuffer<u8>,
+    /// Bytes that were asked for. A buffer that an earlier call left may have more, which is nobody's.
+    bytes: usize,
 }
 
 // SAFETY: the arena is an address in device memory and a size; the driver lets any thread use it, and
@@ -74,7 +76,7 @@ impl Arena {
     pub(super) fn new(bytes: usize) -> Result<Self> {
         // SAFETY: every array is written, by a copy or a kernel, before it is read.
         match unsafe { DeviceBuffer::uninitialized(bytes.max(1)) } {
-            Ok(buffer) => Ok(Arena { buffer }),
+            Ok(buffer) => Ok(Arena { buffer, bytes }),
             Err(CudaError::OutOfMemory) => {
                 let free = cust::memory::mem_get_info().map_or(0, |(free, _)| free as u64);
                 Err(Error::OutOfDeviceMemory { requested: bytes as u64, free })
@@ -84,7 +86,18 @@ impl Arena {
     }
 
     pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes that a later call may ask it for.
+    pub(super) fn room(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// The same memory for a call that needs `bytes` of it.
+    pub(super) fn with_bytes(self, bytes: usize) -> Self {
+        debug_assert!(bytes <= self.room());
+        Arena { bytes, ..self }
     }
 
     /// The address of an array; for kernels only.

@@ -61,7 +61,9 @@ impl Float for f64 {
 }
 
 /// A type that points may have. Sealed: `f32`, `f64`, `half::f16` and `half::bf16`.
-pub trait Element: sealed::Sealed + bytemuck::Pod + Send + Sync + std::fmt::Debug + PartialEq {
+pub trait Element:
+    sealed::Sealed + crate::compiled::Compiled + bytemuck::Pod + Send + Sync + std::fmt::Debug + PartialEq
+{
     /// The type of centroids: never narrower than `f32`.
     type Centroid: Float;
     /// The type's name.

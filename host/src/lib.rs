@@ -40,6 +40,7 @@ What a program uses of rayon or CUDA by itself before it forks is not known here
 */
 
 mod backend;
+mod compiled;
 mod element;
 mod error;
 mod init;

@@ -7,7 +7,7 @@ use crate::metric::length;
 use crate::model::BatchSummary;
 use crate::params::Init;
 use crate::points::Problem;
-use crate::{Element, FlashKMeans, KMeans, Metric, restarts, weights};
+use crate::{Element, FlashKMeans, KMeans, Metric, weights};
 use ndarray::{ArrayView1, ArrayView2, Ix2};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -86,7 +86,7 @@ impl<T: Element> MiniBatch<T> {
     /// a first batch, [`Error::NonFinite`], and the device's errors. Nothing has changed then.
     pub fn partial_fit(&mut self, points: ArrayView2<'_, T>) -> Result<()> {
         let problem = self.checked(points)?;
-        self.step(&problem)
+        T::step(self, &problem)
     }
 
     /// [`partial_fit`](Self::partial_fit) of points that count as often as their weights say, `(m)` of them; centroids
@@ -101,10 +101,10 @@ impl<T: Element> MiniBatch<T> {
     ) -> Result<()> {
         let mut problem = self.checked(points)?;
         problem.weights = weights::checked(weights, &ndarray::Dim(problem.n))?.map(Cow::Owned);
-        self.step(&problem)
+        T::step(self, &problem)
     }
 
-    fn step(&mut self, problem: &Problem<'_, T>) -> Result<()> {
+    pub(crate) fn step(&mut self, problem: &Problem<'_, T>) -> Result<()> {
         let k = self.counts.len();
         let first = if self.n_steps == 0 { Some(self.first_centroids(problem)?) } else { None };
         let labels = self.engine.assign(
@@ -223,7 +223,7 @@ impl<T: Element> MiniBatch<T> {
             BatchSummary { inertia: 0.0, n_iter: self.n_steps, converged: false, history: Vec::new() };
         let mut outcome =
             LloydOutcome { centroids: self.centroids, labels: Vec::new(), problems: vec![summary] };
-        restarts::extend(&self.engine, &problem, &mut outcome, &options)?;
+        T::extend(&self.engine, &problem, &mut outcome, &options)?;
         KMeans::new(outcome, (self.engine, options.metric), (1, problem.n, problem.d))
     }
 }

@@ -175,7 +175,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
         let problem = self.matching(points)?;
         let (_, k, _) = D::split(self.centroids.shape());
         let centroids: Vec<_> = self.centroids.iter().copied().collect();
-        let labels = self.engine.assign(&problem, &centroids, k, self.metric)?;
+        let labels = T::assign(&self.engine, &problem, &centroids, k, self.metric)?;
         shaped(labels, D::join_rows(problem.batch, problem.n), "labels")
     }
 

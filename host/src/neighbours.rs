@@ -2,6 +2,7 @@
 //! cores, whatever the model's backend, and rounded once to the centroids' type.
 use crate::element::Float;
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 use crate::points::{PointsDim, Problem, shaped};
 use crate::{Element, KMeans, weights};
 use ndarray::{Array, ArrayView, Dimension};
@@ -44,48 +45,14 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// [`Error::InvalidArgument`] when `m` is not in `1..=k`; else as [`predict`](Self::predict).
     pub fn predict_nearest(&self, points: ArrayView<'_, T, D>, m: usize) -> Result<Nearest<T::Centroid, D>> {
         let (problem, metric) = (self.matching(points)?, self.metric());
-        let (_, k, d) = D::split(self.centroids().shape());
+        let (_, k, _) = D::split(self.centroids().shape());
         if m == 0 || m > k {
             let rule = "there must be at least one and at most k nearest centroids";
             return Err(Error::InvalidArgument { argument: "m", value: m.to_string(), rule });
         }
-        let values = size_of_result(problem.batch, problem.n, m)?;
-        let mut labels = vec![0u32; values];
-        let mut distances = vec![T::Centroid::default(); values];
-        let per_problem = problem.n * m;
-        for (batch, (labels, distances)) in
-            labels.chunks_exact_mut(per_problem).zip(distances.chunks_exact_mut(per_problem)).enumerate()
-        {
-            let centroids = self.of_problem(batch);
-            let points = problem.of_batch(batch);
-            labels
-                .par_chunks_mut(ROWS * m)
-                .zip(distances.par_chunks_mut(ROWS * m))
-                .zip(points.par_chunks(ROWS * d))
-                .for_each_init(Vec::new, |all: &mut Vec<(f64, u32)>, ((labels, distances), points)| {
-                    let rows = points.chunks_exact(d);
-                    for ((x, labels), distances) in
-                        rows.zip(labels.chunks_exact_mut(m)).zip(distances.chunks_exact_mut(m))
-                    {
-                        all.clear();
-                        let of_all = centroids.chunks_exact(d).map(|c| metric.rank(x, c));
-                        all.extend(of_all.zip(0u32..));
-                        let by_distance =
-                            |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-                        if m < k {
-                            all.select_nth_unstable_by(m - 1, by_distance);
-                        }
-                        all[..m].sort_unstable_by(by_distance);
-                        for ((label, distance), &(_, index)) in
-                            labels.iter_mut().zip(distances).zip(&all[..m])
-                        {
-                            *label = index;
-                            let loss = metric.loss(x, &centroids[index as usize * d..][..d]);
-                            *distance = T::Centroid::from_f64(metric.distance(loss));
-                        }
-                    }
-                });
-        }
+        check_size(problem.batch, problem.n, m)?;
+        let centroids = self.flat_centroids();
+        let (labels, distances) = T::nearest(&problem, (&centroids, k), m, metric);
         let shape = || D::join(problem.batch, problem.n, m);
         Ok(Nearest {
             labels: shaped(labels, shape(), "labels")?,
@@ -100,19 +67,9 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// As [`predict`](Self::predict).
     pub fn transform(&self, points: ArrayView<'_, T, D>) -> Result<Array<T::Centroid, D>> {
         let (problem, metric) = (self.matching(points)?, self.metric());
-        let (_, k, d) = D::split(self.centroids().shape());
-        let mut distances = vec![T::Centroid::default(); size_of_result(problem.batch, problem.n, k)?];
-        for (batch, distances) in distances.chunks_exact_mut(problem.n * k).enumerate() {
-            let centroids = self.of_problem(batch);
-            let points = problem.of_batch(batch).par_chunks(ROWS * d);
-            distances.par_chunks_mut(ROWS * k).zip(points).for_each(|(distances, points)| {
-                for (x, distances) in points.chunks_exact(d).zip(distances.chunks_exact_mut(k)) {
-                    for (distance, c) in distances.iter_mut().zip(centroids.chunks_exact(d)) {
-                        *distance = T::Centroid::from_f64(metric.distance(metric.loss(x, c)));
-                    }
-                }
-            });
-        }
+        let (_, k, _) = D::split(self.centroids().shape());
+        check_size(problem.batch, problem.n, k)?;
+        let distances = T::distances(&problem, (&self.flat_centroids(), k), metric);
         shaped(distances, D::join(problem.batch, problem.n, k), "distances")
     }
 
@@ -145,31 +102,103 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
 
     /// What each point adds to the inertia with the centroid that its label names.
     fn losses(&self, problem: &Problem<'_, T>, labels: &Array<u32, D::Smaller>) -> Vec<f64> {
-        let ((_, k, d), metric) = (D::split(self.centroids().shape()), self.metric());
-        let centroids: Vec<_> = self.centroids().iter().copied().collect();
+        let (_, k, _) = D::split(self.centroids().shape());
         let labels: Vec<u32> = labels.iter().copied().collect();
-        let rows = problem.points.par_chunks_exact(d).zip(labels).enumerate();
-        rows.map(|(row, (x, label))| {
-            let at = row / problem.n * k + label as usize;
-            metric.loss(x, &centroids[at * d..][..d])
-        })
-        .collect()
+        T::losses(problem, &labels, (&self.flat_centroids(), k), self.metric())
     }
 
-    /// The centroids of one problem, `k · d` values.
-    fn of_problem(&self, batch: usize) -> Vec<T::Centroid> {
-        let (_, k, d) = D::split(self.centroids().shape());
-        self.centroids().iter().skip(batch * k * d).take(k * d).copied().collect()
+    /// All problems' centroids, `batch · k · d` values.
+    fn flat_centroids(&self) -> Vec<T::Centroid> {
+        self.centroids().iter().copied().collect()
     }
 }
 
-fn size_of_result(batch: usize, n: usize, columns: usize) -> Result<usize> {
+/// The loss of each point with the centroid, of `k` in each problem, that its label names.
+pub(crate) fn losses<T: Element>(
+    problem: &Problem<'_, T>,
+    labels: &[u32],
+    (centroids, k): (&[T::Centroid], usize),
+    metric: Metric,
+) -> Vec<f64> {
+    let d = problem.d;
+    let rows = problem.points.par_chunks_exact(d).zip(labels).enumerate();
+    rows.map(|(row, (x, &label))| {
+        let at = row / problem.n * k + label as usize;
+        metric.loss(x, &centroids[at * d..][..d])
+    })
+    .collect()
+}
+
+/// The `m` nearest of `k` centroids and their distances, a row for each point.
+pub(crate) fn nearest<T: Element>(
+    problem: &Problem<'_, T>,
+    (centroids, k): (&[T::Centroid], usize),
+    m: usize,
+    metric: Metric,
+) -> (Vec<u32>, Vec<T::Centroid>) {
+    let (d, per_problem) = (problem.d, problem.n * m);
+    let mut labels = vec![0u32; problem.batch * per_problem];
+    let mut distances = vec![T::Centroid::default(); labels.len()];
+    let problems = labels.chunks_exact_mut(per_problem).zip(distances.chunks_exact_mut(per_problem));
+    for (batch, (labels, distances)) in problems.enumerate() {
+        let centroids = &centroids[batch * k * d..][..k * d];
+        let parts = labels.par_chunks_mut(ROWS * m).zip(distances.par_chunks_mut(ROWS * m));
+        parts.zip(problem.of_batch(batch).par_chunks(ROWS * d)).for_each_init(
+            Vec::new,
+            |all: &mut Vec<(f64, u32)>, ((labels, distances), points)| {
+                let found = labels.chunks_exact_mut(m).zip(distances.chunks_exact_mut(m));
+                for (x, (labels, distances)) in points.chunks_exact(d).zip(found) {
+                    all.clear();
+                    all.extend(centroids.chunks_exact(d).map(|c| metric.rank(x, c)).zip(0u32..));
+                    let by_distance =
+                        |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+                    if m < k {
+                        all.select_nth_unstable_by(m - 1, by_distance);
+                    }
+                    all[..m].sort_unstable_by(by_distance);
+                    for ((label, distance), &(_, index)) in labels.iter_mut().zip(distances).zip(&all[..m]) {
+                        *label = index;
+                        let loss = metric.loss(x, &centroids[index as usize * d..][..d]);
+                        *distance = T::Centroid::from_f64(metric.distance(loss));
+                    }
+                }
+            },
+        );
+    }
+    (labels, distances)
+}
+
+/// The distances to all `k` centroids, a row for each point.
+pub(crate) fn distances<T: Element>(
+    problem: &Problem<'_, T>,
+    (centroids, k): (&[T::Centroid], usize),
+    metric: Metric,
+) -> Vec<T::Centroid> {
+    let d = problem.d;
+    let mut distances = vec![T::Centroid::default(); problem.batch * problem.n * k];
+    for (batch, distances) in distances.chunks_exact_mut(problem.n * k).enumerate() {
+        let centroids = &centroids[batch * k * d..][..k * d];
+        let points = problem.of_batch(batch).par_chunks(ROWS * d);
+        distances.par_chunks_mut(ROWS * k).zip(points).for_each(|(distances, points)| {
+            for (x, distances) in points.chunks_exact(d).zip(distances.chunks_exact_mut(k)) {
+                for (distance, c) in distances.iter_mut().zip(centroids.chunks_exact(d)) {
+                    *distance = T::Centroid::from_f64(metric.distance(metric.loss(x, c)));
+                }
+            }
+        });
+    }
+    distances
+}
+
+/// Refuses results of more values than memory can address.
+fn check_size(batch: usize, n: usize, columns: usize) -> Result<()> {
     // More bytes than a Vec may have: refused here, where a Vec would panic.
     let values = batch.checked_mul(n).and_then(|rows| rows.checked_mul(columns));
-    values.filter(|&values| values <= isize::MAX as usize / size_of::<f64>()).ok_or_else(|| {
-        let rule = "the distances asked for are more than memory can address; give fewer points at a time";
-        Error::InvalidArgument { argument: "n", value: n.to_string(), rule }
-    })
+    if values.is_some_and(|values| values <= isize::MAX as usize / size_of::<f64>()) {
+        return Ok(());
+    }
+    let rule = "the distances asked for are more than memory can address; give fewer points at a time";
+    Err(Error::InvalidArgument { argument: "n", value: n.to_string(), rule })
 }
 
 /// The sum, the same for any number of threads.
@@ -248,10 +277,10 @@ mod tests {
 
     #[test]
     fn more_distances_than_memory_has_are_refused() {
-        assert_eq!(size_of_result(2, 3, 4).unwrap(), 24);
+        assert!(check_size(2, 3, 4).is_ok());
         for (batch, n, columns) in [(1, usize::MAX, 2), (1, 1 << 40, 1 << 20), (usize::MAX, 2, 1)] {
             assert!(matches!(
-                size_of_result(batch, n, columns),
+                check_size(batch, n, columns),
                 Err(Error::InvalidArgument { argument: "n", .. })
             ));
         }

@@ -1,5 +1,5 @@
 //! Options of a fit.
-use crate::backend::{Engine, LloydOptions};
+use crate::backend::{Engine, LloydOptions, LloydOutcome};
 use crate::error::{Error, Result};
 use crate::metric::Metric;
 use crate::model::KMeans;
@@ -275,6 +275,15 @@ impl FlashKMeans {
         problem: Problem<'_, T>,
         watch: &Watch<'_, T::Centroid>,
     ) -> Result<KMeans<T, D>> {
+        let (outcome, engine) = T::fit(self, &problem, watch)?;
+        KMeans::new(outcome, (engine, self.metric), (problem.batch, problem.n, problem.d))
+    }
+
+    pub(crate) fn fit_here<T: Element>(
+        &self,
+        problem: &Problem<'_, T>,
+        watch: &Watch<'_, T::Centroid>,
+    ) -> Result<(LloydOutcome<T::Centroid>, Engine)> {
         self.check()?;
         if self.n_clusters > problem.n {
             return Err(Error::TooManyClusters { k: self.n_clusters, n: problem.n });
@@ -287,14 +296,14 @@ impl FlashKMeans {
         if !(is_plain && engine.checks_points()) {
             problem.check_finite()?;
         }
-        let sample = restarts::sample(&problem, rows, self.seed);
-        let fitted = sample.as_ref().unwrap_or(&problem);
+        let sample = restarts::sample(problem, rows, self.seed);
+        let fitted = sample.as_ref().unwrap_or(problem);
         let starts = (self.seed, self.n_init);
         let mut outcome = restarts::best(&engine, fitted, &self.init, &options, starts, watch)?;
         if sample.is_some() {
-            restarts::extend(&engine, &problem, &mut outcome, &options)?;
+            restarts::extend(&engine, problem, &mut outcome, &options)?;
         }
-        KMeans::new(outcome, (engine, self.metric), (problem.batch, problem.n, problem.d))
+        Ok((outcome, engine))
     }
 
     /// [`fit`](Self::fit), keeping only the labels: `(n)` or `(batch, n)`.

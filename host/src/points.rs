@@ -87,7 +87,7 @@ impl<'a, T: Element> Problem<'a, T> {
 
     /// Refuses NaN and infinity, naming the first place.
     pub(crate) fn check_finite(&self) -> Result<()> {
-        check_finite(&self.points, 0, self.d)
+        T::check_finite(&self.points, 0, self.d)
     }
 }
 

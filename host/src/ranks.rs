@@ -35,7 +35,7 @@ impl FlashKMeans {
         let rows = part_of(source.n_points(), world.rank(), world.size());
         let streaming = if world.rank() == 0 { streaming.clone() } else { streaming.clone().no_checkpoint() };
         let ranks = Ranks(world);
-        let mut model = self.fit_part(source, rows, &streaming, observer, &ranks)?;
+        let mut model = T::fit_part(self, source, rows, &streaming, observer, &ranks)?;
         let mut sizes: Vec<f64> = model.sizes().iter().map(|&size| size as f64).collect();
         ranks.add_up(&mut sizes)?;
         model.set_sizes(sizes.into_iter().map(|size| size as u64));

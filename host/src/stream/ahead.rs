@@ -11,15 +11,15 @@ use std::sync::mpsc;
 pub(super) const BUFFERS: usize = 3;
 
 /// The chunks of rows `rows` of a source, which a worker knows as rows from 0 on.
-pub(super) struct Ahead<'a, S> {
-    pub(super) source: &'a S,
+pub(super) struct Ahead<'a, T> {
+    pub(super) source: &'a dyn Source<T>,
     pub(super) rows: Range<usize>,
     pub(super) chunk_rows: usize,
     /// Whether the points have yet to be found finite.
     pub(super) unchecked: bool,
 }
 
-impl<T: Element, S: Source<T>, W: Worker<T>> Feed<T, W> for Ahead<'_, S> {
+impl<T: Element, W: Worker<T>> Feed<T, W> for Ahead<'_, T> {
     fn pass(
         &mut self,
         worker: &mut W,

@@ -107,14 +107,14 @@ impl FlashKMeans {
         streaming: &Streaming,
         observer: &mut dyn Observer<T::Centroid>,
     ) -> Result<KMeans<T, Ix2>> {
-        self.fit_part(source, 0..source.n_points(), streaming, observer, &Alone)
+        T::fit_part(self, source, 0..source.n_points(), streaming, observer, &Alone)
     }
 
     /// [`fit_stream`](Self::fit_stream) of `rows` of the source, `together` with processes that have the others. The
     /// labels and sizes are those of the part.
-    pub(crate) fn fit_part<T: Element, S: Source<T>>(
+    pub(crate) fn fit_part<T: Element>(
         &self,
-        source: &S,
+        source: &dyn Source<T>,
         rows: Range<usize>,
         streaming: &Streaming,
         observer: &mut dyn Observer<T::Centroid>,
@@ -183,15 +183,15 @@ impl FlashKMeans {
     }
 
     /// What a checkpoint is of.
-    fn checkpointed<T: Element, S: Source<T>>(&self, part: &Part<'_, T, S>) -> checkpoint::Problem {
+    fn checkpointed<T: Element>(&self, part: &Part<'_, T>) -> checkpoint::Problem {
         checkpoint::Problem::new(part.source.n_points(), &self.lloyd_options(), &part.first, part.weights)
     }
 
     /// Where the fit begins: first centroids, or a checkpoint.
-    fn start<T: Element, S: Source<T>>(
+    fn start<T: Element>(
         &self,
         engine: &Engine,
-        part: &Part<'_, T, S>,
+        part: &Part<'_, T>,
         streaming: &Streaming,
     ) -> Result<State<T::Centroid>> {
         match &streaming.resume {
@@ -201,11 +201,11 @@ impl FlashKMeans {
     }
 
     /// The fit, by one worker, in chunks of so many rows.
-    fn fit_with<T: Element, S: Source<T>, W: Worker<T>>(
+    fn fit_with<T: Element, W: Worker<T>>(
         &self,
         (mut worker, chunk_rows): (W, usize),
         state: State<T::Centroid>,
-        part: Part<'_, T, S>,
+        part: Part<'_, T>,
         streaming: &Streaming,
         observer: &mut dyn Observer<T::Centroid>,
         together: &dyn Together,
@@ -228,10 +228,10 @@ impl FlashKMeans {
     }
 
     /// First centroids, `k · d` values.
-    fn first_centroids<T: Element, S: Source<T>>(
+    fn first_centroids<T: Element>(
         &self,
         engine: &Engine,
-        source: &S,
+        source: &dyn Source<T>,
         weights: Option<&[f64]>,
         streaming: &Streaming,
     ) -> Result<Vec<T::Centroid>> {
@@ -270,8 +270,8 @@ impl FlashKMeans {
 }
 
 /// Points that one process fits.
-struct Part<'a, T, S> {
-    source: &'a S,
+struct Part<'a, T> {
+    source: &'a dyn Source<T>,
     rows: Range<usize>,
     /// The first point of all.
     first: Vec<T>,
@@ -280,7 +280,7 @@ struct Part<'a, T, S> {
 }
 
 /// Some rows, in ascending order.
-fn read_rows<T: Element, S: Source<T>>(source: &S, rows: &[usize]) -> Result<Vec<T>> {
+fn read_rows<T: Element>(source: &dyn Source<T>, rows: &[usize]) -> Result<Vec<T>> {
     let d = source.n_features();
     let mut points = filled(T::zeroed(), rows.len().saturating_mul(d), "points to draw centroids from")?;
     for (&row, into) in rows.iter().zip(points.chunks_exact_mut(d)) {

@@ -80,6 +80,8 @@ macro_rules! define {
     ($element:ty: $($name:ident($($argument:ident: $type:ty),* $(,)?) -> $output:ty = $function:path;)*) => {
         impl Compiled for $element {
             $(fn $name($($argument: $type),*) -> $output {
+                #[cfg(feature = "cuda")]
+                let _visit = crate::backend::cuda::Visit::begin();
                 $function($($argument),*)
             })*
         }

@@ -31,7 +31,8 @@ assert!(model.converged());
 
 Everything may be called from many threads at once, and models may be used and dropped on any of them, in any order. The CPU
 works on rayon's global pool (`RAYON_NUM_THREADS`), or on the pool that a call is made from
-(`rayon::ThreadPool::install`); results do not depend on it.
+(`rayon::ThreadPool::install`); results do not depend on it. On GPUs each call works in their primary contexts, on streams of
+its own, and leaves the context current that its caller had.
 
 A process may fork before its first call, and both go on. What was used before a fork does not survive it in the child: a
 call there that would wait for the threads of the parent, or use its GPUs, is refused with
@@ -93,4 +94,4 @@ pub use safetensors::ModelFile;
 pub use stream::{Chunks, Source, Streaming};
 pub use weights::Weighted;
 #[cfg(feature = "cuda")]
-pub use workspace::Workspace;
+pub use workspace::{DevicePoints, Workspace};

@@ -117,6 +117,7 @@ pub fn time_points<T: Element>(
         let value = k.to_string();
         return Err(Error::InvalidArgument { argument: "k", value, rule: "k must be between 1 and n" });
     }
+    let _visit = crate::backend::cuda::Visit::begin();
     let device = crate::backend::cuda::Device::open(ordinal)?;
     let problem = crate::points::Problem { points: points.into(), batch, n, d, weights: None };
     crate::backend::cuda::time_stages(&device, &problem, k, iterations)

@@ -1,6 +1,6 @@
 //! Fits of one shape on one GPU, again and again.
 use crate::Element;
-use crate::backend::cuda::{Run, Start};
+use crate::backend::cuda::{Run, Start, Visit};
 use crate::backend::{Engine, LloydOptions};
 use crate::element::Float;
 use crate::error::{Error, Result};
@@ -10,6 +10,7 @@ use crate::params::{Backend, FlashKMeans, Init};
 use crate::points::{PointsDim, Problem, shaped};
 use crate::rng::Rng;
 use ndarray::{Array2, Array3, ArrayView};
+use std::ffi::c_void;
 use std::marker::PhantomData;
 
 /// Device memory and prepared launches for problems of one shape, from
@@ -46,8 +47,72 @@ pub struct Workspace<T: Element> {
     _points: PhantomData<T>,
 }
 
+/// Points in a GPU's memory, for [`Workspace::borrow_device`]: row after row without gaps, unless said otherwise. The values
+/// of a row are one after the other.
+///
+/// ```no_run
+/// # use flash_kmeans::{DevicePoints, Workspace};
+/// # unsafe fn f(workspace: &mut Workspace<f32>, address: *const f32, stream: *mut std::ffi::c_void) -> flash_kmeans::Result<()> {
+/// // The first 64 of 96 columns, which `stream` writes.
+/// let keys = DevicePoints::new(address).strides(4096 * 96, 96).after(stream);
+/// unsafe { workspace.borrow_device(keys)? };
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "points are taken by `Workspace::borrow_device`"]
+pub struct DevicePoints<T> {
+    pub(crate) address: *const T,
+    pub(crate) strides: Option<[usize; 2]>,
+    pub(crate) stream: Option<*mut c_void>,
+}
+
+impl<T> DevicePoints<T> {
+    /// At this address: of a `cust::memory::DeviceBuffer`, `buffer.as_device_ptr().as_ptr()`.
+    pub fn new(address: *const T) -> Self {
+        DevicePoints { address, strides: None, stream: None }
+    }
+
+    /// With problems `batch` values apart, and their rows `row` values.
+    pub fn strides(self, batch: usize, row: usize) -> Self {
+        DevicePoints { strides: Some([batch, row]), ..self }
+    }
+
+    /// Complete when `stream`, a `CUstream` or `cudaStream_t` of this GPU, has done what it has been given so far: fits wait
+    /// for that on the GPU, and nobody on the host.
+    pub fn after(self, stream: *mut c_void) -> Self {
+        DevicePoints { stream: Some(stream), ..self }
+    }
+
+    pub(crate) fn cast<U>(self) -> DevicePoints<U> {
+        let DevicePoints { address, strides, stream } = self;
+        DevicePoints { address: address.cast(), strides, stream }
+    }
+
+    /// Refuses strides that `batch` problems of `n` points in `d` dimensions cannot have.
+    fn check(&self, [batch, n, d]: [usize; 3]) -> Result<()> {
+        let Some([of_problem, of_row]) = self.strides else { return Ok(()) };
+        let values = (of_problem as u128 * (batch as u128 - 1)) + of_row as u128 * n as u128;
+        let rule = if of_row < d {
+            "rows must be at least their own length apart"
+        } else if values * size_of::<T>() as u128 > isize::MAX as u128 {
+            "all values must have an address"
+        } else {
+            return Ok(());
+        };
+        Err(Error::InvalidArgument { argument: "strides", value: format!("({of_problem}, {of_row})"), rule })
+    }
+}
+
+impl<T> From<*const T> for DevicePoints<T> {
+    fn from(address: *const T) -> Self {
+        DevicePoints::new(address)
+    }
+}
+
 impl<T: Element> Workspace<T> {
     pub(crate) fn new(params: &FlashKMeans, options: LloydOptions, shape: [usize; 3]) -> Result<Self> {
+        let _visit = Visit::begin();
         let [batch, n, d] = shape;
         for (argument, value) in [("batch", batch), ("n", n), ("d", d)] {
             if value == 0 {
@@ -89,22 +154,28 @@ impl<T: Element> Workspace<T> {
             return Err(Error::Shape { what: "points", expected, actual });
         }
         problem.check_finite()?;
+        let _visit = Visit::begin();
         self.run.load(&problem)?;
         self.has_points = true;
         Ok(())
     }
 
-    /// Takes points that are in the device's memory already, `batch · n · d` values, row after row. Rows of whole 16
-    /// bytes at an address that is a multiple of 16 are used where they lie; others are copied on the device.
+    /// Takes points that are in the device's memory already: of a pointer, `batch · n · d` values, row after row. Rows of
+    /// whole 16 bytes without gaps, at an address that is a multiple of 16, are used where they lie; others are copied on
+    /// the device.
     ///
     /// # Errors
-    /// The device's.
+    /// [`Error::InvalidArgument`] for rows that overlap and for values without an address, and the device's.
     ///
     /// # Safety
-    /// The values must lie in memory of this workspace's device, complete before the call, and stay unchanged until
-    /// the workspace is given other points or dropped. Values that are not finite are not found: labels of such
-    /// points are unspecified, though below the number of clusters.
-    pub unsafe fn borrow_device(&mut self, points: *const T) -> Result<()> {
+    /// The values must lie in memory of this workspace's device, be complete before the call, or when the stream that
+    /// [`DevicePoints::after`] names has come to where it is now, and stay unchanged until the workspace is given other
+    /// points or dropped. Values that are not finite are not found: labels of such points are unspecified, though below
+    /// the number of clusters.
+    pub unsafe fn borrow_device(&mut self, points: impl Into<DevicePoints<T>>) -> Result<()> {
+        let _visit = Visit::begin();
+        let points = points.into();
+        points.check(self.shape)?;
         // SAFETY: this function's contract.
         unsafe { self.run.borrow(points)? };
         self.has_points = true;
@@ -122,6 +193,7 @@ impl<T: Element> Workspace<T> {
             let rule = "`load` or `borrow_device` comes before `fit`";
             return Err(Error::InvalidArgument { argument: "points", value: "absent".into(), rule });
         }
+        let _visit = Visit::begin();
         let ([batch, n, d], k) = (self.shape, self.options.k);
         let (_, init, seed) = self.params.asked();
         match init {
@@ -153,6 +225,7 @@ impl<T: Element> Workspace<T> {
     /// # Errors
     /// The device's.
     pub fn centroids(&self) -> Result<Array3<T::Centroid>> {
+        let _visit = Visit::begin();
         let [batch, _, d] = self.shape;
         let centroids = self.run.centroids()?.into_iter().map(|c| Float::from_f64(f64::from(c))).collect();
         shaped(centroids, ndarray::Dim([batch, self.options.k, d]), "centroids")
@@ -163,6 +236,7 @@ impl<T: Element> Workspace<T> {
     /// # Errors
     /// The device's.
     pub fn labels(&self) -> Result<Array2<u32>> {
+        let _visit = Visit::begin();
         let [batch, n, _] = self.shape;
         shaped(self.run.labels()?, ndarray::Dim([batch, n]), "labels")
     }

@@ -3,13 +3,16 @@
 //! Without a GPU every test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead, and with
 //! `FLASH_KMEANS_GPU=emulated` it runs on one that is emulated, with fewer and smaller cases. `FLASH_KMEANS_SMALL=1` has such
 //! cases on a GPU, for use under a sanitizer, and `FLASH_KMEANS_LARGE=1` adds a case of a million points.
+use cust::context::Context;
+use cust::memory::DeviceBuffer;
+use cust::stream::{Stream, StreamFlags};
 use flash_kmeans::{
-    Backend, BatchSummary, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer, Streaming,
-    Workspace, devices,
+    Backend, BatchSummary, DevicePoints, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer,
+    PageLocked, Streaming, Workspace, devices,
 };
 use flash_kmeans_tests::{CUDA, has_gpu, is_emulated, is_set, is_small as small};
 use half::{bf16, f16};
-use ndarray::{Array2, Array3, ArrayView2, Axis, Ix2, Ix3, array, s};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Ix2, Ix3, array, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::ops::ControlFlow;
@@ -508,6 +511,117 @@ fn a_workspace_gives_the_bits_of_a_fit() {
         for (t, (iterations, tol)) in [(10, 0.0), (11, 0.0), (300, 1e-4)].into_iter().enumerate() {
             for_type!((at + t) % 3, check_workspace(case, iterations, tol));
         }
+    }
+}
+
+/// Points on the GPU with other values between rows and between problems, written by a stream that nobody waits for.
+fn check_device_points<T: Point>(batch: usize, n: usize, d: usize) {
+    let points = Array3::from_shape_fn((batch, n + 3, d + 5), |(b, row, feature)| {
+        T::of(((b * 5 + row * 31 + feature * 7) % 101) as f32)
+    });
+    let options = FlashKMeans::new(4).init(Init::Random).max_iter(5).backend(CUDA);
+    let part = points.slice(s![.., ..n, ..d]);
+    let expected = bits_of_model(&options.fit(part).unwrap());
+    let mut workspace = options.workspace::<T>(batch, n, d).unwrap();
+    workspace.load(part).unwrap();
+    let _context = Context::new(cust::device::Device::get_device(0).unwrap()).unwrap();
+    let stream = Stream::new(StreamFlags::NON_BLOCKING, None).unwrap();
+    let mut values = PageLocked::<T>::new(points.len()).unwrap();
+    values.copy_from_slice(points.as_slice().unwrap());
+    let bytes = points.len() * size_of::<T>();
+    for dense in [false, true] {
+        // SAFETY: written below before it is read.
+        let buffer = unsafe { DeviceBuffer::<u8>::uninitialized(bytes) }.unwrap();
+        let address: *const T = buffer.as_device_ptr().as_ptr().cast();
+        let mut given = DevicePoints::new(address).after(stream.as_inner().cast());
+        if !dense {
+            given = given.strides((n + 3) * (d + 5), d + 5);
+        }
+        let to = buffer.as_device_ptr().as_raw();
+        // SAFETY: both live until the stream has passed the copy, which is waited for below.
+        let code =
+            unsafe { cust::sys::cuMemcpyHtoDAsync_v2(to, values.as_ptr().cast(), bytes, stream.as_inner()) };
+        assert_eq!(code as u32, 0);
+        // SAFETY: the buffer has the values when the stream is done, until the end of this function.
+        unsafe { workspace.borrow_device(given) }.unwrap();
+        let got = {
+            let problems = workspace.fit().unwrap();
+            bits_of_run(&workspace, &problems)
+        };
+        if dense {
+            let front = &points.as_slice().unwrap()[..batch * n * d];
+            let front = ArrayView3::from_shape((batch, n, d), front).unwrap();
+            assert!(got == bits_of_model(&options.fit(front).unwrap()), "{batch} x {n} x {d}: dense");
+        } else {
+            assert!(got == expected, "{batch} x {n} x {d}: with gaps");
+        }
+        stream.synchronize().unwrap();
+    }
+    let address = values.as_ptr();
+    let mut refused = |given: DevicePoints<T>| {
+        // SAFETY: refused before anything is read.
+        let error = unsafe { workspace.borrow_device(given) }.unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { argument: "strides", .. }), "{error}");
+    };
+    refused(DevicePoints::new(address).strides(n * d, d - 1));
+    refused(DevicePoints::new(address).strides(n * d, usize::MAX));
+    if batch > 1 {
+        refused(DevicePoints::new(address).strides(usize::MAX, d));
+    }
+}
+
+#[test]
+fn points_of_a_callers_stream_and_strides_are_taken() {
+    if !has_gpu() {
+        return;
+    }
+    check_device_points::<f32>(2, 300, 8);
+    check_device_points::<f16>(3, 200, 64);
+    check_device_points::<bf16>(1, 250, 13);
+}
+
+#[test]
+fn a_caller_keeps_its_context() {
+    if !has_gpu() {
+        return;
+    }
+    let current = || {
+        let mut context = std::ptr::null_mut();
+        // SAFETY: a valid place for a context.
+        assert_eq!(unsafe { cust::sys::cuCtxGetCurrent(&mut context) } as u32, 0);
+        context as usize
+    };
+    let points = many_points::<f32>(300, 5);
+    let use_all = |others: usize| {
+        let before = current();
+        let options = FlashKMeans::new(4).init(Init::Random).max_iter(3).backend(CUDA);
+        let model = options.fit(points.view()).unwrap();
+        assert_eq!(current(), before, "after a fit");
+        model.predict(points.view()).unwrap();
+        assert_eq!(current(), before, "after a prediction");
+        let rows = points.index_axis(Axis(0), 0);
+        options.fit_stream(&rows, &Streaming::new(), &mut ()).unwrap();
+        options.clone().gpu_memory(10_000_000).fit(points.view()).unwrap();
+        options.mini_batch::<f32>().unwrap().partial_fit(rows).unwrap();
+        assert_eq!(current(), before, "after fits in parts");
+        let mut workspace = options.workspace::<f32>(1, 300, 5).unwrap();
+        assert_eq!(current(), before, "after making a workspace");
+        workspace.load(points.view()).unwrap();
+        workspace.fit().unwrap();
+        workspace.labels().unwrap();
+        workspace.centroids().unwrap();
+        assert_eq!(current(), before, "after using a workspace");
+        drop(workspace);
+        drop(PageLocked::<f32>::new(100).unwrap());
+        options.clone().backend(Backend::cuda_devices([7]).unwrap()).fit(points.view()).unwrap_err();
+        assert_eq!(current(), before, "after the last of {others}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| use_all(0));
+    });
+    if gpus() > 1 {
+        let _other = Context::new(cust::device::Device::get_device(1).unwrap()).unwrap();
+        use_all(1);
     }
 }
 

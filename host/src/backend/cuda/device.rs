@@ -10,7 +10,9 @@ use cust::stream::{Stream, StreamFlags};
 use cust::sys::{self, CUfunction, cudaError_enum as CUresult};
 use kernels_gpu::kernels::Kernel;
 use kernels_gpu::spec::KernelSpec;
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::memory::{Arena, Pinned};
@@ -78,6 +80,61 @@ fn keep_some<B>(kept: &mut Vec<B>, block: B, most: usize, size: impl Fn(&B) -> u
     }
 }
 
+thread_local! {
+    static CALLER: Cell<Caller> = const { Cell::new(Caller::Nobody) };
+}
+
+/// Whose thread this is.
+#[derive(Clone, Copy)]
+enum Caller {
+    /// One of this library's own, or one that is not in it.
+    Nobody,
+    /// A caller's, whose context nothing has been put in place of.
+    Undisturbed,
+    /// A caller's, which had this context; it may be none.
+    Had(sys::CUcontext),
+}
+
+/// A call of the library on its caller's thread. Ends with the context current that was when it began: a caller of other
+/// GPUs, or of other contexts, finds what it left.
+#[must_use = "the call ends when this is dropped"]
+pub(crate) struct Visit {
+    is_outermost: bool,
+}
+
+impl Visit {
+    pub(crate) fn begin() -> Self {
+        let is_outermost = matches!(CALLER.get(), Caller::Nobody);
+        if is_outermost {
+            CALLER.set(Caller::Undisturbed);
+        }
+        Visit { is_outermost }
+    }
+
+    /// Before a context is made current.
+    fn remember() -> Result<()> {
+        if let Caller::Undisturbed = CALLER.get() {
+            let mut context = std::ptr::null_mut();
+            // SAFETY: `context` is a valid place for a context.
+            check("cuCtxGetCurrent", unsafe { sys::cuCtxGetCurrent(&mut context) })?;
+            CALLER.set(Caller::Had(context));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.is_outermost
+            && let Caller::Had(context) = CALLER.replace(Caller::Nobody)
+        {
+            // SAFETY: the context was current when the call began. One that its caller has destroyed since is refused, and
+            // there is nobody to tell.
+            let _ = unsafe { sys::cuCtxSetCurrent(context) };
+        }
+    }
+}
+
 /// Names what was being done when the driver refused.
 pub(super) fn failed(call: impl Into<String>, code: CudaError) -> Error {
     Error::Cuda { call: call.into(), code: format!("{code} ({code:?})") }
@@ -126,6 +183,7 @@ impl Device {
     /// The GPU `ordinal`, opened once for the process, as the driver's own primary context is: opening
     /// costs a large part of a second, and a second fit should not pay it again.
     pub(crate) fn open(ordinal: u32) -> Result<Self> {
+        let _visit = Visit::begin();
         let mut opened = lock(opened());
         if let Some(device) = opened.get(&ordinal) {
             return Ok(device.clone());
@@ -164,6 +222,7 @@ impl Device {
             l2_bytes: attribute(DeviceAttribute::L2CacheSize)? as u32,
         };
         let plan = LaunchPlan::of(&hardware)?;
+        Visit::remember().map_err(|error| unavailable(error.to_string()))?;
         let context = Context::new(device).map_err(refused)?;
         let hopper = (major, minor) == (9, 0) && !portable_kernels();
         let inner = Inner {
@@ -244,6 +303,7 @@ impl Device {
 
     /// Makes the context current for this thread, which every call of the driver needs.
     pub(super) fn enter(&self) -> Result<()> {
+        Visit::remember()?;
         CurrentContext::set_current(&self.0.context)
             .map_err(|code| failed("making the context current", code))
     }
@@ -275,6 +335,26 @@ impl Device {
     /// A stream of its own, so that fits on several threads do not wait for each other.
     pub(super) fn stream(&self) -> Result<Stream> {
         Stream::new(StreamFlags::NON_BLOCKING, None).map_err(|code| failed("creating a stream", code))
+    }
+
+    /// Has `stream` wait for what a caller's stream has been given so far.
+    ///
+    /// # Safety
+    /// `before` is a stream of this GPU.
+    pub(super) unsafe fn order(&self, before: *mut c_void, stream: &Stream) -> Result<()> {
+        let mut event = std::ptr::null_mut();
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: `event` is a valid place for one.
+        check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, flags) })?;
+        // SAFETY: this function's contract; the event was just made.
+        let recorded = check("cuEventRecord", unsafe { sys::cuEventRecord(event, before.cast()) });
+        let waits = recorded.and_then(|()| {
+            // SAFETY: the stream lives, and the event was just made.
+            check("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream.as_inner(), event, 0) })
+        });
+        // SAFETY: destroyed once; what waits for it waits on.
+        let destroyed = check("cuEventDestroy", unsafe { sys::cuEventDestroy_v2(event) });
+        waits.and(destroyed)
     }
 
     /// Device memory of at least `bytes`, from an earlier call when one left some of about that size.

@@ -7,7 +7,7 @@ pub(super) use parts::Parts;
 
 use by::ByPlaces;
 
-use super::device::{Device, Graph, check, failed};
+use super::device::{Device, Graph, Visit, check, failed};
 use super::hopper;
 use super::init::{self, Resident};
 use super::memory::{Arena, Place, Plan};
@@ -21,6 +21,7 @@ use crate::metric::Metric;
 use crate::model::{BatchSummary, IterationStats};
 use crate::points::Problem;
 use crate::stages::{Samples, StageTimes};
+use crate::workspace::DevicePoints;
 use bytemuck::{Pod, Zeroable};
 use cust::event::{Event, EventFlags};
 use cust::stream::Stream;
@@ -174,10 +175,13 @@ pub(super) struct Call<T: GpuElement> {
     graphs: Graphs,
     /// Runs that have begun.
     runs: Cell<usize>,
+    /// While it is dropped; the last field, for those above are dropped in the device's context too.
+    end: Option<Visit>,
 }
 
 impl<T: GpuElement> Drop for Call<T> {
     fn drop(&mut self) {
+        self.end = Some(Visit::begin());
         // Memory goes to another call: nothing of this one may still run.
         if self.device.enter().is_err() || self.stream.synchronize().is_err() {
             return;
@@ -422,6 +426,7 @@ impl<T: GpuElement> Call<T> {
             window,
             graphs: Graphs::default(),
             runs: Cell::new(0),
+            end: None,
         };
         // One module for all that this call launches, so that the driver compiles it once.
         let mut kernels = vec![<Inertia<T::Device> as Kernel>::SPEC, <Gather<T::Device> as Kernel>::SPEC];
@@ -491,23 +496,38 @@ impl<T: GpuElement> Call<T> {
         problem.weights.as_ref().map_or(Ok(()), |weights| self.set_weights(weights))
     }
 
-    /// Takes points where they are in device memory, rows one after the other.
+    /// Takes points where they are in device memory; copies of them, where rows are not one after the other or not of
+    /// whole vectors.
     ///
     /// # Safety
-    /// `batch · n · d` finite values must lie there in memory of this device for as long as runs use them.
-    pub(super) unsafe fn borrow(&mut self, points: *const T) -> Result<()> {
+    /// The points must lie there in memory of this device, finite, for as long as runs use them, from when their stream
+    /// has passed the work that it has now.
+    pub(super) unsafe fn borrow(&mut self, points: DevicePoints<T>) -> Result<()> {
         self.device.enter()?;
-        let (shape, rows) = (self.shape, self.shape.batch as usize * self.shape.n as usize);
-        if shape.pitch == shape.d && (points as usize).is_multiple_of(16) {
-            self.set_points(Points::Elsewhere(points));
+        if let Some(stream) = points.stream {
+            // SAFETY: this function's contract.
+            unsafe { self.device.order(stream, &self.stream)? };
+        }
+        let shape = self.shape;
+        let [batch, n, d, pitch] = [shape.batch, shape.n, shape.d, shape.pitch].map(|value| value as usize);
+        let [of_problem, of_row] = points.strides.unwrap_or([n * d, d]);
+        let is_dense = of_row == d && (of_problem == n * d || batch == 1);
+        if is_dense && pitch == d && (points.address as usize).is_multiple_of(16) {
+            self.set_points(Points::Elsewhere(points.address));
             return Ok(());
         }
-        let (d, pitch) = (shape.d as usize, shape.pitch as usize);
         let mut plan = Plan::default();
-        let place = plan.array(rows * pitch);
+        let place = plan.array(batch * n * pitch);
         let arena = self.device.arena(plan.bytes())?;
-        // SAFETY: this function's contract.
-        unsafe { arena.copy_rows(&self.stream, place, points, rows, d, pitch)? };
+        arena.zero(&self.stream, place)?;
+        // Rows as far apart as problems are need one copy.
+        let (copies, rows) = if of_problem == n * of_row { (1, batch * n) } else { (batch, n) };
+        for copy in 0..copies {
+            let to = place.part(copy * rows * pitch, rows * pitch);
+            let from = points.address.wrapping_add(copy * of_problem);
+            // SAFETY: this function's contract.
+            unsafe { arena.copy_rows(&self.stream, (to, pitch), (from, of_row), rows, d)? };
+        }
         self.set_points(Points::Own { arena, place });
         Ok(())
     }

@@ -192,17 +192,16 @@ impl Arena {
     pub(super) unsafe fn copy_rows<T>(
         &self,
         stream: &Stream,
-        place: Place<T>,
-        from: *const T,
+        (place, pitch): (Place<T>, usize),
+        (from, from_pitch): (*const T, usize),
         rows: usize,
         d: usize,
-        pitch: usize,
     ) -> Result<()> {
         assert_len(place.len, rows * pitch)?;
-        self.zero(stream, place)?;
         let copy = sys::CUDA_MEMCPY2D {
             srcMemoryType: sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE,
             srcDevice: from as u64,
+            srcPitch: from_pitch * size_of::<T>(),
             ..rows_copy(self.at(place) as u64, rows, d * size_of::<T>(), pitch * size_of::<T>())
         };
         // SAFETY: the caller's contract for the source; the place has room for the rows.

@@ -13,7 +13,7 @@ mod plan;
 mod run;
 mod worker;
 
-pub(crate) use device::Device;
+pub(crate) use device::{Device, Visit};
 pub(crate) use lloyd::Start;
 pub use plan::{Hardware, LaunchPlan};
 pub(crate) use run::Run;

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::init::First;
 use crate::model::BatchSummary;
 use crate::points::Problem;
+use crate::workspace::DevicePoints;
 use half::{bf16, f16};
 
 /// [`Call`] of one of the types that kernels take.
@@ -44,7 +45,7 @@ impl Run {
 
     /// # Safety
     /// As [`Call::borrow`], for points of the type that the run was made for.
-    pub(crate) unsafe fn borrow<T: Element>(&mut self, points: *const T) -> Result<()> {
+    pub(crate) unsafe fn borrow<T: Element>(&mut self, points: DevicePoints<T>) -> Result<()> {
         // SAFETY: this function's contract.
         with_type!(&mut self.0, call: U => unsafe { call.borrow(points.cast::<U>()) })
     }

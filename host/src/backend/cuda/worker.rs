@@ -2,7 +2,7 @@
 use super::lloyd::Parts;
 use super::memory::Pinned;
 use super::of_type::{OfType, with_type};
-use super::{Device, no_f64};
+use super::{Device, Visit, no_f64};
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::lloyd::{Feed, Found, Pass, Together, Worker};
@@ -147,6 +147,8 @@ pub struct PageLocked<T> {
     device: Device,
     len: usize,
     _type: PhantomData<T>,
+    /// While it is dropped; the last field, for those above are dropped in a context too.
+    end: Option<Visit>,
 }
 
 impl<T: Element> PageLocked<T> {
@@ -155,6 +157,7 @@ impl<T: Element> PageLocked<T> {
     /// # Errors
     /// [`Error::BackendUnavailable`] where there is no GPU, and [`Error::Cuda`] where the system does not lock so much.
     pub fn new(len: usize) -> Result<Self> {
+        let _visit = Visit::begin();
         let device = Device::open(0)?;
         device.enter()?;
         Self::of(&device, len)
@@ -166,12 +169,19 @@ impl<T: Element> PageLocked<T> {
             value: len.to_string(),
             rule: "the bytes of all values must have an address",
         })?;
-        Ok(PageLocked { pinned: device.pinned(bytes)?, device: device.clone(), len, _type: PhantomData })
+        Ok(PageLocked {
+            pinned: device.pinned(bytes)?,
+            device: device.clone(),
+            len,
+            _type: PhantomData,
+            end: None,
+        })
     }
 }
 
 impl<T> Drop for PageLocked<T> {
     fn drop(&mut self) {
+        self.end = Some(Visit::begin());
         // The driver unlocks only for a thread with a context; where there is none to be had, the memory stays locked.
         let _ = self.device.enter();
     }

@@ -1548,7 +1548,31 @@ impl Items for LowerParams {
     }
 }
 
-/// Parameters of `lower_to`: one block for each [`FAN`] rows of the one problem.
+/// Shared memory of `lower_to_labels`.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelledShared {
+    /// `[half-warp][row][lane]`, with one value between rows, against bank conflicts.
+    pub parts: Slot<f64>,
+    /// `[row]` of a chunk.
+    pub distances: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl LabelledShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        LabelledShared {
+            parts: layout.array(LOWER_TEAMS * DISTANCE_LANES * (DISTANCE_LANES + 1)),
+            distances: layout.array(FAN),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Parameters of `lower_to` and `lower_to_labels`: one block for each [`FAN`] rows of the one problem.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LowerToParams {
@@ -1705,6 +1729,7 @@ default_is_new! {
     ConvergeShared,
     InertiaShared,
     LowerShared,
+    LabelledShared,
     DrawShared,
 }
 

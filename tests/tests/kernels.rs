@@ -1593,37 +1593,55 @@ fn check_first_centroids<T: Point>(
     }
 }
 
-/// Nearest candidates of k-means||, in two rounds.
-fn check_lower_to<T: Point>([n, d, candidates]: [u32; 3], data: Data, seed: u64, way: Way) {
+/// Nearest candidates of k-means||, in two rounds; `labelled`: found before, of which the distance is asked.
+fn check_lower_to<T: Point>([n, d, candidates]: [u32; 3], labelled: bool, data: Data, seed: u64, way: Way) {
     let shape = shape::<T>(1, n, 1, d);
     let random = &mut Random(seed);
     let (values, _) = data.problems::<T>(shape, random);
     let drawn: Vec<u32> = (0..candidates).map(|_| random.below(n as usize) as u32).collect();
-    let (points, rows) = (Memory::of(&values), Memory::of(&drawn));
-    let nearest = Memory::<f64>::poison(n as usize);
-    let owners = Memory::<u32>::poison(n as usize);
-    let first = candidates.div_ceil(3);
-    for (first, count) in [(0, first), (first, candidates - first)] {
-        way.launch(LowerTo::<T> {
-            points: points.at(),
-            candidates: rows.at().wrapping_add(first as usize),
-            nearest: nearest.at(),
-            owners: owners.at(),
-            params: LowerToParams { shape, candidates: count, first },
-        });
-    }
     let point = |row: u32| &values[(row * shape.pitch) as usize..][..d as usize];
-    for row in 0..n {
+    // The nearest of some of the candidates, of equally near ones the first.
+    let nearest_of = |row: u32, from: u32, to: u32| {
         let mut near = (f64::INFINITY, u32::MAX);
-        for (owner, &candidate) in (0u32..).zip(&drawn) {
-            let distance = distance_by_lanes(point(row), point(candidate));
+        for owner in from..to {
+            let distance = distance_by_lanes(point(row), point(drawn[owner as usize]));
             if distance < near.0 {
                 near = (distance, owner);
             }
         }
-        let at = row as usize;
-        assert_eq!((nearest.get()[at], owners.get()[at]), near, "row {row}");
+        near
+    };
+    let (points, rows) = (Memory::of(&values), Memory::of(&drawn));
+    let nearest = Memory::<f64>::poison(n as usize);
+    let owners = Memory::<u32>::poison(n as usize);
+    let chunk_sums = Memory::<f64>::poison(n.div_ceil(FAN) as usize);
+    let split = candidates.div_ceil(3);
+    for (first, end) in [(0, split), (split, candidates)] {
+        let candidates = rows.at().wrapping_add(first as usize).cast_const();
+        let params = LowerToParams { shape, candidates: end - first, first };
+        let (nearest, owners, chunk_sums) = (nearest.at(), owners.at(), chunk_sums.at());
+        let points = points.at();
+        if labelled {
+            let labels: Vec<u32> = (0..n).map(|row| nearest_of(row, first, end).1 - first).collect();
+            let labels = Memory::of(&labels);
+            let labels = labels.at();
+            way.launch(LowerToLabels::<T> {
+                points,
+                candidates,
+                labels,
+                nearest,
+                owners,
+                chunk_sums,
+                params,
+            });
+        } else {
+            way.launch(LowerTo::<T> { points, candidates, nearest, owners, chunk_sums, params });
+        }
     }
+    let expected: Vec<_> = (0..n).map(|row| nearest_of(row, 0, candidates)).collect();
+    let found: Vec<_> = nearest.get().into_iter().zip(owners.get()).collect();
+    assert_eq!(found, expected);
+    assert_eq!(chunk_sums.get(), sums_by_fan(&nearest.get()));
 }
 
 proptest! {
@@ -1643,9 +1661,9 @@ proptest! {
     fn nearest_candidates_are_the_first_of_the_nearest(
         t in 0..3, n in prop_oneof![1u32..40, 250u32..300], candidates in 2u32..40,
         d in prop_oneof![1u32..40, prop::sample::select(vec![128u32, 129, 144, 300])],
-        data in data(&Data::ALL), seed: u64, way in way(),
+        labelled: bool, data in data(&Data::ALL), seed: u64, way in way(),
     ) {
-        for_type!(t, check_lower_to([n, d, candidates], data, seed, way));
+        for_type!(t, check_lower_to([n, d, candidates], labelled, data, seed, way));
     }
 }
 

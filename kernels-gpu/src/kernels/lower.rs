@@ -15,6 +15,7 @@ use cuda_std::unroll;
 use cuda_std::warp::*;
 
 const SHARED: LowerShared = LowerShared::new();
+const LABELLED: LabelledShared = LabelledShared::new();
 const LANES: u32 = DISTANCE_LANES;
 const ROWS: usize = LOWER_ROWS as usize;
 const CANDIDATES: usize = LOWER_CANDIDATES as usize;
@@ -114,7 +115,7 @@ pub(super) unsafe fn lower<T: Scalar>(
                 sync_threads();
                 if me < count {
                     *chunk_sums.add(((tile + me) as u64 * chunks as u64 + chunk as u64) as usize) =
-                        sum_of_row(me);
+                        sum_of(measured.add(me * FAN));
                 }
                 sync_threads();
                 tile += LOWER_CANDIDATES;
@@ -147,7 +148,7 @@ pub(super) unsafe fn lower<T: Scalar>(
                     sync_threads();
                     if me < count {
                         *group_sums.add(((tile + me) as u64 * groups as u64 + group as u64) as usize) =
-                            sum_of_row(me);
+                            sum_of(measured.add(me * FAN));
                     }
                     sync_threads();
                     tile += LOWER_CANDIDATES;
@@ -165,7 +166,7 @@ pub(super) unsafe fn lower<T: Scalar>(
 
 /// Lowers the distances of a problem's points to those to the nearest of `candidates`, and notes which that is, by its
 /// number: of equally near ones the first, which one from an earlier launch is. What was there before candidate 0 does not
-/// count.
+/// count. Distances are summed over chunks.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`LOWER_THREADS`] threads; candidates are under `n`.
@@ -175,6 +176,7 @@ pub(super) unsafe fn lower_to<T: Scalar>(
     candidates: *const u32,
     nearest: *mut f64,
     owners: *mut u32,
+    chunk_sums: *mut f64,
     params: LowerToParams,
 ) {
     let shape = params.shape;
@@ -211,8 +213,131 @@ pub(super) unsafe fn lower_to<T: Scalar>(
             sync_threads();
             tile += LOWER_CANDIDATES;
         }
+        let mut at = thread_idx_x();
+        while at < FAN {
+            // This thread wrote it.
+            let near = if at < end - begin { *nearest.add((begin + at) as usize) } else { 0.0 };
+            measured.set(at, near);
+            at += LOWER_THREADS;
+        }
+        sync_threads();
+        if thread_idx_x() == 0 {
+            *chunk_sums.add(item as usize) = sum_of(measured);
+        }
+        sync_threads();
         item += grid_dim_x() as u64;
     }
+}
+
+/// [`lower_to`] where the nearest of the candidates is known: `labels` has its place among them.
+///
+/// ```text
+/// half-warp, lane l      terms of features l, l + 16, … of 16 rows, one after the other
+/// 16 × 16 of them        written by lanes, read by rows: lane l adds up row l's 16 sums in their order
+/// ```
+///
+/// # Safety
+/// As [`lower_to`]'s; labels are under the number of candidates.
+#[inline(always)]
+pub(super) unsafe fn lower_to_labels<T: Scalar>(
+    points: *const T,
+    candidates: *const u32,
+    labels: *const u32,
+    nearest: *mut f64,
+    owners: *mut u32,
+    chunk_sums: *mut f64,
+    params: LowerToParams,
+) {
+    let shape = params.shape;
+    let points = Points { values: points, listed: core::ptr::null(), pitch: shape.pitch, d: shape.d };
+    let measured = LABELLED.distances.here();
+    let (team, lane) = (thread_idx_x() / LANES, thread_idx_x() % LANES);
+    let whole = shape.d / LANES * LANES;
+    let mut item = block_idx_x() as u64;
+    while item < params.blocks() {
+        let begin = item as u32 * FAN;
+        let end = if shape.n - begin < FAN { shape.n } else { begin + FAN };
+        let mut first = begin + team * LANES;
+        while first < begin + FAN {
+            // Rows past the end are the last one again, and are not kept.
+            let row = if first + lane < end { first + lane } else { end - 1 };
+            let label = *labels.add(row as usize);
+            let candidate = *candidates.add(label as usize);
+            let mut distance = sums_of_rows(points, [row, candidate], 0, whole);
+            if shape.d > whole {
+                // What is left of the features is added up by itself.
+                distance += sums_of_rows(points, [row, candidate], whole, shape.d);
+            }
+            let mut with = 0.0;
+            if first + lane < end {
+                with = if params.first == 0 { f64::INFINITY } else { *nearest.add(row as usize) };
+                if distance < with {
+                    with = distance;
+                    *nearest.add(row as usize) = distance;
+                    *owners.add(row as usize) = params.first + label;
+                } else if params.first == 0 {
+                    *nearest.add(row as usize) = with;
+                    *owners.add(row as usize) = 0;
+                }
+            }
+            measured.set(first - begin + lane, with);
+            first += LOWER_TEAMS * LANES;
+        }
+        sync_threads();
+        if thread_idx_x() == 0 {
+            *chunk_sums.add(item as usize) = sum_of(measured);
+        }
+        sync_threads();
+        item += grid_dim_x() as u64;
+    }
+}
+
+/// Squared distances over features `from..to` of the 16 pairs of rows that the lanes of a half-warp have, each in the lane
+/// that has the pair.
+#[inline(always)]
+unsafe fn sums_of_rows<T: Scalar>(points: Points<T>, pair: [u32; 2], from: u32, to: u32) -> f64 {
+    const PITCH: u32 = LANES + 1;
+    let (team, lane) = (thread_idx_x() / LANES, thread_idx_x() % LANES);
+    let parts = LABELLED.parts.here().add(team * LANES * PITCH);
+    let mut turn = 0;
+    while turn < LANES {
+        // The same lane of the own half-warp.
+        let of = lane_id() / LANES * LANES + turn;
+        let x = points.row(warp_shuffle_idx(FULL_MASK, pair[0], of));
+        let c = points.row(warp_shuffle_idx(FULL_MASK, pair[1], of));
+        let mut sum = 0.0;
+        let mut feature = from + lane;
+        while feature + 7 * LANES < to {
+            // All loads are under way before the first is waited for.
+            let mut terms = [(*x, *c); 8];
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let at = (feature + I as u32 * LANES) as usize;
+                terms[I] = (*x.add(at), *c.add(at));
+            });
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { sum += term(terms[I]); });
+            feature += 8 * LANES;
+        }
+        while feature < to {
+            sum += term((*x.add(feature as usize), *c.add(feature as usize)));
+            feature += LANES;
+        }
+        parts.set(turn * PITCH + lane, sum);
+        turn += 1;
+    }
+    sync_warp(FULL_MASK);
+    let mut sum = 0.0;
+    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+        sum += parts.get(lane * PITCH + I as u32);
+    });
+    // Before it is written again.
+    sync_warp(FULL_MASK);
+    sum
+}
+
+#[inline(always)]
+fn term<T: Scalar>((x, c): (T, T)) -> f64 {
+    let difference = x.to_f32() as f64 - c.to_f32() as f64;
+    difference * difference
 }
 
 #[inline(always)]
@@ -220,10 +345,9 @@ fn lesser(a: f64, b: f64) -> f64 {
     if b < a { b } else { a }
 }
 
-/// The sum of the [`FAN`] values of row `row` of the measured distances, one after the other.
+/// The sum of [`FAN`] values, one after the other.
 #[inline(always)]
-unsafe fn sum_of_row(row: u32) -> f64 {
-    let values = SHARED.distances.here().add(row * FAN);
+unsafe fn sum_of(values: Shared<f64>) -> f64 {
     let mut sum = 0.0;
     let mut at = 0;
     while at < FAN {

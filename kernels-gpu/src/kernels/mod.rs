@@ -399,6 +399,10 @@ const ORDER: BlockShape = BlockShape::new(ORDER_THREADS).shared(OrderShared::new
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
 const LOWER: BlockShape = BlockShape::new(LOWER_THREADS).shared(LowerShared::new().bytes).blocks_per_sm(3);
+// Loads in flight are what it lives on: half of the threads that a multiprocessor holds.
+#[cfg(not(target_arch = "nvptx64"))]
+const LABELLED: BlockShape =
+    BlockShape::new(LOWER_THREADS).shared(LabelledShared::new().bytes).blocks_per_sm(8);
 #[cfg(not(target_arch = "nvptx64"))]
 const DRAW: BlockShape = BlockShape::new(DRAW_THREADS).shared(DrawShared::new().bytes);
 
@@ -466,9 +470,15 @@ kernels! {
             = lower::lower, LOWER, [fk_lower_f32: f32, fk_lower_f16: F16, fk_lower_bf16: BF16];
         /// The nearest of the candidates of k-means||.
         LowerTo<T>: LowerToInstance
-            (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32;
-             params: LowerToParams)
+            (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32,
+             chunk_sums: *mut f64; params: LowerToParams)
             = lower::lower_to, LOWER, [fk_lower_to_f32: f32, fk_lower_to_f16: F16, fk_lower_to_bf16: BF16];
+        /// The same of the candidates that an assignment found to be the nearest.
+        LowerToLabels<T>: LowerToLabelsInstance
+            (points: *const T, candidates: *const u32, labels: *const u32, nearest: *mut f64, owners: *mut u32,
+             chunk_sums: *mut f64; params: LowerToParams)
+            = lower::lower_to_labels, LABELLED,
+            [fk_lower_to_labels_f32: f32, fk_lower_to_labels_f16: F16, fk_lower_to_labels_bf16: BF16];
         /// The centroid of the largest product in plain f32 arithmetic, settled in f64 where that is in doubt.
         AssignProducts<T>: AssignProductsInstance
             (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,

@@ -1,10 +1,10 @@
 //! First centroids on the GPU: the steps of [`crate::init`], which come to the same rows.
 use super::device::{Device, failed};
-use super::lloyd::{By, shape_of};
+use super::lloyd::{By, Call, shape_of};
 use super::memory::{Arena, Place, Plan};
-use super::{GpuElement, Gpus};
+use super::{GpuElement, Gpus, bytes_beside};
 use crate::error::{Error, Result};
-use crate::init::{First, Passes, filled, parallel, trials};
+use crate::init::{First, Passes, filled, parallel, total_of_chunks, trials};
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
@@ -12,7 +12,6 @@ use bytemuck::{Pod, Zeroable};
 use cust::stream::Stream;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
-use std::borrow::Cow;
 use std::time::Instant;
 
 /// [`DrawState`] as bytes.
@@ -57,7 +56,7 @@ pub(super) fn draw<T: GpuElement>(
     if !draws(first, by) || gpus.memory.is_some_and(|memory| bytes > memory) {
         return Ok(None);
     }
-    match points.draw(first, k) {
+    match points.draw(first, k, gpus.memory.map(|memory| memory - bytes)) {
         Err(Error::OutOfDeviceMemory { requested, free }) => Ok(no_room(requested, free)),
         rows => rows.map(Some),
     }
@@ -107,14 +106,15 @@ struct Listed<'a> {
 }
 
 impl<T: GpuElement> Resident<'_, T> {
-    /// k-means|| or else k-means++: rows of the points, `batch · k` of them.
-    pub(super) fn draw(&self, first: First<'_>, k: usize) -> Result<Vec<u32>> {
+    /// k-means|| or else k-means++: rows of the points, `batch · k` of them. `room`: bytes of device memory that an assignment
+    /// may take, where there is a limit.
+    pub(super) fn draw(&self, first: First<'_>, k: usize, room: Option<u64>) -> Result<Vec<u32>> {
         self.device.enter()?;
         let start = Instant::now();
         let rows = match first.init {
             &Init::KMeansParallel { oversampling, rounds } => {
                 let of_problem = |at| {
-                    let mut passes = OnGpu::new(self.of_problem(at))?;
+                    let mut passes = OnGpu::new(self.of_problem(at), room)?;
                     let rng = &mut Rng::new(first.seed, u64::from(at));
                     let rows = parallel(&mut passes, (k, oversampling, rounds), rng)?;
                     self.device.keep(passes.arena);
@@ -241,18 +241,60 @@ impl<T: GpuElement> Resident<'_, T> {
 }
 
 /// The passes of k-means|| over one problem's points.
-struct OnGpu<'a, T> {
+struct OnGpu<'a, T: GpuElement> {
     points: Resident<'a, T>,
     arena: Arena,
     nearest: Place<f64>,
     owners: Place<u32>,
+    chunk_sums: Place<f64>,
+    /// What assigns points to the candidates of a round, once there were many.
+    call: Option<Call<T>>,
+    /// Bytes that it may take, where there is a limit.
+    room: Option<u64>,
 }
 
+/// Candidates from which on the assignment finds the nearest, of which one distance a point is in f64: fewer cost less in
+/// f64 than the assignment's passes over the points do.
+const ASSIGNED_CANDIDATES: usize = 32;
+
 impl<'a, T: GpuElement> OnGpu<'a, T> {
-    fn new(points: Resident<'a, T>) -> Result<Self> {
+    fn new(points: Resident<'a, T>, room: Option<u64>) -> Result<Self> {
         let (n, mut plan) = (points.shape.n as usize, Plan::default());
         let (nearest, owners) = (plan.array(n), plan.array(n));
-        Ok(OnGpu { points, arena: points.device.arena(plan.bytes())?, nearest, owners })
+        let chunk_sums = plan.array(n.div_ceil(FAN as usize));
+        let arena = points.device.arena(plan.bytes())?;
+        Ok(OnGpu { points, arena, nearest, owners, chunk_sums, call: None, room })
+    }
+
+    /// Assigns the points to rows of them, where that is worth it and there is room.
+    fn assign(&mut self, rows: &[u32]) -> Result<Option<&Call<T>>> {
+        if rows.len() < ASSIGNED_CANDIDATES || !self.points.device.has_tensor_cores() {
+            return Ok(None);
+        }
+        if self.call.as_ref().is_none_or(|call| call.clusters() < rows.len()) {
+            self.call = None;
+            // Rounds draw about as many rows each.
+            let most = rows.len() + rows.len() / 8;
+            let Shape { n, d, .. } = self.points.shape;
+            let bytes = bytes_beside(T::DTYPE, n.into(), d.into(), most as u64);
+            if self.room.is_some_and(|room| bytes > room) {
+                return Ok(None);
+            }
+            match Call::over(&self.points, most) {
+                Ok(call) => self.call = Some(call),
+                Err(Error::OutOfDeviceMemory { requested, free }) => {
+                    tracing::info!(
+                        requested,
+                        free,
+                        "distances to all candidates: the GPU has no room to assign"
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(call) = &mut self.call else { return Ok(None) };
+        call.assign_to_rows(rows)?;
+        Ok(Some(call))
     }
 }
 
@@ -265,16 +307,30 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         rng.below(self.n())
     }
 
-    fn weight(&self, _row: usize) -> f64 {
-        1.0
-    }
-
     fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()> {
         if candidates.is_empty() {
             return Ok(());
         }
         let Resident { device, stream, points, shape } = self.points;
         let rows: Vec<u32> = candidates.iter().map(|&row| row as u32).collect();
+        let [nearest, chunk_sums] = [self.nearest, self.chunk_sums].map(|place| self.arena.at(place));
+        let owners = self.arena.at(self.owners);
+        let params = LowerToParams { shape, candidates: rows.len() as u32, first: first as u32 };
+        if let Some(call) = self.assign(&rows)? {
+            let kernel = LowerToLabels::<T::Device> {
+                points: points.cast(),
+                candidates: call.device_rows()?,
+                labels: call.device_labels(),
+                nearest,
+                owners,
+                chunk_sums,
+                params,
+            };
+            // SAFETY: every array lies in an arena with the length that the parameters say; rows are under `n`, and labels
+            // under their number, since the assignment wrote them all.
+            unsafe { device.launch(call.stream(), &kernel)? };
+            return call.wait();
+        }
         let mut plan = Plan::default();
         let place = plan.array(rows.len());
         let arena = device.arena(plan.bytes())?;
@@ -282,9 +338,10 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         let kernel = LowerTo::<T::Device> {
             points: points.cast(),
             candidates: arena.at(place),
-            nearest: self.arena.at(self.nearest),
-            owners: self.arena.at(self.owners),
-            params: LowerToParams { shape, candidates: rows.len() as u32, first: first as u32 },
+            nearest,
+            owners,
+            chunk_sums,
+            params,
         };
         // SAFETY: every array lies in an arena with the length that the parameters say; rows are under `n`.
         unsafe { device.launch(stream, &kernel)? };
@@ -293,14 +350,26 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         Ok(())
     }
 
-    fn nearest(&self) -> Result<Cow<'_, [f64]>> {
+    fn total(&self) -> Result<f64> {
         let Resident { device, stream, .. } = self.points;
-        Ok(self.arena.download(device, stream, self.nearest, self.n())?.into())
+        let chunks = self.arena.download(device, stream, self.chunk_sums, self.chunk_sums.len())?;
+        Ok(total_of_chunks(&chunks))
     }
 
-    fn owners(&self) -> Result<Cow<'_, [u32]>> {
+    fn sample(&self, share: f64, rng: &mut Rng) -> Result<Vec<usize>> {
         let Resident { device, stream, .. } = self.points;
-        Ok(self.arena.download(device, stream, self.owners, self.n())?.into())
+        let nearest = self.arena.download(device, stream, self.nearest, self.n())?;
+        let drawn = nearest.iter().enumerate().filter(|(_, near)| rng.unit() < *near * share);
+        Ok(drawn.map(|(row, _)| row).collect())
+    }
+
+    fn weights(&self, candidates: usize) -> Result<Vec<f64>> {
+        let Resident { device, stream, .. } = self.points;
+        let mut weights = vec![0.0f64; candidates];
+        for owner in self.arena.download(device, stream, self.owners, self.n())? {
+            weights[owner as usize] += 1.0;
+        }
+        Ok(weights)
     }
 
     fn greedy(

@@ -475,6 +475,17 @@ impl<T: GpuElement> Call<T> {
         Ok(call)
     }
 
+    /// For assignments of one problem's points, which lie where they are at the pitch that kernels take, to at most `k` of
+    /// them ([`Self::assign_to_rows`]).
+    pub(super) fn over(points: &Resident<'_, T>, k: usize) -> Result<Self> {
+        let Shape { batch, n, d, .. } = points.shape;
+        let by = By { metric: Metric::Euclidean, weighted: false };
+        let sizes = [batch as usize, n as usize, d as usize];
+        let mut call = Self::new(points.device, sizes, (k, by), Role::Assign)?;
+        call.set_points(Points::Elsewhere(points.points));
+        Ok(call)
+    }
+
     /// Takes copies of points from the host.
     pub(super) fn load(&mut self, problem: &Problem<'_, T>) -> Result<()> {
         self.device.enter()?;
@@ -581,9 +592,8 @@ impl<T: GpuElement> Call<T> {
             self.upload(self.places.given, &centroids)?;
             self.give_centroids(None)?;
         }
-        if let (Start::Rows(_), Some(_)) = (&start, rounds) {
-            // Rounding needs a centre, which is found here.
-            set_centre(&self.download(self.places.centroids, self.places.centroids.len())?)?;
+        if let Start::Rows(_) = &start {
+            self.centre_on_centroids()?;
         }
         self.runs.set(self.runs.get() + 1);
         self.slot.set(0);
@@ -591,6 +601,40 @@ impl<T: GpuElement> Call<T> {
         // The same whether it was launched or replayed.
         let ordered = self.places.hopper.as_ref().is_some_and(|places| places.order.is_some());
         self.slot.set(ordered.into());
+        Ok(())
+    }
+
+    /// Labels under these rows of the points as centroids, at most as many as the call was made for; after [`Self::over`].
+    pub(super) fn assign_to_rows(&mut self, rows: &[u32]) -> Result<()> {
+        self.device.enter()?;
+        self.shape.k = small("k", rows.len())?;
+        self.upload(self.places.rows.part(0, rows.len()), rows)?;
+        self.give_centroids(Some(self.places.rows))?;
+        let is_first = self.runs.replace(1) == 0;
+        match &self.places.hopper {
+            _ if is_first => {
+                self.centre_on_centroids()?;
+                self.reset()?;
+            }
+            Some(places) => {
+                // Those of the rows before do not hold for these.
+                self.fill(places.floors, f32::NEG_INFINITY.to_bits())?;
+                if places.order.is_some() {
+                    self.pack_centroids(places, self.places.open, None)?;
+                }
+            }
+            None => {}
+        }
+        self.assign_all()
+    }
+
+    /// Finds what points are rounded about, where they are, by the centroids.
+    fn centre_on_centroids(&self) -> Result<()> {
+        if self.places.hopper.as_ref().is_some_and(|places| places.rounded.is_some()) {
+            let (k, d) = (self.shape.k as usize, self.shape.d as usize);
+            let centroids = self.download(self.places.centroids, self.shape.batch as usize * k * d)?;
+            self.upload(self.places.centre, &hopper::centres(&centroids, k, d))?;
+        }
         Ok(())
     }
 
@@ -671,6 +715,20 @@ impl<T: GpuElement> Call<T> {
     pub(super) fn labels(&self) -> Result<Vec<u32>> {
         self.device.enter()?;
         self.download(self.places.labels, self.places.labels.len())
+    }
+
+    /// Clusters that there is room for, of each problem.
+    pub(super) fn clusters(&self) -> usize {
+        self.places.rows.len() / self.shape.batch as usize
+    }
+
+    /// Where the rows are that were given as centroids.
+    pub(super) fn device_rows(&self) -> Result<*const u32> {
+        self.at(self.places.rows).map(<*mut u32>::cast_const)
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// Where the labels are, `batch · n`; null after the memory was given back, which only dropping does.

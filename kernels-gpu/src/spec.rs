@@ -1590,6 +1590,40 @@ impl Items for LowerToParams {
     }
 }
 
+/// Parameters of `sample`: a thread a row.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SampleParams {
+    /// Where the generator stands: row `i` has the number after `i` others.
+    pub counter: u64,
+    /// What distances are multiplied by.
+    pub share: f64,
+    /// Rows.
+    pub n: u32,
+    /// Unused, so that the size is a multiple of 8.
+    pub reserved: u32,
+}
+impl Items for SampleParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.n.div_ceil(UPDATE_THREADS) as u64
+    }
+}
+
+/// Parameters of `count_owners`: a thread a row.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct OwnersParams {
+    /// Rows.
+    pub n: u32,
+}
+impl Items for OwnersParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.n.div_ceil(UPDATE_THREADS) as u64
+    }
+}
+
 /// Shared memory of `draw`.
 #[derive(Clone, Copy, Debug)]
 pub struct DrawShared {

@@ -1644,8 +1644,46 @@ fn check_lower_to<T: Point>([n, d, candidates]: [u32; 3], labelled: bool, data: 
     assert_eq!(chunk_sums.get(), sums_by_fan(&nearest.get()));
 }
 
+/// Rows of a round, and how many points belong to each candidate.
+fn check_sample(n: u32, share: f64, seed: u64, way: Way) {
+    let random = &mut Random(seed);
+    let nearest: Vec<f64> = (0..n).map(|_| random.below(5) as f64).collect();
+    let candidates = 1 + random.below(n as usize) as u32;
+    let owners: Vec<u32> = (0..n).map(|_| random.below(candidates as usize) as u32).collect();
+    let counter = random.bits();
+    let of_row = |row: u32| {
+        let number = mix(counter.wrapping_add((u64::from(row) + 1).wrapping_mul(RANDOM_STEP)));
+        (number >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let (distances, rows) = (Memory::of(&nearest), Memory::<u32>::poison(n as usize));
+    let (count, counts) = (Memory::of(&[0u32]), Memory::of(&vec![0u32; candidates as usize]));
+    let of_points = Memory::of(&owners);
+    way.launch(Sample {
+        nearest: distances.at(),
+        rows: rows.at(),
+        count: count.at(),
+        params: SampleParams { counter, share, n, reserved: 0 },
+    });
+    way.launch(CountOwners { owners: of_points.at(), counts: counts.at(), params: OwnersParams { n } });
+    let expected: Vec<u32> = (0..n).filter(|&row| of_row(row) < nearest[row as usize] * share).collect();
+    assert_eq!(count.get(), [expected.len() as u32]);
+    let mut drawn = rows.get()[..expected.len()].to_vec();
+    drawn.sort_unstable();
+    assert_eq!(drawn, expected);
+    for (candidate, &count) in (0u32..).zip(&counts.get()) {
+        assert_eq!(count as usize, owners.iter().filter(|&&owner| owner == candidate).count());
+    }
+}
+
 proptest! {
     #![proptest_config(config(48))]
+
+    #[test]
+    fn samples_are_of_the_numbers_of_their_rows(
+        n in prop_oneof![1u32..40, 250u32..600], share in 0.0f64..0.5, seed: u64, way in way(),
+    ) {
+        check_sample(n, share, seed, way);
+    }
 
     #[test]
     fn first_centroids_are_those_of_the_definition(

@@ -43,6 +43,8 @@ mod pack_points;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod panel_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod sample;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod segment_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod settle;
@@ -600,6 +602,14 @@ kernels! {
             (nearest: *const f64, distances: *const f64, chunk_sums: *const f64, group_sums: *const f64,
              states: *mut DrawState, candidates: *mut u32, rows: *mut u32; params: DrawParams)
             = draw::draw, DRAW, fk_draw;
+        /// The rows that a round of k-means|| draws.
+        Sample
+            (nearest: *const f64, rows: *mut u32, count: *mut u32; params: SampleParams)
+            = sample::sample, UPDATE, fk_sample;
+        /// How many points are nearest to each candidate.
+        CountOwners
+            (owners: *const u32, counts: *mut u32; params: OwnersParams)
+            = sample::count_owners, UPDATE, fk_count_owners;
     }
     tensor {
         /// Nearest centroid by the products of single warps, of points in 16 bits.

@@ -247,6 +247,9 @@ struct OnGpu<'a, T: GpuElement> {
     nearest: Place<f64>,
     owners: Place<u32>,
     chunk_sums: Place<f64>,
+    /// Rows that a round draws, and how many.
+    drawn: Place<u32>,
+    count: Place<u32>,
     /// What assigns points to the candidates of a round, once there were many.
     call: Option<Call<T>>,
     /// Bytes that it may take, where there is a limit.
@@ -262,8 +265,9 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
         let (n, mut plan) = (points.shape.n as usize, Plan::default());
         let (nearest, owners) = (plan.array(n), plan.array(n));
         let chunk_sums = plan.array(n.div_ceil(FAN as usize));
+        let (drawn, count) = (plan.array(n), plan.array(1));
         let arena = points.device.arena(plan.bytes())?;
-        Ok(OnGpu { points, arena, nearest, owners, chunk_sums, call: None, room })
+        Ok(OnGpu { points, arena, nearest, owners, chunk_sums, drawn, count, call: None, room })
     }
 
     /// Assigns the points to rows of them, where that is worth it and there is room.
@@ -357,19 +361,40 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
     }
 
     fn sample(&self, share: f64, rng: &mut Rng) -> Result<Vec<usize>> {
-        let Resident { device, stream, .. } = self.points;
-        let nearest = self.arena.download(device, stream, self.nearest, self.n())?;
-        let drawn = nearest.iter().enumerate().filter(|(_, near)| rng.unit() < *near * share);
-        Ok(drawn.map(|(row, _)| row).collect())
+        let Resident { device, stream, shape, .. } = self.points;
+        let kernel = Sample {
+            nearest: self.arena.at(self.nearest),
+            rows: self.arena.at(self.drawn),
+            count: self.arena.at(self.count),
+            params: SampleParams { counter: rng.counter(), share, n: shape.n, reserved: 0 },
+        };
+        self.arena.zero(stream, self.count)?;
+        // SAFETY: every array lies in the arena with the length that the parameters say.
+        unsafe { device.launch(stream, &kernel)? };
+        *rng = Rng::at(rng.counter().wrapping_add(u64::from(shape.n).wrapping_mul(RANDOM_STEP)));
+        let count = self.arena.download(device, stream, self.count, 1)?.into_iter().sum::<u32>();
+        let rows = self.arena.download(device, stream, self.drawn, count as usize)?;
+        let mut rows: Vec<usize> = rows.into_iter().map(|row| row as usize).collect();
+        rows.sort_unstable();
+        Ok(rows)
     }
 
     fn weights(&self, candidates: usize) -> Result<Vec<f64>> {
-        let Resident { device, stream, .. } = self.points;
-        let mut weights = vec![0.0f64; candidates];
-        for owner in self.arena.download(device, stream, self.owners, self.n())? {
-            weights[owner as usize] += 1.0;
-        }
-        Ok(weights)
+        let Resident { device, stream, shape, .. } = self.points;
+        let mut plan = Plan::default();
+        let counts = plan.array(candidates);
+        let arena = device.arena(plan.bytes())?;
+        arena.zero(stream, counts)?;
+        let kernel = CountOwners {
+            owners: self.arena.at(self.owners),
+            counts: arena.at(counts),
+            params: OwnersParams { n: shape.n },
+        };
+        // SAFETY: as above; owners are numbers of candidates.
+        unsafe { device.launch(stream, &kernel)? };
+        let counts = arena.download(device, stream, counts, candidates)?;
+        device.keep(arena);
+        Ok(counts.into_iter().map(f64::from).collect())
     }
 
     fn greedy(

@@ -1495,7 +1495,7 @@ fn drawn(nearest: &[f64], number: u64) -> u32 {
 /// Greedy k-means++ of each problem of a batch; with `listed`, of some rows of the points, with weights.
 fn check_first_centroids<T: Point>(
     size: [u32; 4],
-    (trials, listed): (u32, bool),
+    (trials, doublings, listed): (u32, u32, bool),
     data: Data,
     seed: u64,
     way: Way,
@@ -1510,7 +1510,7 @@ fn check_first_centroids<T: Point>(
     let (n, k) = (shape.n as usize, k as usize);
     let row_of = |row: usize| if listed { list[row] as usize } else { row };
     let weights: Vec<f64> = (0..n).map(|_| random.below(3) as f64).collect();
-    let lower = LowerParams { shape, trials };
+    let lower = LowerParams { shape, trials, doublings };
     let (chunks, groups) = (lower.chunks() as usize, lower.groups() as usize);
     let (batch, most) = (batch as usize, trials as usize);
 
@@ -1689,10 +1689,10 @@ proptest! {
     fn first_centroids_are_those_of_the_definition(
         t in 0..3, batch in 1u32..3, n in prop_oneof![1u32..40, 250u32..270, 500u32..600], k in 1u32..7,
         d in prop_oneof![1u32..40, prop::sample::select(vec![128u32, 129, 144, 150])],
-        trials in 2u32..12, listed: bool, data in data(&Data::ALL), seed: u64, way in way(),
+        trials in 2u32..12, doublings in 0..3u32, listed: bool, data in data(&Data::ALL), seed: u64, way in way(),
     ) {
         let batch = if listed { 1 } else { batch };
-        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, listed), data, seed, way));
+        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, doublings, listed), data, seed, way));
     }
 
     #[test]
@@ -1708,5 +1708,8 @@ proptest! {
 /// More than a group of chunks.
 #[test]
 fn first_centroids_of_several_groups_are_those_of_the_definition() {
-    check_first_centroids::<F16>([1, FAN * FAN + 20_000, 4, 2], (3, false), Data::Plain, 3, Way::PLAIN);
+    for doublings in [0, 2] {
+        let (n, trials) = (FAN * FAN * 3 + 700, 3);
+        check_first_centroids::<F16>([1, n, 4, 2], (trials, doublings, false), Data::Plain, 3, Way::PLAIN);
+    }
 }

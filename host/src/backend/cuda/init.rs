@@ -157,7 +157,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let (device, stream, most, batch) = (self.device, self.stream, trials(k), firsts.len());
         let n = listed.map_or(self.shape.n as usize, |listed| listed.rows.len());
         let shape = Shape { batch: batch as u32, n: n as u32, k: k as u32, ..self.shape };
-        let params = LowerParams { shape, trials: most as u32 };
+        let params = LowerParams::new(shape, most as u32, device.multiprocessors());
         let (chunks, groups) = (params.chunks() as usize, params.groups() as usize);
 
         let mut plan = Plan::default();

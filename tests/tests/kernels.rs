@@ -1492,30 +1492,25 @@ fn drawn(nearest: &[f64], number: u64) -> u32 {
     (chunk * fan + passed(&part(nearest, chunk), &mut target)) as u32
 }
 
-/// Greedy k-means++ of each problem of a batch; with `listed`, of some rows of the points, with weights.
+/// Greedy k-means++ of each problem of a batch; `weighted`: points count as often as their weights say.
 fn check_first_centroids<T: Point>(
     size: [u32; 4],
-    (trials, doublings, listed): (u32, u32, bool),
+    (trials, doublings, weighted): (u32, u32, bool),
     data: Data,
     seed: u64,
     way: Way,
 ) {
     let [batch, n, k, d] = size;
-    let all = shape::<T>(batch, n, k, d);
+    let shape = shape::<T>(batch, n, k, d);
     let random = &mut Random(seed);
-    let (points, _) = data.problems::<T>(all, random);
-    // A list is of one problem: every other row, from the last.
-    let list: Vec<u32> = (0..n).rev().step_by(if listed { 2 } else { 1 }).collect();
-    let shape = if listed { Shape { n: list.len() as u32, ..all } } else { all };
-    let (n, k) = (shape.n as usize, k as usize);
-    let row_of = |row: usize| if listed { list[row] as usize } else { row };
-    let weights: Vec<f64> = (0..n).map(|_| random.below(3) as f64).collect();
+    let (points, _) = data.problems::<T>(shape, random);
+    let (n, k) = (n as usize, k as usize);
+    let weights: Vec<f64> = (0..batch as usize * n).map(|_| random.below(3) as f64).collect();
     let lower = LowerParams { shape, trials, doublings };
     let (chunks, groups) = (lower.chunks() as usize, lower.groups() as usize);
     let (batch, most) = (batch as usize, trials as usize);
 
-    let (points, list) = (Memory::of(&points), Memory::of(&list));
-    let weights_of = Memory::of(&weights);
+    let (points, weights_of) = (Memory::of(&points), Memory::of(&weights));
     let mut candidates = vec![u32::MAX; batch * most];
     let states: Vec<DrawState> = (0..batch)
         .map(|problem| {
@@ -1534,8 +1529,7 @@ fn check_first_centroids<T: Point>(
     for _ in 0..k {
         way.launch(Lower::<T> {
             points: points.at(),
-            listed: if listed { list.at() } else { std::ptr::null() },
-            weights: if listed { weights_of.at() } else { std::ptr::null() },
+            weights: if weighted { weights_of.at() } else { std::ptr::null() },
             states: states_of.at(),
             candidates: candidates.at(),
             nearest: nearest.at(),
@@ -1559,12 +1553,10 @@ fn check_first_centroids<T: Point>(
     assert!(counters.get().iter().all(|&count| count == 0));
     let (points, rows, ends) = (points.get(), rows.get(), states_of.get());
     for problem in 0..batch {
-        let point = |row: usize| {
-            &points[(problem * all.n as usize + row_of(row)) * all.pitch as usize..][..d as usize]
-        };
+        let point = |row: usize| &points[(problem * n + row) * shape.pitch as usize..][..d as usize];
         let with = |nearest: &[f64], candidate: u32| -> Vec<f64> {
             let to = |row: usize| {
-                let weight = if listed { weights[row] } else { 1.0 };
+                let weight = if weighted { weights[problem * n + row] } else { 1.0 };
                 weight * distance_by_lanes(point(row), point(candidate as usize))
             };
             (0..n).map(|row| nearest[row].min(to(row))).collect()
@@ -1689,10 +1681,9 @@ proptest! {
     fn first_centroids_are_those_of_the_definition(
         t in 0..3, batch in 1u32..3, n in prop_oneof![1u32..40, 250u32..270, 500u32..600], k in 1u32..7,
         d in prop_oneof![1u32..40, prop::sample::select(vec![128u32, 129, 144, 150])],
-        trials in 2u32..12, doublings in 0..3u32, listed: bool, data in data(&Data::ALL), seed: u64, way in way(),
+        trials in 2u32..12, doublings in 0..3u32, weighted: bool, data in data(&Data::ALL), seed: u64, way in way(),
     ) {
-        let batch = if listed { 1 } else { batch };
-        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, doublings, listed), data, seed, way));
+        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, doublings, weighted), data, seed, way));
     }
 
     #[test]

@@ -24,11 +24,10 @@ const BLOCK_ROWS: u32 = LOWER_TEAMS * LOWER_ROWS;
 /// Rows of a block of most chunks.
 const BLOCK_CHUNK_ROWS: u32 = LOWER_CHUNKS * FAN;
 
-/// The points of one problem: its rows, or those of its rows that are listed.
+/// The points of one problem.
 #[derive(Clone, Copy)]
 struct Points<T> {
     values: *const T,
-    listed: *const u32,
     pitch: u32,
     d: u32,
 }
@@ -36,7 +35,6 @@ struct Points<T> {
 impl<T: Scalar> Points<T> {
     #[inline(always)]
     unsafe fn row(self, row: u32) -> *const T {
-        let row = if self.listed.is_null() { row } else { *self.listed.add(row as usize) };
         self.values.add((row as u64 * self.pitch as u64) as usize)
     }
 }
@@ -45,12 +43,10 @@ impl<T: Scalar> Points<T> {
 /// to the candidates for the next, and sums what would be nearest with each of them over chunks and groups of rows.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`; `listed` and `weights` may be null; a block has [`LOWER_THREADS`]
-/// threads; candidates are under `n`; `counters` are zeros, and zeros again afterwards.
+/// Pointers are valid for the shapes in `params`; `weights` may be null; a block has [`LOWER_THREADS`] threads; candidates are under `n`; `counters` are zeros, and zeros again afterwards.
 #[inline(always)]
 pub(super) unsafe fn lower<T: Scalar>(
     points: *const T,
-    listed: *const u32,
     weights: *const f64,
     states: *const DrawState,
     candidates: *const u32,
@@ -73,7 +69,7 @@ pub(super) unsafe fn lower<T: Scalar>(
         let state = *states.add(batch as usize);
         let first = batch * shape.n as u64;
         let values = points.add((first * shape.pitch as u64) as usize);
-        let points = Points { values, listed, pitch: shape.pitch, d: shape.d };
+        let points = Points { values, pitch: shape.pitch, d: shape.d };
         let nearest = nearest.add(first as usize);
         let trials = batch * params.trials as u64;
         let distances = distances.add((trials * shape.n as u64) as usize);
@@ -198,7 +194,7 @@ pub(super) unsafe fn lower_to<T: Scalar>(
     params: LowerToParams,
 ) {
     let shape = params.shape;
-    let points = Points { values: points, listed: core::ptr::null(), pitch: shape.pitch, d: shape.d };
+    let points = Points { values: points, pitch: shape.pitch, d: shape.d };
     let measured = SHARED.distances.here();
     let mut item = block_idx_x() as u64;
     while item < params.blocks() {
@@ -261,7 +257,7 @@ pub(super) unsafe fn lower_to_labels<T: Scalar>(
     params: LowerToParams,
 ) {
     let shape = params.shape;
-    let points = Points { values: points, listed: core::ptr::null(), pitch: shape.pitch, d: shape.d };
+    let points = Points { values: points, pitch: shape.pitch, d: shape.d };
     let measured = LABELLED.distances.here();
     let (team, lane) = (thread_idx_x() / LANES, thread_idx_x() % LANES);
     let whole = shape.d / LANES * LANES;

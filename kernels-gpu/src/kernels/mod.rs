@@ -466,7 +466,7 @@ kernels! {
             = settle::settle, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
         /// A step of greedy k-means++: distances to its candidates, and their sums.
         Lower<T>: LowerInstance
-            (points: *const T, listed: *const u32, weights: *const f64, states: *const DrawState,
+            (points: *const T, weights: *const f64, states: *const DrawState,
              candidates: *const u32, nearest: *mut f64, distances: *mut f64, chunk_sums: *mut f64,
              group_sums: *mut f64, counters: *mut u32; params: LowerParams)
             = lower::lower, LOWER, [fk_lower_f32: f32, fk_lower_f16: F16, fk_lower_bf16: BF16];

@@ -98,13 +98,6 @@ pub(super) fn load_and_draw<T: GpuElement>(
     Ok(rows)
 }
 
-/// Rows that a choice is made of, and how often each counts.
-#[derive(Clone, Copy)]
-struct Listed<'a> {
-    rows: &'a [u32],
-    weights: &'a [f64],
-}
-
 impl<T: GpuElement> Resident<'_, T> {
     /// k-means|| or else k-means++: rows of the points, `batch · k` of them. `room`: bytes of device memory that an assignment
     /// may take, where there is a limit.
@@ -145,9 +138,10 @@ impl<T: GpuElement> Resident<'_, T> {
     }
 
     /// The steps of greedy k-means++ from rows `firsts` on, in each problem: `k` rows, or fewer where all others lie on them.
+    /// `weights`: how often each point counts, where that is not once.
     fn greedy(
         &self,
-        listed: Option<Listed<'_>>,
+        weights: Option<&[f64]>,
         firsts: &[u32],
         k: usize,
         rngs: &mut [Rng],
@@ -155,8 +149,7 @@ impl<T: GpuElement> Resident<'_, T> {
         /// Steps that are replayed together, where there are more than twice as many.
         const STEPS: usize = 64;
         let (device, stream, most, batch) = (self.device, self.stream, trials(k), firsts.len());
-        let n = listed.map_or(self.shape.n as usize, |listed| listed.rows.len());
-        let shape = Shape { batch: batch as u32, n: n as u32, k: k as u32, ..self.shape };
+        let (n, shape) = (self.shape.n as usize, Shape { k: k as u32, ..self.shape });
         let params = LowerParams::new(shape, most as u32, device.multiprocessors());
         let (chunks, groups) = (params.chunks() as usize, params.groups() as usize);
 
@@ -169,7 +162,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let distances = plan.array(batch * most * n);
         let chunk_sums = plan.array(batch * most * chunks);
         let group_sums = plan.array(batch * most * groups);
-        let of_listed = listed.map(|listed| (listed, plan.array(n), plan.array(n)));
+        let of_points = weights.map(|weights| (weights, plan.array(batch * n)));
         let arena = device.arena(plan.bytes())?;
 
         let start = |rng: &Rng| DrawState { counter: rng.counter(), candidates: 1, ..DrawState::default() };
@@ -179,15 +172,13 @@ impl<T: GpuElement> Resident<'_, T> {
         first.iter_mut().step_by(most).zip(firsts).for_each(|(to, &row)| *to = row);
         arena.upload(device, stream, candidates, &first)?;
         arena.zero(stream, counters)?;
-        let (mut list, mut weights) = (std::ptr::null(), std::ptr::null());
-        if let Some((listed, rows, of_rows)) = of_listed {
-            arena.upload(device, stream, rows, listed.rows)?;
-            arena.upload(device, stream, of_rows, listed.weights)?;
-            (list, weights) = (arena.at(rows).cast_const(), arena.at(of_rows).cast_const());
+        let mut weights = std::ptr::null();
+        if let Some((values, place)) = of_points {
+            arena.upload(device, stream, place, values)?;
+            weights = arena.at(place).cast_const();
         }
         let lower = Lower::<T::Device> {
             points: self.points.cast(),
-            listed: list,
             weights,
             states: arena.at(states).cast(),
             candidates: arena.at(candidates),
@@ -405,9 +396,29 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         k: usize,
         rng: &mut Rng,
     ) -> Result<Vec<usize>> {
+        // The rows by themselves, as points; the zeros between them, too.
+        let Resident { device, stream, points, shape } = self.points;
+        let of_rows = Shape { k: rows.len() as u32, d: shape.pitch, ..shape };
+        let (len, mut plan) = (rows.len() * shape.pitch as usize, Plan::default());
+        let (place, values, numbers): (_, Place<T>, _) =
+            (plan.array(len), plan.array(len), plan.array(rows.len()));
+        let arena = device.arena(plan.bytes())?;
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-        let listed = Listed { rows: &rows, weights: &weights };
-        let chosen = self.points.greedy(Some(listed), &[first as u32], k, std::slice::from_mut(rng))?;
+        arena.upload(device, stream, numbers, &rows)?;
+        let gather = Gather::<T::Device> {
+            points: points.cast(),
+            rows: arena.at(numbers),
+            given: std::ptr::null(),
+            centroids: arena.at(place),
+            rounded: arena.at(values).cast(),
+            params: GatherParams { shape: of_rows },
+        };
+        // SAFETY: every array lies in the arena with the length that the parameters say; rows are under `n`.
+        unsafe { device.launch(stream, &gather)? };
+        let shape = Shape { n: of_rows.k, ..shape };
+        let points = Resident { points: arena.at(values).cast_const(), shape, ..self.points };
+        let chosen = points.greedy(Some(&weights), &[first as u32], k, std::slice::from_mut(rng))?;
+        device.keep(arena);
         Ok(chosen.into_iter().flatten().collect())
     }
 }

@@ -78,6 +78,9 @@ fn rounds_by_assignment_draw_the_rows_of_the_cpu() {
         check_rows(&points([1, 300, 19], 250, f16::from_f32), &init);
         check_rows(&points([1, 160, 70], 160, bf16::from_f32), &init);
     }
+    // Tiles enough to be in the order of norms.
+    let init = Init::KMeansParallel { oversampling: 1.2, rounds: 3 };
+    check_rows(&points([1, 620, 3], 620, |v| v), &init);
 }
 
 #[test]

@@ -257,6 +257,16 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
         let (nearest, owners) = (plan.array(n), plan.array(n));
         let chunk_sums = plan.array(n.div_ceil(FAN as usize));
         let (drawn, count) = (plan.array(n), plan.array(1));
+        // One module, so that the driver compiles it once.
+        points.device.load(&[
+            <LowerTo<T::Device> as Kernel>::SPEC,
+            <LowerToLabels<T::Device> as Kernel>::SPEC,
+            Sample::SPEC,
+            CountOwners::SPEC,
+            <Gather<T::Device> as Kernel>::SPEC,
+            <Lower<T::Device> as Kernel>::SPEC,
+            Draw::SPEC,
+        ])?;
         let arena = points.device.arena(plan.bytes())?;
         Ok(OnGpu { points, arena, nearest, owners, chunk_sums, drawn, count, call: None, room })
     }
@@ -396,6 +406,7 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         k: usize,
         rng: &mut Rng,
     ) -> Result<Vec<usize>> {
+        let (start, count) = (Instant::now(), rows.len());
         // The rows by themselves, as points; the zeros between them, too.
         let Resident { device, stream, points, shape } = self.points;
         let of_rows = Shape { k: rows.len() as u32, d: shape.pitch, ..shape };
@@ -419,6 +430,7 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         let points = Resident { points: arena.at(values).cast_const(), shape, ..self.points };
         let chosen = points.greedy(Some(&weights), &[first as u32], k, std::slice::from_mut(rng))?;
         device.keep(arena);
+        tracing::info!(seconds = start.elapsed().as_secs_f64(), count, "rows chosen among candidates");
         Ok(chosen.into_iter().flatten().collect())
     }
 }

@@ -114,11 +114,20 @@ unsafe impl<T> Send for Points<T> {}
 pub(super) enum Role<'a> {
     /// Labels alone.
     Assign,
+    /// Labels alone, by the entry that a fit of this shape takes: it is loaded, and any entry does for any number of clusters.
+    Candidates(Shape),
     Fit(&'a LloydOptions),
     /// Labels and partial sums of a part of a problem.
     Part(Cut),
     /// Means, from all parts.
     Total(Cut),
+}
+
+impl Role<'_> {
+    /// Whether there are means to be found.
+    fn updates(self) -> bool {
+        !matches!(self, Role::Assign | Role::Candidates(_))
+    }
 }
 
 /// What a problem tells its parts, so that they add in its order.
@@ -348,7 +357,8 @@ impl<T: GpuElement> Call<T> {
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
 
         let fast = device.has_tensor_cores() && u32::try_from(batch * n).is_ok();
-        let hopper = fast.then(|| T::hopper(device, shape));
+        let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
+        let hopper = fast.then(|| T::hopper(device, of_entry));
         let mut plan = Plan::default();
         let tiles = match hopper {
             Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
@@ -358,7 +368,7 @@ impl<T: GpuElement> Call<T> {
         let finalise = FinaliseParams::new(by.shape_of_sums(shape), panels, device.multiprocessors());
         let width = by.width(shape) as usize;
         let converge = converge_params(shape, by, tiles / batch, window);
-        let updates = !matches!(role, Role::Assign);
+        let updates = role.updates();
         let places = Places {
             labels: plan.array(batch * n),
             centroids: plan.array(batch * k * d),
@@ -481,7 +491,7 @@ impl<T: GpuElement> Call<T> {
         let Shape { batch, n, d, .. } = points.shape;
         let by = By { metric: Metric::Euclidean, weighted: false };
         let sizes = [batch as usize, n as usize, d as usize];
-        let mut call = Self::new(points.device, sizes, (k, by), Role::Assign)?;
+        let mut call = Self::new(points.device, sizes, (k, by), Role::Candidates(points.shape))?;
         call.set_points(Points::Elsewhere(points.points));
         Ok(call)
     }

@@ -19,6 +19,11 @@ fn sums(values: &[f64]) -> Vec<f64> {
     values.par_chunks(FAN).with_min_len(16).map(|values| values.iter().sum()).collect()
 }
 
+/// What the sums of chunks come to.
+pub(crate) fn total_of_chunks(chunks: &[f64]) -> f64 {
+    sums(chunks).iter().sum()
+}
+
 /// The index at which the running sum of `values` passes `target`, which keeps what is left of it; where rounding ran past
 /// the end, the last one of a value above 0.
 fn pass(values: &[f64], target: &mut f64) -> usize {
@@ -347,17 +352,18 @@ pub(crate) trait Passes {
     /// A row, drawn by weight.
     fn any(&self, rng: &mut Rng) -> usize;
 
-    fn weight(&self, row: usize) -> f64;
-
     /// Lowers each point's weighted squared distance to that of the nearest of `candidates`, of which the first has number
     /// `first`, and notes which that is. What was there before candidate 0 does not count.
     fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()>;
 
-    /// The distances.
-    fn nearest(&self) -> Result<Cow<'_, [f64]>>;
+    /// The sum of the distances.
+    fn total(&self) -> Result<f64>;
 
-    /// The numbers of the nearest candidates.
-    fn owners(&self) -> Result<Cow<'_, [u32]>>;
+    /// Rows in ascending order, each drawn by itself if a number under 1 is below its distance times `share`.
+    fn sample(&self, share: f64, rng: &mut Rng) -> Result<Vec<usize>>;
+
+    /// The weights of `candidates` candidates: those of the points nearest to each, added up.
+    fn weights(&self, candidates: usize) -> Result<Vec<f64>>;
 
     /// Greedy k-means++ among `rows`, each as often as its weight says, from the one at place `first` on: places of at most
     /// `k` rows.
@@ -383,23 +389,17 @@ pub(crate) fn parallel(
     for _ in 0..rounds {
         passes.lower_to(&candidates[measured..], measured)?;
         measured = candidates.len();
-        let nearest = passes.nearest()?;
-        let total: f64 = sums(&sums(&nearest)).iter().sum();
+        let total = passes.total()?;
         if !(total > 0.0 && total.is_finite()) {
             break;
         }
-        let share = oversampling * k as f64 / total;
-        let drawn = nearest.iter().enumerate().filter(|(_, near)| rng.unit() < *near * share);
-        candidates.extend(drawn.map(|(row, _)| row));
+        candidates.extend(passes.sample(oversampling * k as f64 / total, rng)?);
     }
     if candidates.len() > k {
         if candidates.len() > measured {
             passes.lower_to(&candidates[measured..], measured)?;
         }
-        let mut weights = vec![0.0f64; candidates.len()];
-        for (row, &owner) in passes.owners()?.iter().enumerate() {
-            weights[owner as usize] += passes.weight(row);
-        }
+        let weights = passes.weights(candidates.len())?;
         let first = by_weight(&weights, rng);
         let chosen = passes.greedy(&candidates, weights, first, k, rng)?;
         candidates = chosen.into_iter().map(|candidate| candidates[candidate]).collect();
@@ -428,10 +428,6 @@ impl<T: Element> Passes for OnCpu<'_, T> {
         self.points.any(rng)
     }
 
-    fn weight(&self, row: usize) -> f64 {
-        self.points.weight(row)
-    }
-
     fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()> {
         let points = self.points;
         if first == 0 {
@@ -452,12 +448,21 @@ impl<T: Element> Passes for OnCpu<'_, T> {
         Ok(())
     }
 
-    fn nearest(&self) -> Result<Cow<'_, [f64]>> {
-        Ok(Cow::Borrowed(&self.nearest))
+    fn total(&self) -> Result<f64> {
+        Ok(total_of_chunks(&sums(&self.nearest)))
     }
 
-    fn owners(&self) -> Result<Cow<'_, [u32]>> {
-        Ok(Cow::Borrowed(&self.owners))
+    fn sample(&self, share: f64, rng: &mut Rng) -> Result<Vec<usize>> {
+        let drawn = self.nearest.iter().enumerate().filter(|(_, near)| rng.unit() < *near * share);
+        Ok(drawn.map(|(row, _)| row).collect())
+    }
+
+    fn weights(&self, candidates: usize) -> Result<Vec<f64>> {
+        let mut weights = vec![0.0f64; candidates];
+        for (row, &owner) in self.owners.iter().enumerate() {
+            weights[owner as usize] += self.points.weight(row);
+        }
+        Ok(weights)
     }
 
     fn greedy(

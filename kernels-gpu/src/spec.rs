@@ -1440,7 +1440,7 @@ impl Items for MomentsParams {
 
 /// Values that the sums for first centroids add up one after the other: distances of so many rows (a *chunk*), and then so
 /// many of those sums (a *group*), on every backend.
-pub const FAN: u32 = 256;
+pub const FAN: u32 = 64;
 /// Terms of a squared distance that are added up side by side in f64, on every backend.
 pub const DISTANCE_LANES: u32 = 16;
 /// Threads of a block that measures distances to candidates for first centroids.
@@ -1453,6 +1453,10 @@ pub const LOWER_ROWS: u32 = 4;
 pub const LOWER_CANDIDATES: u32 = 8;
 /// Features of candidates in shared memory at a time.
 pub const LOWER_FEATURES: u32 = 128;
+/// Most chunks of rows of a block.
+pub const LOWER_CHUNKS: u32 = 4;
+/// Distances of a chunk in shared memory, with one value between chunks, against bank conflicts.
+pub const LOWER_CHUNK_PITCH: u32 = FAN + 1;
 /// Threads of a block that draws candidates.
 pub const DRAW_THREADS: u32 = 256;
 
@@ -1480,9 +1484,9 @@ pub struct LowerShared {
     pub candidates: Slot<f64>,
     /// `[half-warp][distance][lane]`, with one value between distances, against bank conflicts.
     pub parts: Slot<f64>,
-    /// `[candidate][row]` of a chunk.
+    /// `[candidate][chunk][row]`.
     pub distances: Slot<f64>,
-    /// Chunks of the group that have ended.
+    /// Blocks of the group that have ended.
     pub ended: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
@@ -1496,7 +1500,7 @@ impl LowerShared {
         LowerShared {
             candidates: layout.array(LOWER_CANDIDATES * LOWER_FEATURES),
             parts: layout.array(LOWER_TEAMS * DISTANCE_LANES * (DISTANCE_LANES + 1)),
-            distances: layout.array(LOWER_CANDIDATES * FAN),
+            distances: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * LOWER_CHUNK_PITCH),
             ended: layout.array(1),
             bytes: layout.bytes(),
         }
@@ -1519,7 +1523,7 @@ pub struct DrawState {
     pub reserved: u32,
 }
 
-/// Parameters of `lower`: one block for each [`FAN`] rows.
+/// Parameters of `lower`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LowerParams {
@@ -1527,13 +1531,32 @@ pub struct LowerParams {
     pub shape: Shape,
     /// Most candidates of a step.
     pub trials: u32,
+    /// A block has 2 to this power chunks, at most [`LOWER_CHUNKS`]; no result depends on it.
+    pub doublings: u32,
 }
 
 impl LowerParams {
+    /// For a GPU of so many multiprocessors: of few rows, each has some.
+    #[inline]
+    pub const fn new(shape: Shape, trials: u32, multiprocessors: u32) -> Self {
+        let whole = shape.batch as u64 * shape.n.div_ceil(LOWER_CHUNKS * FAN) as u64;
+        let doublings = if whole < multiprocessors as u64 { 0 } else { LOWER_CHUNKS.ilog2() };
+        LowerParams { shape, trials, doublings }
+    }
     /// Chunks of a problem.
     #[inline]
     pub const fn chunks(&self) -> u32 {
         self.shape.n.div_ceil(FAN)
+    }
+    /// Chunks of a block.
+    #[inline]
+    pub const fn span(&self) -> u32 {
+        1 << self.doublings
+    }
+    /// Blocks that so many chunks take.
+    #[inline]
+    pub const fn spans(&self, chunks: u32) -> u32 {
+        (chunks + self.span() - 1) >> self.doublings
     }
     /// Groups of a problem.
     #[inline]
@@ -1544,11 +1567,35 @@ impl LowerParams {
 impl Items for LowerParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.shape.batch as u64 * self.chunks() as u64
+        self.shape.batch as u64 * self.spans(self.chunks()) as u64
     }
 }
 
-/// Parameters of `lower_to`: one block for each [`FAN`] rows of the one problem.
+/// Shared memory of `lower_to_labels`.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelledShared {
+    /// `[half-warp][row][lane]`, with one value between rows, against bank conflicts.
+    pub parts: Slot<f64>,
+    /// `[chunk][row]`.
+    pub distances: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl LabelledShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        LabelledShared {
+            parts: layout.array(LOWER_TEAMS * DISTANCE_LANES * (DISTANCE_LANES + 1)),
+            distances: layout.array(LOWER_CHUNKS * LOWER_CHUNK_PITCH),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Parameters of `lower_to` and `lower_to_labels`: one block for each [`LOWER_CHUNKS`] chunks of the one problem.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct LowerToParams {
@@ -1562,7 +1609,41 @@ pub struct LowerToParams {
 impl Items for LowerToParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.shape.n.div_ceil(FAN) as u64
+        self.shape.n.div_ceil(LOWER_CHUNKS * FAN) as u64
+    }
+}
+
+/// Parameters of `sample`: a thread a row.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SampleParams {
+    /// Where the generator stands: row `i` has the number after `i` others.
+    pub counter: u64,
+    /// What distances are multiplied by.
+    pub share: f64,
+    /// Rows.
+    pub n: u32,
+    /// Unused, so that the size is a multiple of 8.
+    pub reserved: u32,
+}
+impl Items for SampleParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.n.div_ceil(UPDATE_THREADS) as u64
+    }
+}
+
+/// Parameters of `count_owners`: a thread a row.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct OwnersParams {
+    /// Rows.
+    pub n: u32,
+}
+impl Items for OwnersParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.n.div_ceil(UPDATE_THREADS) as u64
     }
 }
 
@@ -1705,6 +1786,7 @@ default_is_new! {
     ConvergeShared,
     InertiaShared,
     LowerShared,
+    LabelledShared,
     DrawShared,
 }
 

@@ -68,6 +68,21 @@ fn rows_that_are_equal_are_drawn_as_on_the_cpu() {
     check_rows(&points([1, 30, 3], 30, |v| v), &few);
 }
 
+/// Rounds of so many candidates that an assignment finds the nearest: of more than one tile, and fewer again.
+#[test]
+fn rounds_by_assignment_draw_the_rows_of_the_cpu() {
+    let _test = use_gpu();
+    for oversampling in [1.0, 0.3] {
+        let init = Init::KMeansParallel { oversampling, rounds: 3 };
+        check_rows(&points([2, 160, 5], 160, |v| v), &init);
+        check_rows(&points([1, 300, 19], 250, f16::from_f32), &init);
+        check_rows(&points([1, 160, 70], 160, bf16::from_f32), &init);
+    }
+    // Tiles enough to be in the order of norms.
+    let init = Init::KMeansParallel { oversampling: 1.2, rounds: 3 };
+    check_rows(&points([1, 620, 3], 620, |v| v), &init);
+}
+
 #[test]
 fn fits_begin_with_the_rows_of_the_cpu() {
     let _test = use_gpu();
@@ -121,13 +136,14 @@ fn a_workspace_begins_with_the_rows_of_a_fit() {
 fn any_call_of_a_draw_may_fail() {
     let _test = use_gpu();
     let points = points([1, 60, 2], 60, |v| v);
-    for init in [Init::KMeansPlusPlus, PARALLEL] {
-        let fit = FlashKMeans::new(4).init(init).max_iter(1).backend(CUDA);
+    // Of 20 clusters a round draws rows enough for an assignment.
+    for (init, k, step) in [(Init::KMeansPlusPlus, 4, 3), (PARALLEL, 4, 3), (PARALLEL, 20, 11)] {
+        let fit = FlashKMeans::new(k).init(init).max_iter(1).backend(CUDA);
         let expected = fit.fit(points.view()).unwrap();
         fault::clear();
         fit.fit(points.view()).unwrap();
         let calls = fault::calls();
-        for call in (1..=calls).step_by(3) {
+        for call in (1..=calls).step_by(step) {
             // No memory, which the CPU makes up for in a draw, or a launch that failed.
             let code = [2, 719][call as usize / 3 % 2];
             fault::fail_nth(call, code);

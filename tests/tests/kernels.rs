@@ -1492,30 +1492,25 @@ fn drawn(nearest: &[f64], number: u64) -> u32 {
     (chunk * fan + passed(&part(nearest, chunk), &mut target)) as u32
 }
 
-/// Greedy k-means++ of each problem of a batch; with `listed`, of some rows of the points, with weights.
+/// Greedy k-means++ of each problem of a batch; `weighted`: points count as often as their weights say.
 fn check_first_centroids<T: Point>(
     size: [u32; 4],
-    (trials, listed): (u32, bool),
+    (trials, doublings, weighted): (u32, u32, bool),
     data: Data,
     seed: u64,
     way: Way,
 ) {
     let [batch, n, k, d] = size;
-    let all = shape::<T>(batch, n, k, d);
+    let shape = shape::<T>(batch, n, k, d);
     let random = &mut Random(seed);
-    let (points, _) = data.problems::<T>(all, random);
-    // A list is of one problem: every other row, from the last.
-    let list: Vec<u32> = (0..n).rev().step_by(if listed { 2 } else { 1 }).collect();
-    let shape = if listed { Shape { n: list.len() as u32, ..all } } else { all };
-    let (n, k) = (shape.n as usize, k as usize);
-    let row_of = |row: usize| if listed { list[row] as usize } else { row };
-    let weights: Vec<f64> = (0..n).map(|_| random.below(3) as f64).collect();
-    let lower = LowerParams { shape, trials };
+    let (points, _) = data.problems::<T>(shape, random);
+    let (n, k) = (n as usize, k as usize);
+    let weights: Vec<f64> = (0..batch as usize * n).map(|_| random.below(3) as f64).collect();
+    let lower = LowerParams { shape, trials, doublings };
     let (chunks, groups) = (lower.chunks() as usize, lower.groups() as usize);
     let (batch, most) = (batch as usize, trials as usize);
 
-    let (points, list) = (Memory::of(&points), Memory::of(&list));
-    let weights_of = Memory::of(&weights);
+    let (points, weights_of) = (Memory::of(&points), Memory::of(&weights));
     let mut candidates = vec![u32::MAX; batch * most];
     let states: Vec<DrawState> = (0..batch)
         .map(|problem| {
@@ -1534,8 +1529,7 @@ fn check_first_centroids<T: Point>(
     for _ in 0..k {
         way.launch(Lower::<T> {
             points: points.at(),
-            listed: if listed { list.at() } else { std::ptr::null() },
-            weights: if listed { weights_of.at() } else { std::ptr::null() },
+            weights: if weighted { weights_of.at() } else { std::ptr::null() },
             states: states_of.at(),
             candidates: candidates.at(),
             nearest: nearest.at(),
@@ -1559,12 +1553,10 @@ fn check_first_centroids<T: Point>(
     assert!(counters.get().iter().all(|&count| count == 0));
     let (points, rows, ends) = (points.get(), rows.get(), states_of.get());
     for problem in 0..batch {
-        let point = |row: usize| {
-            &points[(problem * all.n as usize + row_of(row)) * all.pitch as usize..][..d as usize]
-        };
+        let point = |row: usize| &points[(problem * n + row) * shape.pitch as usize..][..d as usize];
         let with = |nearest: &[f64], candidate: u32| -> Vec<f64> {
             let to = |row: usize| {
-                let weight = if listed { weights[row] } else { 1.0 };
+                let weight = if weighted { weights[problem * n + row] } else { 1.0 };
                 weight * distance_by_lanes(point(row), point(candidate as usize))
             };
             (0..n).map(|row| nearest[row].min(to(row))).collect()
@@ -1593,36 +1585,85 @@ fn check_first_centroids<T: Point>(
     }
 }
 
-/// Nearest candidates of k-means||, in two rounds.
-fn check_lower_to<T: Point>([n, d, candidates]: [u32; 3], data: Data, seed: u64, way: Way) {
+/// Nearest candidates of k-means||, in two rounds; `labelled`: found before, of which the distance is asked.
+fn check_lower_to<T: Point>([n, d, candidates]: [u32; 3], labelled: bool, data: Data, seed: u64, way: Way) {
     let shape = shape::<T>(1, n, 1, d);
     let random = &mut Random(seed);
     let (values, _) = data.problems::<T>(shape, random);
     let drawn: Vec<u32> = (0..candidates).map(|_| random.below(n as usize) as u32).collect();
-    let (points, rows) = (Memory::of(&values), Memory::of(&drawn));
-    let nearest = Memory::<f64>::poison(n as usize);
-    let owners = Memory::<u32>::poison(n as usize);
-    let first = candidates.div_ceil(3);
-    for (first, count) in [(0, first), (first, candidates - first)] {
-        way.launch(LowerTo::<T> {
-            points: points.at(),
-            candidates: rows.at().wrapping_add(first as usize),
-            nearest: nearest.at(),
-            owners: owners.at(),
-            params: LowerToParams { shape, candidates: count, first },
-        });
-    }
     let point = |row: u32| &values[(row * shape.pitch) as usize..][..d as usize];
-    for row in 0..n {
+    // The nearest of some of the candidates, of equally near ones the first.
+    let nearest_of = |row: u32, from: u32, to: u32| {
         let mut near = (f64::INFINITY, u32::MAX);
-        for (owner, &candidate) in (0u32..).zip(&drawn) {
-            let distance = distance_by_lanes(point(row), point(candidate));
+        for owner in from..to {
+            let distance = distance_by_lanes(point(row), point(drawn[owner as usize]));
             if distance < near.0 {
                 near = (distance, owner);
             }
         }
-        let at = row as usize;
-        assert_eq!((nearest.get()[at], owners.get()[at]), near, "row {row}");
+        near
+    };
+    let (points, rows) = (Memory::of(&values), Memory::of(&drawn));
+    let nearest = Memory::<f64>::poison(n as usize);
+    let owners = Memory::<u32>::poison(n as usize);
+    let chunk_sums = Memory::<f64>::poison(n.div_ceil(FAN) as usize);
+    let split = candidates.div_ceil(3);
+    for (first, end) in [(0, split), (split, candidates)] {
+        let candidates = rows.at().wrapping_add(first as usize).cast_const();
+        let params = LowerToParams { shape, candidates: end - first, first };
+        let (nearest, owners, chunk_sums) = (nearest.at(), owners.at(), chunk_sums.at());
+        let points = points.at();
+        if labelled {
+            let labels: Vec<u32> = (0..n).map(|row| nearest_of(row, first, end).1 - first).collect();
+            let labels = Memory::of(&labels);
+            let labels = labels.at();
+            way.launch(LowerToLabels::<T> {
+                points,
+                candidates,
+                labels,
+                nearest,
+                owners,
+                chunk_sums,
+                params,
+            });
+        } else {
+            way.launch(LowerTo::<T> { points, candidates, nearest, owners, chunk_sums, params });
+        }
+    }
+    let expected: Vec<_> = (0..n).map(|row| nearest_of(row, 0, candidates)).collect();
+    let found: Vec<_> = nearest.get().into_iter().zip(owners.get()).collect();
+    assert_eq!(found, expected);
+    assert_eq!(chunk_sums.get(), sums_by_fan(&nearest.get()));
+}
+
+/// Rows of a round, and how many points belong to each candidate.
+fn check_sample(n: u32, share: f64, seed: u64, way: Way) {
+    let random = &mut Random(seed);
+    let nearest: Vec<f64> = (0..n).map(|_| random.below(5) as f64).collect();
+    let candidates = 1 + random.below(n as usize) as u32;
+    let owners: Vec<u32> = (0..n).map(|_| random.below(candidates as usize) as u32).collect();
+    let counter = random.bits();
+    let of_row = |row: u32| {
+        let number = mix(counter.wrapping_add((u64::from(row) + 1).wrapping_mul(RANDOM_STEP)));
+        (number >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let (distances, rows) = (Memory::of(&nearest), Memory::<u32>::poison(n as usize));
+    let (count, counts) = (Memory::of(&[0u32]), Memory::of(&vec![0u32; candidates as usize]));
+    let of_points = Memory::of(&owners);
+    way.launch(Sample {
+        nearest: distances.at(),
+        rows: rows.at(),
+        count: count.at(),
+        params: SampleParams { counter, share, n, reserved: 0 },
+    });
+    way.launch(CountOwners { owners: of_points.at(), counts: counts.at(), params: OwnersParams { n } });
+    let expected: Vec<u32> = (0..n).filter(|&row| of_row(row) < nearest[row as usize] * share).collect();
+    assert_eq!(count.get(), [expected.len() as u32]);
+    let mut drawn = rows.get()[..expected.len()].to_vec();
+    drawn.sort_unstable();
+    assert_eq!(drawn, expected);
+    for (candidate, &count) in (0u32..).zip(&counts.get()) {
+        assert_eq!(count as usize, owners.iter().filter(|&&owner| owner == candidate).count());
     }
 }
 
@@ -1630,27 +1671,36 @@ proptest! {
     #![proptest_config(config(48))]
 
     #[test]
+    fn samples_are_of_the_numbers_of_their_rows(
+        n in prop_oneof![1u32..40, 250u32..600], share in 0.0f64..0.5, seed: u64, way in way(),
+    ) {
+        check_sample(n, share, seed, way);
+    }
+
+    #[test]
     fn first_centroids_are_those_of_the_definition(
         t in 0..3, batch in 1u32..3, n in prop_oneof![1u32..40, 250u32..270, 500u32..600], k in 1u32..7,
         d in prop_oneof![1u32..40, prop::sample::select(vec![128u32, 129, 144, 150])],
-        trials in 2u32..12, listed: bool, data in data(&Data::ALL), seed: u64, way in way(),
+        trials in 2u32..12, doublings in 0..3u32, weighted: bool, data in data(&Data::ALL), seed: u64, way in way(),
     ) {
-        let batch = if listed { 1 } else { batch };
-        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, listed), data, seed, way));
+        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, doublings, weighted), data, seed, way));
     }
 
     #[test]
     fn nearest_candidates_are_the_first_of_the_nearest(
         t in 0..3, n in prop_oneof![1u32..40, 250u32..300], candidates in 2u32..40,
         d in prop_oneof![1u32..40, prop::sample::select(vec![128u32, 129, 144, 300])],
-        data in data(&Data::ALL), seed: u64, way in way(),
+        labelled: bool, data in data(&Data::ALL), seed: u64, way in way(),
     ) {
-        for_type!(t, check_lower_to([n, d, candidates], data, seed, way));
+        for_type!(t, check_lower_to([n, d, candidates], labelled, data, seed, way));
     }
 }
 
 /// More than a group of chunks.
 #[test]
 fn first_centroids_of_several_groups_are_those_of_the_definition() {
-    check_first_centroids::<F16>([1, FAN * FAN + 20_000, 4, 2], (3, false), Data::Plain, 3, Way::PLAIN);
+    for doublings in [0, 2] {
+        let (n, trials) = (FAN * FAN * 3 + 700, 3);
+        check_first_centroids::<F16>([1, n, 4, 2], (trials, doublings, false), Data::Plain, 3, Way::PLAIN);
+    }
 }

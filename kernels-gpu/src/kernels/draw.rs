@@ -35,15 +35,14 @@ pub(super) unsafe fn draw(
         let trials = batch * most as u64;
         let candidates = candidates.add(trials as usize);
         if state.candidates > 0 {
-            if me < state.candidates {
-                let sums = group_sums.add(((trials + me as u64) * groups as u64) as usize);
-                let mut total = 0.0;
-                let mut group = 0;
-                while group < groups {
-                    total += *sums.add(group as usize);
-                    group += 1;
+            let mut trial = warp_id();
+            while trial < state.candidates {
+                let sums = group_sums.add(((trials + trial as u64) * groups as u64) as usize);
+                let total = sum(groups, values, |group| *sums.add(group as usize));
+                if lane_id() == 0 {
+                    totals.set(trial, total);
                 }
-                totals.set(me, total);
+                trial += DRAW_THREADS / WARP_SIZE;
             }
             sync_threads();
             let (mut best, mut total) = (0, totals.get(0));
@@ -109,6 +108,43 @@ pub(super) unsafe fn draw(
     }
 }
 
+/// Stages up to [`FAN`] values from `first` of `len` on, for a warp, with zeros past the end.
+#[inline(always)]
+unsafe fn stage(first: u32, len: u32, values: Shared<f64>, load: &impl Fn(u32) -> f64) {
+    const { assert!(FAN == 2 * WARP_SIZE) };
+    // Those before have been read.
+    sync_warp(FULL_MASK);
+    let mut ahead = [0.0; 2];
+    unroll!(I in [0, 1] => {
+        let at = lane_id() + I as u32 * WARP_SIZE;
+        if at < len - first {
+            ahead[I] = load(first + at);
+        }
+    });
+    unroll!(I in [0, 1] => { values.set(lane_id() + I as u32 * WARP_SIZE, ahead[I]); });
+    sync_warp(FULL_MASK);
+}
+
+/// The sum of `len` values, one after the other, in all lanes of a warp.
+#[inline(always)]
+unsafe fn sum(len: u32, values: Shared<f64>, load: impl Fn(u32) -> f64) -> f64 {
+    let mut sum = 0.0;
+    let mut first = 0;
+    while first < len {
+        stage(first, len, values, &load);
+        let mut at = 0;
+        while at < FAN {
+            // Loads ahead of the additions, which wait for each other.
+            let mut ahead = [0.0; 8];
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { ahead[I] = values.get(at + I as u32); });
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { sum += ahead[I]; });
+            at += 8;
+        }
+        first += FAN;
+    }
+    sum
+}
+
 /// The index at which the running sum of `len` values passes `target`, which keeps what is left of it; where rounding ran
 /// past the end, the last one of a value above 0. All lanes of a warp go the same way.
 #[inline(always)]
@@ -117,28 +153,19 @@ unsafe fn pass(len: u32, target: &mut f64, values: Shared<f64>, load: impl Fn(u3
     let mut found = false;
     let mut first = 0;
     while first < len && !found {
-        // Those before have been read.
-        sync_warp(FULL_MASK);
-        let mut at = lane_id();
-        while at < FAN {
-            let value = if at < len - first { load(first + at) } else { 0.0 };
-            values.set(at, value);
-            at += WARP_SIZE;
-        }
-        sync_warp(FULL_MASK);
+        stage(first, len, values, &load);
         let mut at = 0;
         while at < FAN && !found {
-            // Loads ahead of the subtractions, which wait for each other.
             let mut ahead = [0.0; 8];
             unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { ahead[I] = values.get(at + I as u32); });
+            // Subtractions wait for each other only, not for what the comparisons say.
+            let mut left = [*target; 9];
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { left[I + 1] = left[I] - ahead[I]; });
             unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                let value = ahead[I];
-                if !found && value > 0.0 {
+                if !found && ahead[I] > 0.0 {
                     last = first + at + I as u32;
-                    found = *target < value;
-                    if !found {
-                        *target -= value;
-                    }
+                    found = left[I] < ahead[I];
+                    *target = left[if found { I } else { I + 1 }];
                 }
             });
             at += 8;

@@ -43,6 +43,8 @@ mod pack_points;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod panel_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod sample;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod segment_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod settle;
@@ -399,6 +401,10 @@ const ORDER: BlockShape = BlockShape::new(ORDER_THREADS).shared(OrderShared::new
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
 const LOWER: BlockShape = BlockShape::new(LOWER_THREADS).shared(LowerShared::new().bytes).blocks_per_sm(3);
+// Loads in flight are what it lives on: half of the threads that a multiprocessor holds.
+#[cfg(not(target_arch = "nvptx64"))]
+const LABELLED: BlockShape =
+    BlockShape::new(LOWER_THREADS).shared(LabelledShared::new().bytes).blocks_per_sm(8);
 #[cfg(not(target_arch = "nvptx64"))]
 const DRAW: BlockShape = BlockShape::new(DRAW_THREADS).shared(DrawShared::new().bytes);
 
@@ -460,15 +466,21 @@ kernels! {
             = settle::settle, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
         /// A step of greedy k-means++: distances to its candidates, and their sums.
         Lower<T>: LowerInstance
-            (points: *const T, listed: *const u32, weights: *const f64, states: *const DrawState,
+            (points: *const T, weights: *const f64, states: *const DrawState,
              candidates: *const u32, nearest: *mut f64, distances: *mut f64, chunk_sums: *mut f64,
              group_sums: *mut f64, counters: *mut u32; params: LowerParams)
             = lower::lower, LOWER, [fk_lower_f32: f32, fk_lower_f16: F16, fk_lower_bf16: BF16];
         /// The nearest of the candidates of k-means||.
         LowerTo<T>: LowerToInstance
-            (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32;
-             params: LowerToParams)
+            (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32,
+             chunk_sums: *mut f64; params: LowerToParams)
             = lower::lower_to, LOWER, [fk_lower_to_f32: f32, fk_lower_to_f16: F16, fk_lower_to_bf16: BF16];
+        /// The same of the candidates that an assignment found to be the nearest.
+        LowerToLabels<T>: LowerToLabelsInstance
+            (points: *const T, candidates: *const u32, labels: *const u32, nearest: *mut f64, owners: *mut u32,
+             chunk_sums: *mut f64; params: LowerToParams)
+            = lower::lower_to_labels, LABELLED,
+            [fk_lower_to_labels_f32: f32, fk_lower_to_labels_f16: F16, fk_lower_to_labels_bf16: BF16];
         /// The centroid of the largest product in plain f32 arithmetic, settled in f64 where that is in doubt.
         AssignProducts<T>: AssignProductsInstance
             (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
@@ -590,6 +602,14 @@ kernels! {
             (nearest: *const f64, distances: *const f64, chunk_sums: *const f64, group_sums: *const f64,
              states: *mut DrawState, candidates: *mut u32, rows: *mut u32; params: DrawParams)
             = draw::draw, DRAW, fk_draw;
+        /// The rows that a round of k-means|| draws.
+        Sample
+            (nearest: *const f64, rows: *mut u32, count: *mut u32; params: SampleParams)
+            = sample::sample, UPDATE, fk_sample;
+        /// How many points are nearest to each candidate.
+        CountOwners
+            (owners: *const u32, counts: *mut u32; params: OwnersParams)
+            = sample::count_owners, UPDATE, fk_count_owners;
     }
     tensor {
         /// Nearest centroid by the products of single warps, of points in 16 bits.

@@ -1,10 +1,10 @@
 //! First centroids on the GPU: the steps of [`crate::init`], which come to the same rows.
 use super::device::{Device, failed};
-use super::lloyd::{By, shape_of};
+use super::lloyd::{By, Call, shape_of};
 use super::memory::{Arena, Place, Plan};
-use super::{GpuElement, Gpus};
+use super::{GpuElement, Gpus, bytes_beside};
 use crate::error::{Error, Result};
-use crate::init::{First, Passes, filled, parallel, trials};
+use crate::init::{First, Passes, filled, parallel, total_of_chunks, trials};
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
@@ -12,7 +12,6 @@ use bytemuck::{Pod, Zeroable};
 use cust::stream::Stream;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
-use std::borrow::Cow;
 use std::time::Instant;
 
 /// [`DrawState`] as bytes.
@@ -57,7 +56,7 @@ pub(super) fn draw<T: GpuElement>(
     if !draws(first, by) || gpus.memory.is_some_and(|memory| bytes > memory) {
         return Ok(None);
     }
-    match points.draw(first, k) {
+    match points.draw(first, k, gpus.memory.map(|memory| memory - bytes)) {
         Err(Error::OutOfDeviceMemory { requested, free }) => Ok(no_room(requested, free)),
         rows => rows.map(Some),
     }
@@ -99,22 +98,16 @@ pub(super) fn load_and_draw<T: GpuElement>(
     Ok(rows)
 }
 
-/// Rows that a choice is made of, and how often each counts.
-#[derive(Clone, Copy)]
-struct Listed<'a> {
-    rows: &'a [u32],
-    weights: &'a [f64],
-}
-
 impl<T: GpuElement> Resident<'_, T> {
-    /// k-means|| or else k-means++: rows of the points, `batch · k` of them.
-    pub(super) fn draw(&self, first: First<'_>, k: usize) -> Result<Vec<u32>> {
+    /// k-means|| or else k-means++: rows of the points, `batch · k` of them. `room`: bytes of device memory that an assignment
+    /// may take, where there is a limit.
+    pub(super) fn draw(&self, first: First<'_>, k: usize, room: Option<u64>) -> Result<Vec<u32>> {
         self.device.enter()?;
         let start = Instant::now();
         let rows = match first.init {
             &Init::KMeansParallel { oversampling, rounds } => {
                 let of_problem = |at| {
-                    let mut passes = OnGpu::new(self.of_problem(at))?;
+                    let mut passes = OnGpu::new(self.of_problem(at), room)?;
                     let rng = &mut Rng::new(first.seed, u64::from(at));
                     let rows = parallel(&mut passes, (k, oversampling, rounds), rng)?;
                     self.device.keep(passes.arena);
@@ -145,9 +138,10 @@ impl<T: GpuElement> Resident<'_, T> {
     }
 
     /// The steps of greedy k-means++ from rows `firsts` on, in each problem: `k` rows, or fewer where all others lie on them.
+    /// `weights`: how often each point counts, where that is not once.
     fn greedy(
         &self,
-        listed: Option<Listed<'_>>,
+        weights: Option<&[f64]>,
         firsts: &[u32],
         k: usize,
         rngs: &mut [Rng],
@@ -155,9 +149,8 @@ impl<T: GpuElement> Resident<'_, T> {
         /// Steps that are replayed together, where there are more than twice as many.
         const STEPS: usize = 64;
         let (device, stream, most, batch) = (self.device, self.stream, trials(k), firsts.len());
-        let n = listed.map_or(self.shape.n as usize, |listed| listed.rows.len());
-        let shape = Shape { batch: batch as u32, n: n as u32, k: k as u32, ..self.shape };
-        let params = LowerParams { shape, trials: most as u32 };
+        let (n, shape) = (self.shape.n as usize, Shape { k: k as u32, ..self.shape });
+        let params = LowerParams::new(shape, most as u32, device.multiprocessors());
         let (chunks, groups) = (params.chunks() as usize, params.groups() as usize);
 
         let mut plan = Plan::default();
@@ -169,7 +162,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let distances = plan.array(batch * most * n);
         let chunk_sums = plan.array(batch * most * chunks);
         let group_sums = plan.array(batch * most * groups);
-        let of_listed = listed.map(|listed| (listed, plan.array(n), plan.array(n)));
+        let of_points = weights.map(|weights| (weights, plan.array(batch * n)));
         let arena = device.arena(plan.bytes())?;
 
         let start = |rng: &Rng| DrawState { counter: rng.counter(), candidates: 1, ..DrawState::default() };
@@ -179,15 +172,13 @@ impl<T: GpuElement> Resident<'_, T> {
         first.iter_mut().step_by(most).zip(firsts).for_each(|(to, &row)| *to = row);
         arena.upload(device, stream, candidates, &first)?;
         arena.zero(stream, counters)?;
-        let (mut list, mut weights) = (std::ptr::null(), std::ptr::null());
-        if let Some((listed, rows, of_rows)) = of_listed {
-            arena.upload(device, stream, rows, listed.rows)?;
-            arena.upload(device, stream, of_rows, listed.weights)?;
-            (list, weights) = (arena.at(rows).cast_const(), arena.at(of_rows).cast_const());
+        let mut weights = std::ptr::null();
+        if let Some((values, place)) = of_points {
+            arena.upload(device, stream, place, values)?;
+            weights = arena.at(place).cast_const();
         }
         let lower = Lower::<T::Device> {
             points: self.points.cast(),
-            listed: list,
             weights,
             states: arena.at(states).cast(),
             candidates: arena.at(candidates),
@@ -241,18 +232,74 @@ impl<T: GpuElement> Resident<'_, T> {
 }
 
 /// The passes of k-means|| over one problem's points.
-struct OnGpu<'a, T> {
+struct OnGpu<'a, T: GpuElement> {
     points: Resident<'a, T>,
     arena: Arena,
     nearest: Place<f64>,
     owners: Place<u32>,
+    chunk_sums: Place<f64>,
+    /// Rows that a round draws, and how many.
+    drawn: Place<u32>,
+    count: Place<u32>,
+    /// What assigns points to the candidates of a round, once there were many.
+    call: Option<Call<T>>,
+    /// Bytes that it may take, where there is a limit.
+    room: Option<u64>,
 }
 
+/// Candidates from which on the assignment finds the nearest, of which one distance a point is in f64: fewer cost less in
+/// f64 than the assignment's passes over the points do.
+const ASSIGNED_CANDIDATES: usize = 32;
+
 impl<'a, T: GpuElement> OnGpu<'a, T> {
-    fn new(points: Resident<'a, T>) -> Result<Self> {
+    fn new(points: Resident<'a, T>, room: Option<u64>) -> Result<Self> {
         let (n, mut plan) = (points.shape.n as usize, Plan::default());
         let (nearest, owners) = (plan.array(n), plan.array(n));
-        Ok(OnGpu { points, arena: points.device.arena(plan.bytes())?, nearest, owners })
+        let chunk_sums = plan.array(n.div_ceil(FAN as usize));
+        let (drawn, count) = (plan.array(n), plan.array(1));
+        // One module, so that the driver compiles it once.
+        points.device.load(&[
+            <LowerTo<T::Device> as Kernel>::SPEC,
+            <LowerToLabels<T::Device> as Kernel>::SPEC,
+            Sample::SPEC,
+            CountOwners::SPEC,
+            <Gather<T::Device> as Kernel>::SPEC,
+            <Lower<T::Device> as Kernel>::SPEC,
+            Draw::SPEC,
+        ])?;
+        let arena = points.device.arena(plan.bytes())?;
+        Ok(OnGpu { points, arena, nearest, owners, chunk_sums, drawn, count, call: None, room })
+    }
+
+    /// Assigns the points to rows of them, where that is worth it and there is room.
+    fn assign(&mut self, rows: &[u32]) -> Result<Option<&Call<T>>> {
+        if rows.len() < ASSIGNED_CANDIDATES || !self.points.device.has_tensor_cores() {
+            return Ok(None);
+        }
+        if self.call.as_ref().is_none_or(|call| call.clusters() < rows.len()) {
+            self.call = None;
+            // Rounds draw about as many rows each.
+            let most = rows.len() + rows.len() / 8;
+            let Shape { n, d, .. } = self.points.shape;
+            let bytes = bytes_beside(T::DTYPE, n.into(), d.into(), most as u64);
+            if self.room.is_some_and(|room| bytes > room) {
+                return Ok(None);
+            }
+            match Call::over(&self.points, most) {
+                Ok(call) => self.call = Some(call),
+                Err(Error::OutOfDeviceMemory { requested, free }) => {
+                    tracing::info!(
+                        requested,
+                        free,
+                        "distances to all candidates: the GPU has no room to assign"
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(call) = &mut self.call else { return Ok(None) };
+        call.assign_to_rows(rows)?;
+        Ok(Some(call))
     }
 }
 
@@ -265,16 +312,30 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         rng.below(self.n())
     }
 
-    fn weight(&self, _row: usize) -> f64 {
-        1.0
-    }
-
     fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()> {
         if candidates.is_empty() {
             return Ok(());
         }
         let Resident { device, stream, points, shape } = self.points;
         let rows: Vec<u32> = candidates.iter().map(|&row| row as u32).collect();
+        let [nearest, chunk_sums] = [self.nearest, self.chunk_sums].map(|place| self.arena.at(place));
+        let owners = self.arena.at(self.owners);
+        let params = LowerToParams { shape, candidates: rows.len() as u32, first: first as u32 };
+        if let Some(call) = self.assign(&rows)? {
+            let kernel = LowerToLabels::<T::Device> {
+                points: points.cast(),
+                candidates: call.device_rows()?,
+                labels: call.device_labels(),
+                nearest,
+                owners,
+                chunk_sums,
+                params,
+            };
+            // SAFETY: every array lies in an arena with the length that the parameters say; rows are under `n`, and labels
+            // under their number, since the assignment wrote them all.
+            unsafe { device.launch(call.stream(), &kernel)? };
+            return call.wait();
+        }
         let mut plan = Plan::default();
         let place = plan.array(rows.len());
         let arena = device.arena(plan.bytes())?;
@@ -282,9 +343,10 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         let kernel = LowerTo::<T::Device> {
             points: points.cast(),
             candidates: arena.at(place),
-            nearest: self.arena.at(self.nearest),
-            owners: self.arena.at(self.owners),
-            params: LowerToParams { shape, candidates: rows.len() as u32, first: first as u32 },
+            nearest,
+            owners,
+            chunk_sums,
+            params,
         };
         // SAFETY: every array lies in an arena with the length that the parameters say; rows are under `n`.
         unsafe { device.launch(stream, &kernel)? };
@@ -293,14 +355,47 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         Ok(())
     }
 
-    fn nearest(&self) -> Result<Cow<'_, [f64]>> {
+    fn total(&self) -> Result<f64> {
         let Resident { device, stream, .. } = self.points;
-        Ok(self.arena.download(device, stream, self.nearest, self.n())?.into())
+        let chunks = self.arena.download(device, stream, self.chunk_sums, self.chunk_sums.len())?;
+        Ok(total_of_chunks(&chunks))
     }
 
-    fn owners(&self) -> Result<Cow<'_, [u32]>> {
-        let Resident { device, stream, .. } = self.points;
-        Ok(self.arena.download(device, stream, self.owners, self.n())?.into())
+    fn sample(&self, share: f64, rng: &mut Rng) -> Result<Vec<usize>> {
+        let Resident { device, stream, shape, .. } = self.points;
+        let kernel = Sample {
+            nearest: self.arena.at(self.nearest),
+            rows: self.arena.at(self.drawn),
+            count: self.arena.at(self.count),
+            params: SampleParams { counter: rng.counter(), share, n: shape.n, reserved: 0 },
+        };
+        self.arena.zero(stream, self.count)?;
+        // SAFETY: every array lies in the arena with the length that the parameters say.
+        unsafe { device.launch(stream, &kernel)? };
+        *rng = Rng::at(rng.counter().wrapping_add(u64::from(shape.n).wrapping_mul(RANDOM_STEP)));
+        let count = self.arena.download(device, stream, self.count, 1)?.into_iter().sum::<u32>();
+        let rows = self.arena.download(device, stream, self.drawn, count as usize)?;
+        let mut rows: Vec<usize> = rows.into_iter().map(|row| row as usize).collect();
+        rows.sort_unstable();
+        Ok(rows)
+    }
+
+    fn weights(&self, candidates: usize) -> Result<Vec<f64>> {
+        let Resident { device, stream, shape, .. } = self.points;
+        let mut plan = Plan::default();
+        let counts = plan.array(candidates);
+        let arena = device.arena(plan.bytes())?;
+        arena.zero(stream, counts)?;
+        let kernel = CountOwners {
+            owners: self.arena.at(self.owners),
+            counts: arena.at(counts),
+            params: OwnersParams { n: shape.n },
+        };
+        // SAFETY: as above; owners are numbers of candidates.
+        unsafe { device.launch(stream, &kernel)? };
+        let counts = arena.download(device, stream, counts, candidates)?;
+        device.keep(arena);
+        Ok(counts.into_iter().map(f64::from).collect())
     }
 
     fn greedy(
@@ -311,9 +406,31 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         k: usize,
         rng: &mut Rng,
     ) -> Result<Vec<usize>> {
+        let (start, count) = (Instant::now(), rows.len());
+        // The rows by themselves, as points; the zeros between them, too.
+        let Resident { device, stream, points, shape } = self.points;
+        let of_rows = Shape { k: rows.len() as u32, d: shape.pitch, ..shape };
+        let (len, mut plan) = (rows.len() * shape.pitch as usize, Plan::default());
+        let (place, values, numbers): (_, Place<T>, _) =
+            (plan.array(len), plan.array(len), plan.array(rows.len()));
+        let arena = device.arena(plan.bytes())?;
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-        let listed = Listed { rows: &rows, weights: &weights };
-        let chosen = self.points.greedy(Some(listed), &[first as u32], k, std::slice::from_mut(rng))?;
+        arena.upload(device, stream, numbers, &rows)?;
+        let gather = Gather::<T::Device> {
+            points: points.cast(),
+            rows: arena.at(numbers),
+            given: std::ptr::null(),
+            centroids: arena.at(place),
+            rounded: arena.at(values).cast(),
+            params: GatherParams { shape: of_rows },
+        };
+        // SAFETY: every array lies in the arena with the length that the parameters say; rows are under `n`.
+        unsafe { device.launch(stream, &gather)? };
+        let shape = Shape { n: of_rows.k, ..shape };
+        let points = Resident { points: arena.at(values).cast_const(), shape, ..self.points };
+        let chosen = points.greedy(Some(&weights), &[first as u32], k, std::slice::from_mut(rng))?;
+        device.keep(arena);
+        tracing::info!(seconds = start.elapsed().as_secs_f64(), count, "rows chosen among candidates");
         Ok(chosen.into_iter().flatten().collect())
     }
 }

@@ -115,11 +115,20 @@ unsafe impl<T> Send for Points<T> {}
 pub(super) enum Role<'a> {
     /// Labels alone.
     Assign,
+    /// Labels alone, by the entry that a fit of this shape takes: it is loaded, and any entry does for any number of clusters.
+    Candidates(Shape),
     Fit(&'a LloydOptions),
     /// Labels and partial sums of a part of a problem.
     Part(Cut),
     /// Means, from all parts.
     Total(Cut),
+}
+
+impl Role<'_> {
+    /// Whether there are means to be found.
+    fn updates(self) -> bool {
+        !matches!(self, Role::Assign | Role::Candidates(_))
+    }
 }
 
 /// What a problem tells its parts, so that they add in its order.
@@ -352,7 +361,8 @@ impl<T: GpuElement> Call<T> {
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
 
         let fast = device.has_tensor_cores() && u32::try_from(batch * n).is_ok();
-        let hopper = fast.then(|| T::hopper(device, shape));
+        let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
+        let hopper = fast.then(|| T::hopper(device, of_entry));
         let mut plan = Plan::default();
         let tiles = match hopper {
             Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
@@ -362,7 +372,7 @@ impl<T: GpuElement> Call<T> {
         let finalise = FinaliseParams::new(by.shape_of_sums(shape), panels, device.multiprocessors());
         let width = by.width(shape) as usize;
         let converge = converge_params(shape, by, tiles / batch, window);
-        let updates = !matches!(role, Role::Assign);
+        let updates = role.updates();
         let places = Places {
             labels: plan.array(batch * n),
             centroids: plan.array(batch * k * d),
@@ -477,6 +487,17 @@ impl<T: GpuElement> Call<T> {
         }
         device.load(&kernels)?;
 
+        Ok(call)
+    }
+
+    /// For assignments of one problem's points, which lie where they are at the pitch that kernels take, to at most `k` of
+    /// them ([`Self::assign_to_rows`]).
+    pub(super) fn over(points: &Resident<'_, T>, k: usize) -> Result<Self> {
+        let Shape { batch, n, d, .. } = points.shape;
+        let by = By { metric: Metric::Euclidean, weighted: false };
+        let sizes = [batch as usize, n as usize, d as usize];
+        let mut call = Self::new(points.device, sizes, (k, by), Role::Candidates(points.shape))?;
+        call.set_points(Points::Elsewhere(points.points));
         Ok(call)
     }
 
@@ -601,9 +622,8 @@ impl<T: GpuElement> Call<T> {
             self.upload(self.places.given, &centroids)?;
             self.give_centroids(None)?;
         }
-        if let (Start::Rows(_), Some(_)) = (&start, rounds) {
-            // Rounding needs a centre, which is found here.
-            set_centre(&self.download(self.places.centroids, self.places.centroids.len())?)?;
+        if let Start::Rows(_) = &start {
+            self.centre_on_centroids()?;
         }
         self.runs.set(self.runs.get() + 1);
         self.slot.set(0);
@@ -611,6 +631,40 @@ impl<T: GpuElement> Call<T> {
         // The same whether it was launched or replayed.
         let ordered = self.places.hopper.as_ref().is_some_and(|places| places.order.is_some());
         self.slot.set(ordered.into());
+        Ok(())
+    }
+
+    /// Labels under these rows of the points as centroids, at most as many as the call was made for; after [`Self::over`].
+    pub(super) fn assign_to_rows(&mut self, rows: &[u32]) -> Result<()> {
+        self.device.enter()?;
+        self.shape.k = small("k", rows.len())?;
+        self.upload(self.places.rows.part(0, rows.len()), rows)?;
+        self.give_centroids(Some(self.places.rows))?;
+        let is_first = self.runs.replace(1) == 0;
+        match &self.places.hopper {
+            _ if is_first => {
+                self.centre_on_centroids()?;
+                self.reset()?;
+            }
+            Some(places) => {
+                // Those of the rows before do not hold for these.
+                self.fill(places.floors, f32::NEG_INFINITY.to_bits())?;
+                if places.order.is_some() {
+                    self.pack_centroids(places, self.places.open, None)?;
+                }
+            }
+            None => {}
+        }
+        self.assign_all()
+    }
+
+    /// Finds what points are rounded about, where they are, by the centroids.
+    fn centre_on_centroids(&self) -> Result<()> {
+        if self.places.hopper.as_ref().is_some_and(|places| places.rounded.is_some()) {
+            let (k, d) = (self.shape.k as usize, self.shape.d as usize);
+            let centroids = self.download(self.places.centroids, self.shape.batch as usize * k * d)?;
+            self.upload(self.places.centre, &hopper::centres(&centroids, k, d))?;
+        }
         Ok(())
     }
 
@@ -691,6 +745,20 @@ impl<T: GpuElement> Call<T> {
     pub(super) fn labels(&self) -> Result<Vec<u32>> {
         self.device.enter()?;
         self.download(self.places.labels, self.places.labels.len())
+    }
+
+    /// Clusters that there is room for, of each problem.
+    pub(super) fn clusters(&self) -> usize {
+        self.places.rows.len() / self.shape.batch as usize
+    }
+
+    /// Where the rows are that were given as centroids.
+    pub(super) fn device_rows(&self) -> Result<*const u32> {
+        self.at(self.places.rows).map(<*mut u32>::cast_const)
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// Where the labels are, `batch · n`; null after the memory was given back, which only dropping does.

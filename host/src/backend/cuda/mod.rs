@@ -174,11 +174,17 @@ pub(crate) fn fit<T: Element>(
 
 /// About the bytes of device memory that a fit of whole problems takes.
 fn whole_bytes<T: Element>(problem: &Problem<'_, T>, k: usize) -> u64 {
-    let (rows, d) = ((problem.batch * problem.n) as u64, problem.d as u64);
+    let rows = (problem.batch * problem.n) as u64;
+    let points = rows * (problem.d * size_of::<T>()) as u64;
+    let weights = if problem.weights.is_some() { 12 * rows } else { 0 };
+    points + weights + bytes_beside(T::DTYPE, rows, problem.d as u64, (problem.batch * k) as u64)
+}
+
+/// About the bytes that it takes beside the points and their weights.
+fn bytes_beside(dtype: DType, rows: u64, d: u64, clusters: u64) -> u64 {
     // f32 points are there in 16 bits too; labels, orders and lists are some 40 bytes a point.
-    let values = if T::DTYPE == DType::F32 { 6 } else { 2 };
-    let weights = if problem.weights.is_some() { 12 } else { 0 };
-    rows * (d * values + 40 + weights) + (problem.batch * k) as u64 * d * 32
+    let rounded = if dtype == DType::F32 { 2 * d } else { 0 };
+    rows * (rounded + 40) + clusters * d * 32
 }
 
 /// A problem in chunks.

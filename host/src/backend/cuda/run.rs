@@ -52,7 +52,7 @@ impl Run {
 
     /// Rows that k-means|| or else k-means++ draws, `batch · k` of them.
     pub(crate) fn draw(&self, first: First<'_>, k: usize) -> Result<Vec<u32>> {
-        with_type!(&self.0, call: _T => call.resident()?.draw(first, k))
+        with_type!(&self.0, call: _T => call.resident()?.draw(first, k, None))
     }
 
     pub(crate) fn fit(&mut self, start: Start<'_>, options: &LloydOptions) -> Result<Vec<BatchSummary>> {

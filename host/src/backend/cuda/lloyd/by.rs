@@ -63,13 +63,13 @@ struct MeanPlaces<T> {
 impl<T> ByPlaces<T> {
     pub(super) fn new(plan: &mut Plan, by: By, shape: Shape, role: Role<'_>) -> Self {
         let points = shape.batch as usize * shape.n as usize;
-        let (has_points, updates) = (!matches!(role, Role::Total(_)), !matches!(role, Role::Assign));
+        let (has_points, updates) = (!matches!(role, Role::Total(_)), role.updates());
         let width = by.width(shape) as usize;
         let of_means = shape.batch as usize * shape.k as usize * width;
         let has_scales = match role {
             Role::Fit(options) => by.metric.is_spherical() && options.tol > 0.0,
             Role::Part(_) => by.metric.is_spherical(),
-            Role::Assign | Role::Total(_) => false,
+            Role::Assign | Role::Candidates(_) | Role::Total(_) => false,
         };
         ByPlaces {
             weights: (by.weighted && updates).then(|| plan.array(points)),

@@ -253,7 +253,7 @@ impl<T: GpuElement> Call<T> {
         (points + self.arena.as_ref().map_or(0, Arena::bytes)) as u64
     }
 
-    fn wait(&self) -> Result<()> {
+    pub(in crate::backend::cuda) fn wait(&self) -> Result<()> {
         self.stream.synchronize().map_err(|code| failed("waiting for the device", code))
     }
 

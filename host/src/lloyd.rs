@@ -4,6 +4,8 @@ use crate::element::{Element, Float};
 use crate::error::{Error, Result};
 use crate::model::{BatchSummary, IterationStats};
 use crate::observer::{IterationEnd, Progress, Watch};
+use crate::params::EmptyClusters;
+use crate::relocate::{Search, relocate};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 use std::ops::{DerefMut, Range};
@@ -15,11 +17,13 @@ pub(crate) struct Pass {
     pub(crate) sums: bool,
     /// Whether the variance is.
     pub(crate) variance: bool,
+    /// Whether empty clusters are counted, in a pass with sums.
+    pub(crate) empty: bool,
 }
 
 impl Pass {
     /// A pass that only labels.
-    const LABELS: Pass = Pass { sums: false, variance: false };
+    pub(crate) const LABELS: Pass = Pass { sums: false, variance: false, empty: false };
 }
 
 /// What a pass has found.
@@ -30,6 +34,8 @@ pub(crate) struct Found {
     pub(crate) stats: IterationStats,
     /// Mean over features of their variance; 0 in a pass that was not to find it.
     pub(crate) mean_variance: f64,
+    /// Clusters without points, or with points of weight 0 alone; 0 in a pass that was not to find them.
+    pub(crate) empty: usize,
 }
 
 /// A backend's side of the fit of one problem of `n` points: passes over chunks of them.
@@ -74,6 +80,17 @@ pub(crate) trait Worker<T: Element> {
         together: &dyn Together,
         free: &mut Vec<Self::Buffer>,
     ) -> Result<Found>;
+
+    /// Begins a pass, after one with sums and under the same centroids, that keeps the labels and looks for the `most`
+    /// points that are farthest from their centroids. [`add`](Self::add) takes its chunks.
+    fn begin_search(&mut self, most: usize) -> Result<()>;
+
+    /// Ends that pass, with all buffers in `free`.
+    fn end_search(&mut self, free: &mut Vec<Self::Buffer>) -> Result<Search>;
+
+    /// The sums that the means of these clusters are made of, `d` values each, by the last pass with sums. Each cluster
+    /// comes with its weight; `means` are those that [`finish`](Self::finish) gave.
+    fn sums(&self, clusters: &[(usize, f64)], means: &[T::Centroid]) -> Result<Vec<f64>>;
 
     /// The labels of the last pass.
     fn into_labels(self) -> Result<Vec<u32>>;
@@ -141,6 +158,9 @@ pub(crate) trait Feed<T: Element, W: Worker<T>> {
         seen: &dyn Fn(usize) -> Result<()>,
         free: &mut Vec<W::Buffer>,
     ) -> Result<()>;
+
+    /// Reads some rows, in ascending order, into `into`: `rows.len() · d` values.
+    fn read(&mut self, rows: &[usize], into: &mut [T]) -> Result<()>;
 }
 
 /// Lloyd's iterations of one problem from `state` on: the centroids, rounded, and how it ended. The labels are the
@@ -154,12 +174,21 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
 ) -> Result<(Vec<T::Centroid>, BatchSummary)> {
     let Around { problem, watch, together, keep } = around;
     let mut free = Vec::new();
+    let relocates = options.empty_clusters == EmptyClusters::Relocate;
     let done = |state: &State<_>| state.has_converged(options.tol) || state.history.len() >= options.max_iter;
     let mut pass = |state: &State<_>, under: &[T::Centroid], pass, moved: &mut [T::Centroid]| {
         worker.begin(under, pass)?;
         let seen = |rows| watch.progress(Progress { problem, iterations: state.history.len(), rows, n });
         feed.pass(worker, &seen, &mut free)?;
-        worker.finish(moved, together, &mut free)
+        let mut found = worker.finish(moved, together, &mut free)?;
+        if found.empty > 0 && found.stats.changed > 0 {
+            worker.begin_search(found.empty)?;
+            feed.pass(worker, &seen, &mut free)?;
+            let search = worker.end_search(&mut free)?;
+            let shift = relocate(worker, feed, search, (d, options.metric), &state.centroids, moved)?;
+            found.stats.shift = shift.unwrap_or(found.stats.shift);
+        }
+        Ok(found)
     };
 
     if !state.history.is_empty() && (state.is_fixed_point() || !done(&state)) {
@@ -172,7 +201,7 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
         let mut moved = state.centroids.clone();
         // Also after a checkpoint of a fit without a tolerance.
         let variance = options.tol > 0.0 && state.mean_variance == 0.0;
-        let what = Pass { sums: true, variance };
+        let what = Pass { sums: true, variance, empty: relocates };
         let found = match pass(&state, &rounded::<T>(&state.centroids), what, &mut moved) {
             Ok(found) => found,
             Err(error) => {
@@ -197,8 +226,11 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
     }
     let centroids = rounded::<T>(&state.centroids);
     let inertia = match state.history.last() {
-        // Labels that did not change are those of the centroids already, which did not move then.
-        Some(last) if W::EXACT_INERTIA && last.changed == 0 => last.inertia,
+        // Labels that did not change are those of the centroids already, which did not move then, unless they were
+        // relocated in the iteration before.
+        Some(last) if W::EXACT_INERTIA && last.changed == 0 && !(relocates && last.shift > 0.0) => {
+            last.inertia
+        }
         _ => pass(&state, &centroids, Pass::LABELS, &mut [])?.stats.inertia,
     };
     let converged = state.has_converged(options.tol);

@@ -82,6 +82,12 @@ impl Metric {
         }
     }
 
+    /// How often a point of this weight counts in the mean that a centroid is: not at all where only its direction does
+    /// and it has none, which a loss of `-∞` says.
+    pub(crate) fn mass(self, weight: f64, loss: f64) -> f64 {
+        if self == Metric::Cosine && loss == f64::NEG_INFINITY { 0.0 } else { weight }
+    }
+
     /// The distance to a centroid that makes this loss.
     pub(crate) fn distance(self, loss: f64) -> f64 {
         if self == Metric::Euclidean { loss.sqrt() } else { loss }

@@ -60,11 +60,12 @@ impl FlashKMeans {
     /// they are given. Of the other options, only `metric`, `seed`, `backend` and `gpu_memory` matter.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for several starts or a sample, and as [`fit`](Self::fit);
+    /// [`Error::InvalidArgument`] for several starts, a sample or [`EmptyClusters::Relocate`](crate::EmptyClusters::Relocate), and as [`fit`](Self::fit);
     /// [`Error::BackendUnavailable`] when the backend was named and cannot be had.
     pub fn mini_batch<T: Element>(&self) -> Result<MiniBatch<T>> {
         self.check()?;
         self.check_streams()?;
+        self.check_keeps("batches that are seen once leave no points to give to an empty cluster")?;
         Ok(MiniBatch {
             engine: self.engine(T::DTYPE)?,
             means: Vec::new(),

@@ -105,6 +105,35 @@ impl Init {
     }
 }
 
+/// What becomes of a cluster that has lost all its points, or all of them that have a weight.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EmptyClusters {
+    /// It keeps its centroid, and may be given points again.
+    #[default]
+    Keep,
+    /// It is given the point that is farthest from the centroid of its own cluster, which goes on without it
+    /// (scikit-learn's rule). Several empty clusters are given the farthest points, the first one the farthest of all.
+    ///
+    /// Far is what adds most to the inertia by its metric, without weights; of equally far points the first row counts.
+    /// A cluster's nearest point stays with it, so that none becomes empty by this. Points of weight 0 stay where they are,
+    /// and rows of zeros where centroids have length 1. Nothing happens where every point is where its centroid is (by an
+    /// inner product, where all are equally far), nor in an iteration that changes no label, which ends the fit.
+    ///
+    /// An iteration with empty clusters passes over the points twice.
+    Relocate,
+}
+
+impl std::fmt::Display for EmptyClusters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            EmptyClusters::Keep => "keep",
+            EmptyClusters::Relocate => "relocate",
+        })
+    }
+}
+
 impl<T: Element, D: PointsDim> From<&KMeans<T, D>> for Init {
     /// A warm start: the centroids of a model.
     fn from(model: &KMeans<T, D>) -> Self {
@@ -129,6 +158,8 @@ pub struct FlashKMeans {
     metric: Metric,
     #[cfg_attr(feature = "serde", serde(default))]
     gpu_memory: Option<u64>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    empty_clusters: EmptyClusters,
 }
 
 impl FlashKMeans {
@@ -146,6 +177,7 @@ impl FlashKMeans {
             max_points_per_centroid: None,
             metric: Metric::default(),
             gpu_memory: None,
+            empty_clusters: EmptyClusters::default(),
         }
     }
 
@@ -206,6 +238,12 @@ impl FlashKMeans {
     /// stay in host memory, and are copied in each iteration. The bits of the result do not depend on it.
     pub fn gpu_memory(mut self, bytes: u64) -> Self {
         self.gpu_memory = Some(bytes);
+        self
+    }
+
+    /// What becomes of clusters that lose all their points; by default they keep their centroids.
+    pub fn empty_clusters(mut self, empty_clusters: EmptyClusters) -> Self {
+        self.empty_clusters = empty_clusters;
         self
     }
 
@@ -321,8 +359,8 @@ impl FlashKMeans {
     /// points.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for several starts, for k-means++ and k-means|| with centroids of length 1, and as
-    /// [`fit`](Self::fit), [`Error::TooManyClusters`], [`Error::BackendUnavailable`] where there is no GPU, [`Error::OutOfDeviceMemory`] and [`Error::Cuda`].
+    /// [`Error::InvalidArgument`] for several starts, for k-means++ and k-means|| with centroids of length 1, for
+    /// [`EmptyClusters::Relocate`], and as [`fit`](Self::fit), [`Error::TooManyClusters`], [`Error::BackendUnavailable`] where there is no GPU, [`Error::OutOfDeviceMemory`] and [`Error::Cuda`].
     #[cfg(feature = "cuda")]
     pub fn workspace<T: Element>(&self, batch: usize, n: usize, d: usize) -> Result<crate::Workspace<T>> {
         self.check()?;
@@ -337,6 +375,7 @@ impl FlashKMeans {
             let rule = "a workspace draws these by Euclidean distances: random rows and given centroids go with any metric";
             return invalid("init", format!("{:?}", self.init), rule);
         }
+        self.check_keeps("a workspace keeps the centroids of empty clusters")?;
         crate::Workspace::new(self, self.lloyd_options(), [batch, n, d])
     }
 
@@ -345,11 +384,31 @@ impl FlashKMeans {
     }
 
     pub(crate) fn engine(&self, dtype: DType) -> Result<Engine> {
-        Engine::select(self.backend, dtype, self.gpu_memory)
+        let engine = Engine::select(self.backend, dtype, self.gpu_memory)?;
+        if engine.checks_points() {
+            self.check_keeps("GPUs do not relocate empty clusters yet: name the CPU")?;
+        }
+        Ok(engine)
+    }
+
+    /// Refuses to relocate empty clusters.
+    pub(crate) fn check_keeps(&self, rule: &'static str) -> Result<()> {
+        match self.empty_clusters {
+            EmptyClusters::Keep => Ok(()),
+            other => {
+                Err(Error::InvalidArgument { argument: "empty_clusters", value: other.to_string(), rule })
+            }
+        }
     }
 
     pub(crate) fn lloyd_options(&self) -> LloydOptions {
-        LloydOptions { metric: self.metric, k: self.n_clusters, max_iter: self.max_iter, tol: self.tol }
+        LloydOptions {
+            metric: self.metric,
+            k: self.n_clusters,
+            max_iter: self.max_iter,
+            tol: self.tol,
+            empty_clusters: self.empty_clusters,
+        }
     }
 
     pub(crate) fn n_clusters(&self) -> usize {
@@ -417,7 +476,8 @@ mod tests {
                 .seed(7)
                 .init(init)
                 .backend(Backend::Cuda { ordinal: 1 })
-                .metric(Metric::Cosine);
+                .metric(Metric::Cosine)
+                .empty_clusters(EmptyClusters::Relocate);
             let text = serde_json::to_string(&options).unwrap();
             assert_eq!(serde_json::from_str::<FlashKMeans>(&text).unwrap(), options);
         }

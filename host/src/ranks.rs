@@ -23,7 +23,8 @@ impl FlashKMeans {
     /// The first process alone writes checkpoints; all read them.
     ///
     /// # Errors
-    /// As [`fit_stream`](Self::fit_stream), where it happens: the other processes wait for this one then, which has to
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for
+    /// [`EmptyClusters::Relocate`](crate::EmptyClusters::Relocate); as [`fit_stream`](Self::fit_stream), where it happens: the other processes wait for this one then, which has to
     /// end the job. An observer has to stop the fit in all processes or to end the job.
     pub fn fit_mpi<T: Element, S: Source<T>>(
         &self,
@@ -32,6 +33,7 @@ impl FlashKMeans {
         observer: &mut dyn Observer<T::Centroid>,
         world: &impl Communicator,
     ) -> Result<KMeans<T, Ix2>> {
+        self.check_keeps("several processes keep the centroids of empty clusters")?;
         let rows = part_of(source.n_points(), world.rank(), world.size());
         let streaming = if world.rank() == 0 { streaming.clone() } else { streaming.clone().no_checkpoint() };
         let ranks = Ranks(world);

@@ -5,7 +5,7 @@ use crate::init::First;
 use crate::metric::Metric;
 use crate::model::BatchSummary;
 use crate::observer::Watch;
-use crate::params::Backend;
+use crate::params::{Backend, EmptyClusters};
 use crate::points::Problem;
 #[cfg(feature = "cuda")]
 use crate::process;
@@ -21,6 +21,7 @@ pub(crate) struct LloydOptions {
     pub(crate) k: usize,
     pub(crate) max_iter: usize,
     pub(crate) tol: f64,
+    pub(crate) empty_clusters: EmptyClusters,
 }
 
 /// The end of a fit: everything belongs to `centroids`.

@@ -84,4 +84,10 @@ impl<T: Element, W: Worker<T>> Feed<T, W> for Ahead<'_, T> {
             added
         })
     }
+
+    fn read(&mut self, rows: &[usize], into: &mut [T]) -> Result<()> {
+        let (d, first) = (self.source.n_features(), self.rows.start);
+        let mut each = rows.iter().zip(into.chunks_exact_mut(d));
+        each.try_for_each(|(&row, into)| self.source.read(first + row..first + row + 1, into))
+    }
 }

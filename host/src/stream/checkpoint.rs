@@ -1,7 +1,7 @@
 //! Where a fit stands, in a file.
 //!
-//! The file has a line of text, then little-endian values of 8 bytes: `n`, `d`, `k`, the points' type and the
-//! metric, a digest of the
+//! The file has a line of text, then little-endian values of 8 bytes: `n`, `d`, `k`, the points' type, the
+//! metric and what becomes of empty clusters, a digest of the
 //! first point and the weights, iterations, mean variance; inertia, changed labels and shift of each iteration; the centroids and
 //! those of the iteration before, in float64; and a digest of all this.
 use crate::Metric;
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::io::write_atomically;
 use crate::lloyd::State;
 use crate::model::IterationStats;
+use crate::params::EmptyClusters;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -26,6 +27,7 @@ pub(super) struct Problem {
     pub(super) d: usize,
     pub(super) k: usize,
     pub(super) metric: Metric,
+    pub(super) empty_clusters: EmptyClusters,
     /// A digest of the first point and, where there are some, the weights.
     pub(super) first: u64,
 }
@@ -33,12 +35,19 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new<T: Element>(
         n: usize,
-        &LloydOptions { k, metric, .. }: &LloydOptions,
+        &LloydOptions { k, metric, empty_clusters, .. }: &LloydOptions,
         first: &[T],
         weights: Option<&[f64]>,
     ) -> Self {
         let values = first.iter().map(|v| v.to_f64()).chain(weights.unwrap_or(&[]).iter().copied());
-        Problem { n, d: first.len(), k, metric, first: digest(values.flat_map(f64::to_le_bytes)) }
+        Problem {
+            n,
+            d: first.len(),
+            k,
+            metric,
+            empty_clusters,
+            first: digest(values.flat_map(f64::to_le_bytes)),
+        }
     }
 
     fn head<T: Element>(&self) -> [u64; 5] {
@@ -54,7 +63,12 @@ impl Problem {
             Metric::Dot => 2,
             Metric::SphericalDot => 3,
         };
-        [self.n as u64, self.d as u64, self.k as u64, dtype | metric << 8, self.first]
+        let empty_clusters = match self.empty_clusters {
+            EmptyClusters::Keep => 0,
+            EmptyClusters::Relocate => 1,
+        };
+        let kinds = dtype | metric << 8 | empty_clusters << 16;
+        [self.n as u64, self.d as u64, self.k as u64, kinds, self.first]
     }
 }
 
@@ -93,7 +107,7 @@ pub(super) fn read<T: Element>(path: &Path, problem: &Problem) -> Result<State<T
     if of_problem != problem.head::<T>() {
         return Err(malformed(&format!(
             "is a checkpoint of a fit of {} points in {} dimensions with {} clusters, and not of this one: its shape, \
-             its type, its metric, its first point or its weights are others",
+             its type, its metric, its first point, its weights or what becomes of its empty clusters are others",
             values[0], values[1], values[2]
         )));
     }
@@ -148,7 +162,13 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_what_is_not_whole_is_refused() {
         let path = std::env::temp_dir().join(format!("flash-kmeans-checkpoint-{}", std::process::id()));
-        let options = LloydOptions { metric: Metric::Euclidean, k: 2, max_iter: 1, tol: 0.0 };
+        let options = LloydOptions {
+            metric: Metric::Euclidean,
+            k: 2,
+            max_iter: 1,
+            tol: 0.0,
+            empty_clusters: EmptyClusters::Keep,
+        };
         let problem = Problem::new(100, &options, &[0.5f32, 1.0, -3.0], None);
         let stats = |changed| IterationStats { inertia: 1.0 / 3.0, changed, shift: 1e-300 };
         let state = State {
@@ -183,6 +203,7 @@ mod tests {
             Problem { n: 99, ..problem },
             Problem { k: 3, ..problem },
             Problem { metric: Metric::Dot, ..problem },
+            Problem { empty_clusters: EmptyClusters::Relocate, ..problem },
             Problem { first: 0, ..problem },
         ] {
             assert!(reason(&whole, &other).contains("not of this one"));

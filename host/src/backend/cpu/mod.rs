@@ -76,6 +76,14 @@ fn over_problems<R: Send>(batch: usize, of_problem: impl Fn(usize) -> R + Sync) 
     if batch == 1 { vec![of_problem(0)] } else { (0..batch).into_par_iter().map(&of_problem).collect() }
 }
 
+/// Copies rows of points that are in memory.
+pub(crate) fn copy_rows<T: Element>(points: &[T], rows: &[usize], into: &mut [T]) {
+    let d = into.len() / rows.len().max(1);
+    for (&row, into) in rows.iter().zip(into.chunks_exact_mut(d.max(1))) {
+        into.copy_from_slice(&points[row * d..][..d]);
+    }
+}
+
 /// The panels of a problem that is in memory.
 struct Panels<'a, T> {
     points: &'a [T],
@@ -98,12 +106,18 @@ impl<T: Element> Feed<T, CpuWorker<'_, T>> for Panels<'_, T> {
         }
         Ok(())
     }
+
+    fn read(&mut self, rows: &[usize], into: &mut [T]) -> Result<()> {
+        copy_rows(self.points, rows, into);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::element::DType;
+    use crate::params::EmptyClusters;
     use crate::rng::Rng;
     use half::{bf16, f16};
     use std::borrow::Cow;
@@ -217,7 +231,13 @@ mod tests {
         let points: Vec<f32> = (0..20_000 * 7).map(|_| rng.unit() as f32).collect();
         let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n: 10_000, d: 7, weights: None };
         let centroids = [&points[..30 * 7], &points[70_000..70_000 + 30 * 7]].concat();
-        let options = LloydOptions { metric: Metric::Euclidean, k: 30, max_iter: 12, tol: 1e-4 };
+        let options = LloydOptions {
+            metric: Metric::Euclidean,
+            k: 30,
+            max_iter: 12,
+            tol: 1e-4,
+            empty_clusters: EmptyClusters::Keep,
+        };
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
             let mut nobody = ();

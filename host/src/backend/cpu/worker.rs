@@ -7,7 +7,12 @@ use crate::lloyd::{Found, Pass, Together, Worker};
 use crate::memory::filled;
 use crate::metric::Metric;
 use crate::model::IterationStats;
+use crate::relocate::Search;
+use rayon::prelude::*;
 use std::ops::Range;
+
+/// Losses that are in memory at a time.
+const LOSSES: usize = 1 << 16;
 
 /// A pass over points on the CPU.
 pub(crate) struct CpuWorker<'a, T: Element> {
@@ -27,6 +32,8 @@ pub(crate) struct CpuWorker<'a, T: Element> {
     centroids: Vec<T::Centroid>,
     packed: Option<Packed<T::Centroid>>,
     pass: Pass,
+    /// While points are looked for, and not labelled.
+    search: Option<Search>,
 }
 
 impl<'a, T: Element> CpuWorker<'a, T> {
@@ -53,14 +60,18 @@ impl<'a, T: Element> CpuWorker<'a, T> {
             order: Vec::new(),
             centroids: Vec::new(),
             packed: None,
-            pass: Pass { sums: false, variance: false },
+            pass: Pass::LABELS,
+            search: None,
         })
     }
 
     /// [`Worker::add`] of points that are in memory.
     pub(crate) fn add_points(&mut self, rows: Range<usize>, points: &[T]) {
+        if self.search.is_some() {
+            return self.look(rows, points);
+        }
         let Some(packed) = &self.packed else { return };
-        let (k, d, panel) = (self.k, self.d, update::panel_rows(self.n, self.d, self.k));
+        let (k, d, panel) = (self.k, self.d, self.panel_rows());
         let (sums, rest) = self.totals.split_at_mut(k * d);
         let (counts, rest) = rest.split_at_mut(k);
         let (moments, rest) = rest.split_at_mut(2 * d);
@@ -77,6 +88,24 @@ impl<'a, T: Element> CpuWorker<'a, T> {
             }
             if self.pass.variance {
                 update::add_moments(points, &self.origin, self.metric, moments);
+            }
+        }
+    }
+
+    /// Looks for points that are far from the centroids of their labels.
+    fn look(&mut self, rows: Range<usize>, points: &[T]) {
+        let Some(search) = &mut self.search else { return };
+        let (d, metric, centroids) = (self.d, self.metric, &self.centroids);
+        for (row, points) in rows.step_by(LOSSES).zip(points.chunks(LOSSES * d)) {
+            let labels = &self.labels[row..][..points.len() / d];
+            let loss = |(x, &label): (&[T], &u32)| match metric.scale(x) {
+                0.0 => f64::NEG_INFINITY,
+                _ => metric.loss(x, &centroids[label as usize * d..][..d]),
+            };
+            let losses: Vec<f64> = points.par_chunks_exact(d).zip(labels).map(loss).collect();
+            for (at, (&label, loss)) in labels.iter().zip(losses).enumerate() {
+                let weight = self.weights.map_or(1.0, |weights| weights[row + at]);
+                search.offer(row + at, label, metric.mass(weight, loss), loss);
             }
         }
     }
@@ -102,6 +131,7 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
         self.centroids.extend_from_slice(centroids);
         self.packed = Some(Packed::new(centroids, self.d, self.metric));
         self.pass = pass;
+        self.search = None;
         Ok(())
     }
 
@@ -133,7 +163,25 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
         let shift = if self.pass.sums { update::means(sums, counts, self.metric, centroids) } else { 0.0 };
         let mean_variance = if self.pass.variance { update::mean_variance(moments, self.n) } else { 0.0 };
         let stats = IterationStats { inertia: rest[0], changed: rest[1] as u64, shift };
-        Ok(Found { stats, mean_variance })
+        let empty = if self.pass.empty { counts.iter().filter(|&&count| count == 0.0).count() } else { 0 };
+        Ok(Found { stats, mean_variance, empty })
+    }
+
+    fn begin_search(&mut self, most: usize) -> Result<()> {
+        self.search = Some(Search::new(most, self.k)?);
+        Ok(())
+    }
+
+    fn end_search(&mut self, _free: &mut Vec<Vec<T>>) -> Result<Search> {
+        self.search.take().map_or_else(|| Search::new(0, self.k), Ok)
+    }
+
+    fn sums(&self, clusters: &[(usize, f64)], _means: &[T::Centroid]) -> Result<Vec<f64>> {
+        Ok(clusters
+            .iter()
+            .flat_map(|&(cluster, _)| &self.totals[cluster * self.d..][..self.d])
+            .copied()
+            .collect())
     }
 
     fn into_labels(self) -> Result<Vec<u32>> {

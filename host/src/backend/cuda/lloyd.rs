@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::init::First;
 use crate::metric::Metric;
 use crate::model::{BatchSummary, IterationStats};
+use crate::params::EmptyClusters;
 use crate::points::Problem;
 use crate::stages::{Samples, StageTimes};
 use crate::workspace::DevicePoints;
@@ -250,7 +251,13 @@ pub(super) fn time_stages<T: GpuElement>(
         .flat_map(|batch| problem.of_batch(batch)[..k * problem.d].iter().map(|&v| v.to_centroid()))
         .collect();
     // A threshold that is never met: no problem stops, unless its labels do.
-    let options = LloydOptions { metric: Metric::Euclidean, k, max_iter: iterations, tol: 0.0 };
+    let options = LloydOptions {
+        metric: Metric::Euclidean,
+        k,
+        max_iter: iterations,
+        tol: 0.0,
+        empty_clusters: EmptyClusters::Keep,
+    };
     let by = By { metric: options.metric, weighted: false };
     let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Fit(&options))?;
     call.load(problem)?;

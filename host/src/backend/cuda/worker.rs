@@ -3,11 +3,13 @@ use super::lloyd::Parts;
 use super::memory::Pinned;
 use super::of_type::{OfType, with_type};
 use super::{Device, Visit, no_f64};
+use crate::backend::cpu::copy_rows;
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::lloyd::{Feed, Found, Pass, Together, Worker};
 use crate::metric::Metric;
 use crate::points::check_finite;
+use crate::relocate::Search;
 use cust::event::Event;
 use half::{bf16, f16};
 use std::collections::VecDeque;
@@ -123,6 +125,18 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
         Ok(found)
     }
 
+    fn begin_search(&mut self, _most: usize) -> Result<()> {
+        Err(keeps_empty())
+    }
+
+    fn end_search(&mut self, _free: &mut Vec<PageLocked<T>>) -> Result<Search> {
+        Err(keeps_empty())
+    }
+
+    fn sums(&self, _clusters: &[(usize, f64)], _means: &[T::Centroid]) -> Result<Vec<f64>> {
+        Err(keeps_empty())
+    }
+
     fn into_labels(self) -> Result<Vec<u32>> {
         with_type!(&self.parts, parts: _U => parts.labels())
     }
@@ -134,6 +148,11 @@ impl<T: Element> Drop for CudaWorker<T> {
         // the device is lost, and with it the copies.
         let _ = with_type!(&self.parts, parts: _U => parts.wait());
     }
+}
+
+fn keeps_empty() -> Error {
+    let rule = "GPUs do not relocate empty clusters";
+    Error::InvalidArgument { argument: "empty_clusters", value: "relocate".into(), rule }
 }
 
 fn to_f32<T: Element>(centroids: &[T::Centroid]) -> Vec<f32> {
@@ -240,6 +259,11 @@ impl<T: Element> Feed<T, CudaWorker<T>> for Slices<'_, T> {
             seen(row)?;
         }
         self.unchecked = false;
+        Ok(())
+    }
+
+    fn read(&mut self, rows: &[usize], into: &mut [T]) -> Result<()> {
+        copy_rows(self.points, rows, into);
         Ok(())
     }
 }

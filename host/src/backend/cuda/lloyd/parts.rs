@@ -66,7 +66,7 @@ impl<T: GpuElement> Parts<T> {
                 one.total.device.reach(&other.total.device)?;
             }
         }
-        Ok(Parts { shards, shape, pass: Pass { sums: false, variance: false }, centre: Vec::new() })
+        Ok(Parts { shards, shape, pass: Pass::LABELS, centre: Vec::new() })
     }
 
     /// Rows that chunks are made of: whole panels, and whole blocks of the inertia. Both are powers of two, or all rows.
@@ -411,6 +411,6 @@ impl<T: GpuElement> Call<T> {
             stats.inertia = self.inertias()?.into_iter().sum();
         }
         let mean_variance = if pass.variance { self.variances()?.into_iter().sum() } else { 0.0 };
-        Ok(Found { stats, mean_variance })
+        Ok(Found { stats, mean_variance, empty: 0 })
     }
 }

@@ -7,7 +7,8 @@ use crate::metric::{Metric, length};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
-/// Where less than this share of a cluster's weight stays, what a subtraction would leave of its sum is rounding.
+/// Where less than this share of a cluster's weight stays, what a subtraction leaves of its sum may be rounding: it stays at
+/// the centroid that it had.
 const LEAST_SHARE: f64 = 1.0 / (1 << 20) as f64;
 
 /// A point, its cluster and how far it is from that one's centroid. The greatest is the farthest, of equally far ones
@@ -138,6 +139,7 @@ pub(crate) fn relocate<T: Element, W: Worker<T>>(
     for ((sum, (cluster, mass)), taken) in sums.chunks_exact_mut(d).zip(clusters).zip(donors.values()) {
         let rest = mass - taken.iter().map(|far| far.mass).sum::<f64>();
         if rest < LEAST_SHARE * mass {
+            means[cluster * d..][..d].copy_from_slice(&before[cluster * d..][..d]);
             continue;
         }
         for far in taken {

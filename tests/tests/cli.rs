@@ -203,6 +203,21 @@ fn metrics_are_those_of_the_library_and_a_model_keeps_its_own() {
 }
 
 #[test]
+fn clusters_without_points_are_relocated_where_that_is_asked() {
+    let place = Place::new();
+    let points = ndarray::array![[0.0f32], [0.5], [1.0], [8.0], [9.0]];
+    write_npy(place.path("p.npy"), points.view()).unwrap();
+    write_npy(place.path("first.npy"), ndarray::array![[0.0f32], [8.5], [1000.0]].view()).unwrap();
+    let fit = "fit p.npy -k 3 --init first.npy --backend cpu --labels l.npy --tol 0";
+    place.good(fit);
+    assert_eq!(place.labels("l.npy", 5), [0, 0, 0, 1, 1]);
+    place.good(&format!("{fit} --empty-clusters relocate --report r.html"));
+    assert_eq!(place.labels("l.npy", 5), [0, 0, 2, 1, 1]);
+    assert!(std::fs::read_to_string(place.path("r.html")).unwrap().contains("relocate"));
+    place.refused(&format!("{fit} --empty-clusters split"), &["split", "keep", "relocate"]);
+}
+
+#[test]
 fn fit_then_predict_gives_the_same_labels() {
     let place = Place::new();
     let options = "-k 10 --seed 0 --backend cpu";

@@ -119,6 +119,9 @@ fn a_process_that_fails_ends_the_job() {
         text(&output.stderr)
     );
     assert!(!at.join("l.npy").exists());
+    let output = run(command, at, 2, &format!("{args} --empty-clusters relocate"));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("empty_clusters is relocate"), "{}", text(&output.stderr));
 }
 
 /// Each process has the weights of its own part, and sums of weights and of points at length 1 add up as others do.

@@ -23,6 +23,12 @@ SETS = {
 }
 
 
+def save(folder, case, fit, **arrays):
+    arrays["labels"] = fit.labels_.astype(np.float64)[:, None]
+    for what, array in arrays.items():
+        np.save(folder / f"{case}.{what}.npy", np.ascontiguousarray(array))
+
+
 def cases(folder):
     for name, (points, k) in SETS.items():
         # Rounded to float32, so that fits in float32 and float64 start from the same points.
@@ -32,19 +38,27 @@ def cases(folder):
             for tol, max_iter in [(1e-4, 300), (0.0, 300), (0.0, 3)]:
                 fit = KMeans(k, init=init, n_init=1, tol=tol, max_iter=max_iter, algorithm="lloyd").fit(points)
                 case = f"{name}-{start}-{tol:g}-{max_iter}"
-                for what, array in [("points", points), ("init", init), ("labels", fit.labels_.astype(np.float64)[:, None])]:
-                    np.save(folder / f"{case}.{what}.npy", np.ascontiguousarray(array))
+                save(folder, case, fit, points=points, init=init)
                 inertia = float(((points - fit.cluster_centers_[fit.labels_]) ** 2).sum())
                 yield {"name": case, "k": k, "tol": tol, "max_iter": max_iter, "inertia": inertia, "n_iter": int(fit.n_iter_)}
             # Whole and broken weights, and one of 0 in ten.
             weights = np.random.default_rng(start).choice([0, 0.5, 1, 1, 2, 3, 0.125, 7, 1, 1.0], len(points))
             fit = KMeans(k, init=init, n_init=1, tol=1e-4, algorithm="lloyd").fit(points, sample_weight=weights)
             case = f"{name}-{start}-weighted"
-            labels = fit.labels_.astype(np.float64)[:, None]
-            for what, array in [("points", points), ("init", init), ("labels", labels), ("weights", weights)]:
-                np.save(folder / f"{case}.{what}.npy", np.ascontiguousarray(array))
+            save(folder, case, fit, points=points, init=init, weights=weights)
             inertia = float((weights * ((points - fit.cluster_centers_[fit.labels_]) ** 2).sum(axis=1)).sum())
             yield {"name": case, "k": k, "tol": 1e-4, "max_iter": 300, "inertia": inertia, "n_iter": int(fit.n_iter_), "weighted": True}
+        # Of first centroids that are the same, all but one are nobody's.
+        for empty, weighted in [(1, False), (2, False), (1, True)]:
+            init, _ = kmeans_plusplus(points, k, random_state=7)
+            init[: empty + 1] = init[empty]
+            weights = np.random.default_rng(8).choice([0.5, 1, 2, 3.25], len(points)) if weighted else np.ones(len(points))
+            fit = KMeans(k, init=init, n_init=1, tol=1e-4, algorithm="lloyd").fit(points, sample_weight=weights)
+            assert len(np.unique(fit.labels_)) == k
+            case = f"{name}-{empty}-empty{'-weighted' if weighted else ''}"
+            save(folder, case, fit, points=points, init=init, weights=weights)
+            inertia = float((weights * ((points - fit.cluster_centers_[fit.labels_]) ** 2).sum(axis=1)).sum())
+            yield {"name": case, "k": k, "tol": 1e-4, "max_iter": 300, "inertia": inertia, "n_iter": int(fit.n_iter_), "weighted": weighted, "empty": empty}
 
 
 folder = Path(sys.argv[1])

@@ -1,6 +1,6 @@
 //! What was typed.
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use flash_kmeans::{Backend, DType, Metric};
+use flash_kmeans::{Backend, DType, EmptyClusters, Metric};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -89,6 +89,9 @@ pub(crate) struct FitArgs {
     /// variance. With 0, only when no label changes
     #[arg(long, default_value = "1e-4", value_parser = tolerance, allow_negative_numbers = true)]
     pub(crate) tol: f64,
+    /// What becomes of clusters that lose all their points: they keep their centroids, or are given the farthest points
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) empty_clusters: EmptyClustersArg,
     /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -255,6 +258,22 @@ impl From<MetricArg> for Metric {
             MetricArg::Cosine => Metric::Cosine,
             MetricArg::Dot => Metric::Dot,
             MetricArg::SphericalDot => Metric::SphericalDot,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum EmptyClustersArg {
+    #[default]
+    Keep,
+    Relocate,
+}
+
+impl From<EmptyClustersArg> for EmptyClusters {
+    fn from(empty_clusters: EmptyClustersArg) -> EmptyClusters {
+        match empty_clusters {
+            EmptyClustersArg::Keep => EmptyClusters::Keep,
+            EmptyClustersArg::Relocate => EmptyClusters::Relocate,
         }
     }
 }

@@ -13,8 +13,8 @@ use flash_kmeans::Observer;
 use flash_kmeans::io::{PointFile, Value, write_atomically, write_npy};
 use flash_kmeans::report::{Picture, grouped};
 use flash_kmeans::{
-    Backend, DType, Element, Error, FlashKMeans, Init, KMeans, Metric, ModelFile, PointsDim, Streaming,
-    Weighted,
+    Backend, DType, Element, EmptyClusters, Error, FlashKMeans, Init, KMeans, Metric, ModelFile, PointsDim,
+    Streaming, Weighted,
 };
 use ndarray::{Array1, Array2, ArrayView, Axis, CowArray, Ix2, Ix3, IxDyn};
 use std::fmt::Write;
@@ -133,6 +133,10 @@ impl Plan {
                 args.max_points_per_centroid.map_or("all".into(), |m| format!("at most {m}")),
             ),
         ];
+        let empty_clusters = EmptyClusters::from(args.empty_clusters);
+        if empty_clusters != EmptyClusters::default() {
+            parameters.push(("empty clusters", empty_clusters.to_string()));
+        }
         if let Some(path) = &args.weights {
             parameters.push(("weights", path.display().to_string()));
         }
@@ -143,6 +147,7 @@ impl Plan {
             .init(init)
             .max_iter(args.max_iter.get())
             .tol(args.tol)
+            .empty_clusters(empty_clusters)
             .seed(args.seed)
             .backend(args.devices.unwrap_or(args.backend));
         if let Some(bytes) = args.gpu_memory {

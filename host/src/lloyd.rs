@@ -4,8 +4,7 @@ use crate::element::{Element, Float};
 use crate::error::{Error, Result};
 use crate::model::{BatchSummary, IterationStats};
 use crate::observer::{IterationEnd, Progress, Watch};
-use crate::params::EmptyClusters;
-use crate::relocate::{Search, relocate};
+use crate::relocate::{Donor, Search, relocate};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 use std::ops::{DerefMut, Range};
@@ -88,9 +87,9 @@ pub(crate) trait Worker<T: Element> {
     /// Ends that pass, with all buffers in `free`.
     fn end_search(&mut self, free: &mut Vec<Self::Buffer>) -> Result<Search>;
 
-    /// The sums that the means of these clusters are made of, `d` values each, by the last pass with sums. Each cluster
-    /// comes with its weight; `means` are those that [`finish`](Self::finish) gave.
-    fn sums(&self, clusters: &[(usize, f64)], means: &[T::Centroid]) -> Result<Vec<f64>>;
+    /// The sums that the means of these clusters are made of, `d` values each, by the last pass with sums; `means` are
+    /// those that [`finish`](Self::finish) gave.
+    fn sums(&self, clusters: &[Donor], means: &[T::Centroid]) -> Result<Vec<f64>>;
 
     /// The labels of the last pass.
     fn into_labels(self) -> Result<Vec<u32>>;
@@ -174,7 +173,7 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
 ) -> Result<(Vec<T::Centroid>, BatchSummary)> {
     let Around { problem, watch, together, keep } = around;
     let mut free = Vec::new();
-    let relocates = options.empty_clusters == EmptyClusters::Relocate;
+    let relocates = options.relocates();
     let done = |state: &State<_>| state.has_converged(options.tol) || state.history.len() >= options.max_iter;
     let mut pass = |state: &State<_>, under: &[T::Centroid], pass, moved: &mut [T::Centroid]| {
         worker.begin(under, pass)?;

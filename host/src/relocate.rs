@@ -38,6 +38,17 @@ impl PartialEq for Far {
 }
 impl Eq for Far {}
 
+/// A cluster that points are taken from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Donor {
+    pub(crate) cluster: usize,
+    /// Its points.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "of a GPU's mean it makes a sum"))]
+    pub(crate) count: u64,
+    /// Their weight.
+    pub(crate) mass: f64,
+}
+
 /// The points that are farthest from their centroids, but for the nearest one of each cluster, which it keeps. What is
 /// found does not depend on the order in which points come.
 #[derive(Clone, Debug)]
@@ -47,6 +58,7 @@ pub(crate) struct Search {
     /// Of each cluster.
     kept: Vec<Option<Far>>,
     masses: Vec<f64>,
+    counts: Vec<u64>,
     least_loss: f64,
 }
 
@@ -58,6 +70,7 @@ impl Search {
             taken: BinaryHeap::new(),
             kept: filled(None, k, "the nearest point of each cluster")?,
             masses: filled(0.0, k, "the weights of the clusters")?,
+            counts: filled(0, k, "the sizes of the clusters")?,
             least_loss: f64::INFINITY,
         })
     }
@@ -67,6 +80,7 @@ impl Search {
     pub(crate) fn offer(&mut self, row: usize, cluster: u32, mass: f64, loss: f64) {
         let cluster = cluster as usize;
         self.masses[cluster] += mass;
+        self.counts[cluster] += 1;
         if mass == 0.0 || loss == f64::NEG_INFINITY {
             return;
         }
@@ -133,10 +147,12 @@ pub(crate) fn relocate<T: Element, W: Worker<T>>(
     for (_, far) in &moves {
         donors.entry(far.cluster).or_default().push(*far);
     }
-    let clusters: Vec<(usize, f64)> =
-        donors.keys().map(|&cluster| (cluster, search.masses[cluster])).collect();
+    let donor =
+        |&cluster: &usize| Donor { cluster, count: search.counts[cluster], mass: search.masses[cluster] };
+    let clusters: Vec<Donor> = donors.keys().map(donor).collect();
     let mut sums = worker.sums(&clusters, means)?;
-    for ((sum, (cluster, mass)), taken) in sums.chunks_exact_mut(d).zip(clusters).zip(donors.values()) {
+    for ((sum, donor), taken) in sums.chunks_exact_mut(d).zip(clusters).zip(donors.values()) {
+        let Donor { cluster, mass, .. } = donor;
         let rest = mass - taken.iter().map(|far| far.mass).sum::<f64>();
         if rest < LEAST_SHARE * mass {
             means[cluster * d..][..d].copy_from_slice(&before[cluster * d..][..d]);

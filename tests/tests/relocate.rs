@@ -1,8 +1,9 @@
 //! Clusters that lose all their points, where the farthest points are given to them.
 use flash_kmeans::{
     Backend, Chunks, Element, EmptyClusters, Error, FlashKMeans, Init, KMeans, Metric, PointsDim, Streaming,
-    Weighted,
+    Weighted, devices,
 };
+use flash_kmeans_tests::{CUDA, has_gpu, is_emulated};
 use ndarray::{Array1, Array2, ArrayView1, Axis, Ix2, array, s, stack};
 use proptest::prelude::*;
 
@@ -382,4 +383,83 @@ fn what_does_not_relocate_says_so() {
     };
     refused(options.mini_batch::<f32>().unwrap_err());
     refused(options.workspace::<f32>(1, 10, 2).unwrap_err());
+}
+
+/// Two fits that may differ in the rounding of their centroids.
+fn close<T: Element>(a: &KMeans<T, Ix2>, b: &KMeans<T, Ix2>, rounding: f64, context: &str) {
+    assert_eq!(a.labels(), b.labels(), "{context}");
+    let changed =
+        |model: &KMeans<T, Ix2>| model.problems()[0].history.iter().map(|i| i.changed).collect::<Vec<_>>();
+    assert_eq!(changed(a), changed(b), "{context}");
+    for (a, b) in a.centroids().iter().zip(b.centroids()) {
+        let (a, b) = (a.to_f64(), b.to_f64());
+        assert!((a - b).abs() <= rounding * (1.0 + a.abs()), "{context}: {a} {b}");
+    }
+    assert!((a.inertia() - b.inertia()).abs() <= 9.0 * rounding * (1.0 + a.inertia().abs()), "{context}");
+    for (a, b) in a.problems()[0].history.iter().zip(&b.problems()[0].history) {
+        assert!(
+            (a.shift - b.shift).abs() <= 9.0 * rounding * (1.0 + a.shift),
+            "{context}: {} {}",
+            a.shift,
+            b.shift
+        );
+    }
+}
+
+fn on_a_gpu<T: Element>(of: impl Fn(f64) -> T, metrics: &[Metric], rounding: f64) {
+    let (n, k) = if is_emulated() { (150, 9) } else { (20_000, 60) };
+    let mut x = blobs(n, 3, of);
+    // Of no direction.
+    x.slice_mut(s![7..;n / 4, ..]).fill(T::zeroed());
+    let w = Array1::from_shape_fn(n, |i| (3.0 * hash(i, 5)).floor() * 0.75);
+    for &metric in metrics {
+        let mut relocated = 0;
+        for iterations in 1..4 {
+            let options = options(k, &first(&x, k, 3)).metric(metric).max_iter(iterations);
+            let [cpu, gpu] = [Backend::Cpu, CUDA].map(|backend| {
+                let options = options.clone().backend(backend);
+                [options.fit(x.view()).unwrap(), options.fit_weighted(x.view(), w.view(), &mut ()).unwrap()]
+            });
+            let kept = options.empty_clusters(EmptyClusters::Keep).fit(x.view()).unwrap();
+            relocated += usize::from(kept.centroids() != cpu[0].centroids());
+            for (cpu, gpu) in cpu.iter().zip(&gpu) {
+                close(cpu, gpu, rounding, &format!("{metric} {iterations}"));
+            }
+        }
+        assert!(relocated > 0, "{metric}");
+    }
+}
+
+#[test]
+fn gpus_relocate_as_the_cpu_does() {
+    if has_gpu() {
+        on_a_gpu(|v| v as f32, &METRICS, 1e-5);
+        on_a_gpu(half::f16::from_f64, &METRICS[..2], 2e-3);
+    }
+}
+
+/// Problems of few points have short panels, of which many are chunks: on one GPU, and where there is another on both.
+#[test]
+fn bits_do_not_depend_on_the_chunks_of_a_gpu() {
+    if !has_gpu() {
+        return;
+    }
+    let (n, d, k) = (2100, 3, 5);
+    let x = blobs(n, d, |v| v as f32);
+    let w: Vec<f64> = (0..n).map(|i| (8.0 * hash(i, 2)).floor() * 0.25).collect();
+    let source = Weighted::new(&x, &w);
+    let streaming = Streaming::new().memory(3 * 1024 * d as u64 * 4);
+    for metric in [Metric::Euclidean, Metric::SphericalDot] {
+        let options = options(k, &first(&x, k, 2)).metric(metric).max_iter(2).backend(CUDA);
+        let whole = options.fit_weighted(x.view(), ArrayView1::from(&w), &mut ()).unwrap();
+        let kept =
+            options.clone().empty_clusters(EmptyClusters::Keep).fit_stream(&source, &streaming, &mut ());
+        assert_ne!(whole.centroids(), kept.unwrap().centroids());
+        same(&whole, &options.fit_stream(&source, &streaming, &mut ()).unwrap());
+        if devices().len() > 2 {
+            let options = options.backend(Backend::cuda_devices([0, 1]).unwrap());
+            same(&whole, &options.fit_stream(&source, &streaming, &mut ()).unwrap());
+            same(&whole, &options.fit_weighted(x.view(), ArrayView1::from(&w), &mut ()).unwrap());
+        }
+    }
 }

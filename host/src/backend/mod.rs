@@ -24,6 +24,12 @@ pub(crate) struct LloydOptions {
     pub(crate) empty_clusters: EmptyClusters,
 }
 
+impl LloydOptions {
+    pub(crate) fn relocates(&self) -> bool {
+        self.empty_clusters == EmptyClusters::Relocate
+    }
+}
+
 /// The end of a fit: everything belongs to `centroids`.
 #[derive(Clone, Debug)]
 pub(crate) struct LloydOutcome<C: Float> {

@@ -157,7 +157,8 @@ impl FlashKMeans {
                 let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
                 // First centroids before the worker, which takes all of the GPU's memory.
                 let state = self.start(&Engine::Cuda(gpus.clone()), &part, streaming)?;
-                let worker = gpus.worker(([n, k], metric), &part.first, weights, chunk_rows)?;
+                let task = ([n, k], metric, self.lloyd_options().relocates());
+                let worker = gpus.worker(task, &part.first, weights, chunk_rows)?;
                 let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
                 KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
             }

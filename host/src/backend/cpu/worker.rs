@@ -7,7 +7,7 @@ use crate::lloyd::{Found, Pass, Together, Worker};
 use crate::memory::filled;
 use crate::metric::Metric;
 use crate::model::IterationStats;
-use crate::relocate::Search;
+use crate::relocate::{Donor, Search};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -176,12 +176,9 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
         self.search.take().map_or_else(|| Search::new(0, self.k), Ok)
     }
 
-    fn sums(&self, clusters: &[(usize, f64)], _means: &[T::Centroid]) -> Result<Vec<f64>> {
-        Ok(clusters
-            .iter()
-            .flat_map(|&(cluster, _)| &self.totals[cluster * self.d..][..self.d])
-            .copied()
-            .collect())
+    fn sums(&self, clusters: &[Donor], _means: &[T::Centroid]) -> Result<Vec<f64>> {
+        let sum = |donor: &Donor| &self.totals[donor.cluster * self.d..][..self.d];
+        Ok(clusters.iter().flat_map(sum).copied().collect())
     }
 
     fn into_labels(self) -> Result<Vec<u32>> {

@@ -211,7 +211,7 @@ pub(super) fn fit<T: GpuElement>(
     first: First<'_>,
     options: &LloydOptions,
 ) -> Result<LloydOutcome<f32>> {
-    let by = By { metric: options.metric, weighted: problem.weights.is_some() };
+    let by = By { metric: options.metric, weighted: problem.weights.is_some(), relocates: false };
     let sizes = [problem.batch, problem.n, problem.d];
     let mut call = Call::new(gpus.first(), sizes, (options.k, by), Role::Fit(options))?;
     call.load(problem)?;
@@ -232,7 +232,7 @@ pub(super) fn assign<T: GpuElement>(
     centroids: &[f32],
     (k, metric): (usize, Metric),
 ) -> Result<Vec<u32>> {
-    let by = By { metric, weighted: false };
+    let by = By { metric, weighted: false, relocates: false };
     let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Assign)?;
     call.load(problem)?;
     call.start(Start::Centroids(centroids))?;
@@ -258,7 +258,7 @@ pub(super) fn time_stages<T: GpuElement>(
         tol: 0.0,
         empty_clusters: EmptyClusters::Keep,
     };
-    let by = By { metric: options.metric, weighted: false };
+    let by = By { metric: options.metric, weighted: false, relocates: false };
     let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Fit(&options))?;
     call.load(problem)?;
     call.start(Start::Centroids(&centroids))?;
@@ -501,7 +501,7 @@ impl<T: GpuElement> Call<T> {
     /// them ([`Self::assign_to_rows`]).
     pub(super) fn over(points: &Resident<'_, T>, k: usize) -> Result<Self> {
         let Shape { batch, n, d, .. } = points.shape;
-        let by = By { metric: Metric::Euclidean, weighted: false };
+        let by = By { metric: Metric::Euclidean, weighted: false, relocates: false };
         let sizes = [batch as usize, n as usize, d as usize];
         let mut call = Self::new(points.device, sizes, (k, by), Role::Candidates(points.shape))?;
         call.set_points(Points::Elsewhere(points.points));

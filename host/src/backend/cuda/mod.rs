@@ -68,6 +68,9 @@ impl GpuElement for bf16 {
     }
 }
 
+/// `n` and `k`, by what points are near, and whether empty clusters are relocated.
+type Task = ([usize; 2], Metric, bool);
+
 /// The GPUs of a fit, at least one, and how much of each one's memory it may take.
 #[derive(Clone, Debug)]
 pub(crate) struct Gpus {
@@ -102,16 +105,16 @@ impl Gpus {
         }
     }
 
-    /// Passes over the `n` points of a task, `n` and `k` and a metric, in chunks of `chunk_rows` rows, or of fewer where the
+    /// Passes over the `n` points of a task, in chunks of `chunk_rows` rows, or of fewer where the
     /// GPU has no room for these; of how many is the second value.
     pub(crate) fn worker<T: Element>(
         &self,
-        task: ([usize; 2], Metric),
+        task: Task,
         first: &[T],
         weights: Option<&[f64]>,
         mut chunk_rows: usize,
     ) -> Result<(CudaWorker<T>, usize)> {
-        let ([n, k], _) = task;
+        let ([n, k], ..) = task;
         let panel = panel_rows(n, k)?;
         loop {
             match CudaWorker::new(&self.devices, task, first, weights, chunk_rows, self.memory) {
@@ -134,7 +137,9 @@ pub(crate) fn fit<T: Element>(
     let one = gpus.devices.len() == 1;
     // Problems of a batch are fitted together, which nobody can watch one by one.
     let is_watched = watch.is_watched() && problem.batch == 1;
-    if one && !is_watched && gpus.memory.is_none_or(|memory| whole_bytes(problem, options.k) <= memory) {
+    // Whole fits are decided on the device, which relocates nothing.
+    let is_whole = one && !is_watched && !options.relocates();
+    if is_whole && gpus.memory.is_none_or(|memory| whole_bytes(problem, options.k) <= memory) {
         problem.check_finite()?;
         match fit_whole(gpus, problem, first, options) {
             Err(Error::OutOfDeviceMemory { requested, free }) => {
@@ -203,7 +208,7 @@ fn fit_parts<T: Element>(
     let bytes = gpus.memory.map_or(CHUNK_BYTES, |memory| CHUNK_BYTES.min((memory / 8) as usize));
     let panels = bytes / (panel * d * size_of::<T>());
     let chunk_rows = panel * panels.min(n.div_ceil(panel) / gpus.devices.len()).max(1);
-    let task = ([n, options.k], options.metric);
+    let task = ([n, options.k], options.metric, options.relocates());
     let (mut worker, chunk_rows) = gpus.worker(task, &points[..d], weights, chunk_rows)?;
     let keep = &mut |_: &State<_>, _| Ok(());
     let around = Around { problem: at, watch, together: &Alone, keep };
@@ -221,7 +226,7 @@ pub(crate) fn first_centroids<T: Element>(
     first: First<'_>,
     (k, metric): (usize, Metric),
 ) -> Result<Vec<T::Centroid>> {
-    let of = (k, By { metric, weighted: problem.weights.is_some() });
+    let of = (k, By { metric, weighted: problem.weights.is_some(), relocates: false });
     let rows = match T::DTYPE {
         DType::F32 => init::load_and_draw(gpus, &cast::<T, f32>(problem), first, of)?,
         DType::F16 => init::load_and_draw(gpus, &cast::<T, f16>(problem), first, of)?,

@@ -28,7 +28,7 @@ impl Run {
         shape: [usize; 3],
         options: &LloydOptions,
     ) -> Result<Self> {
-        let by = By { metric: options.metric, weighted: false };
+        let by = By { metric: options.metric, weighted: false, relocates: false };
         let call = match T::DTYPE {
             DType::F32 => OfType::F32(Call::new(device, shape, (options.k, by), Role::Fit(options))?),
             DType::F16 => OfType::F16(Call::new(device, shape, (options.k, by), Role::Fit(options))?),

@@ -2,14 +2,13 @@
 use super::lloyd::Parts;
 use super::memory::Pinned;
 use super::of_type::{OfType, with_type};
-use super::{Device, Visit, no_f64};
+use super::{Device, Task, Visit, no_f64};
 use crate::backend::cpu::copy_rows;
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::lloyd::{Feed, Found, Pass, Together, Worker};
-use crate::metric::Metric;
 use crate::points::check_finite;
-use crate::relocate::Search;
+use crate::relocate::{Donor, Search};
 use cust::event::Event;
 use half::{bf16, f16};
 use std::collections::VecDeque;
@@ -21,6 +20,7 @@ pub(crate) struct CudaWorker<T: Element> {
     parts: OfType<Parts<f32>, Parts<f16>, Parts<bf16>>,
     device: Device,
     d: usize,
+    is_spherical: bool,
     /// Buffers that may yet be read, with the end of that.
     in_flight: VecDeque<(Event, PageLocked<T>)>,
 }
@@ -35,7 +35,7 @@ impl<T: Element> CudaWorker<T> {
     /// `devices`; on each in at most `memory` bytes.
     pub(crate) fn new(
         devices: &[Device],
-        ([n, k], metric): ([usize; 2], Metric),
+        task: Task,
         first: &[T],
         weights: Option<&[f64]>,
         chunk_rows: usize,
@@ -48,14 +48,19 @@ impl<T: Element> CudaWorker<T> {
         fn cast<T: Element, U: bytemuck::Pod>(first: &[T]) -> &[U] {
             bytemuck::cast_slice(first)
         }
-        let task = ([n, k], metric);
         let parts = match T::DTYPE {
             DType::F32 => OfType::F32(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
             DType::F16 => OfType::F16(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
             DType::BF16 => OfType::BF16(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
             DType::F64 => return Err(no_f64(&device)),
         };
-        Ok(CudaWorker { parts, device, d: first.len(), in_flight: VecDeque::new() })
+        Ok(CudaWorker {
+            parts,
+            device,
+            d: first.len(),
+            is_spherical: task.1.is_spherical(),
+            in_flight: VecDeque::new(),
+        })
     }
 
     /// [`Worker::add`] of points in memory; those that are page-locked stay as they are until the pass ends.
@@ -125,16 +130,26 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
         Ok(found)
     }
 
-    fn begin_search(&mut self, _most: usize) -> Result<()> {
-        Err(keeps_empty())
+    fn begin_search(&mut self, most: usize) -> Result<()> {
+        with_type!(&mut self.parts, parts: _U => parts.begin_search(most))
     }
 
-    fn end_search(&mut self, _free: &mut Vec<PageLocked<T>>) -> Result<Search> {
-        Err(keeps_empty())
+    fn end_search(&mut self, free: &mut Vec<PageLocked<T>>) -> Result<Search> {
+        let search = with_type!(&mut self.parts, parts: _U => parts.end_search())?;
+        free.extend(self.in_flight.drain(..).map(|(_, points)| points));
+        Ok(search)
     }
 
-    fn sums(&self, _clusters: &[(usize, f64)], _means: &[T::Centroid]) -> Result<Vec<f64>> {
-        Err(keeps_empty())
+    fn sums(&self, clusters: &[Donor], means: &[T::Centroid]) -> Result<Vec<f64>> {
+        if self.is_spherical {
+            return with_type!(&self.parts, parts: _U => parts.sums(clusters));
+        }
+        let sum = |donor: &Donor| {
+            let mean = &means[donor.cluster * self.d..][..self.d];
+            let mass = donor.mass;
+            mean.iter().map(move |mean| mean.to_f64() * mass)
+        };
+        Ok(clusters.iter().flat_map(sum).collect())
     }
 
     fn into_labels(self) -> Result<Vec<u32>> {
@@ -148,11 +163,6 @@ impl<T: Element> Drop for CudaWorker<T> {
         // the device is lost, and with it the copies.
         let _ = with_type!(&self.parts, parts: _U => parts.wait());
     }
-}
-
-fn keeps_empty() -> Error {
-    let rule = "GPUs do not relocate empty clusters";
-    Error::InvalidArgument { argument: "empty_clusters", value: "relocate".into(), rule }
 }
 
 fn to_f32<T: Element>(centroids: &[T::Centroid]) -> Vec<f32> {

@@ -1,12 +1,15 @@
 //! What is launched for other metrics than the Euclidean, and for points with weights.
 use super::*;
 use crate::metric::Metric;
+use crate::relocate::{Donor, Search};
 
 /// By what points are near, and whether they have weights.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cuda) struct By {
     pub(in crate::backend::cuda) metric: Metric,
     pub(in crate::backend::cuda) weighted: bool,
+    /// Whether empty clusters are given far points.
+    pub(in crate::backend::cuda) relocates: bool,
 }
 
 impl By {
@@ -51,6 +54,8 @@ pub(super) struct ByPlaces<T> {
     /// What brings each point to length 1, for the variance.
     scales: Option<Place<f32>>,
     means: Option<MeanPlaces<T>>,
+    /// One for each point, where far ones are looked for.
+    losses: Option<Place<f64>>,
 }
 
 struct MeanPlaces<T> {
@@ -81,6 +86,7 @@ impl<T> ByPlaces<T> {
                 rounded: plan.array(of_means),
                 zeros: plan.array(width),
             }),
+            losses: (by.relocates && matches!(role, Role::Part(_))).then(|| plan.array(points)),
         }
     }
 }
@@ -88,7 +94,7 @@ impl<T> ByPlaces<T> {
 /// The kernels that calls like this one launch beside the others.
 pub(super) fn kernels<T: GpuElement>(by: By, updates: bool) -> Vec<KernelSpec> {
     let mut kernels = Vec::new();
-    if by.has_losses() {
+    if by.has_losses() || by.relocates {
         kernels.push(<Losses<T::Device> as Kernel>::SPEC);
     }
     if updates && by.has_means() {
@@ -214,11 +220,12 @@ impl<T: GpuElement> Call<T> {
         Ok(true)
     }
 
-    /// What the metric says that points add to the inertia, and as often as their weights say: into `entries` entries of a
+    /// What the metric says that points add to the inertia, as often as their `weights` say: into `entries` entries of a
     /// problem, of so many rows each, for all problems or those that `states` has not done.
     fn losses(
         &self,
         states: Option<Place<State>>,
+        weights: Option<Place<f64>>,
         partial: Place<f64>,
         rows: u32,
         entries: u32,
@@ -232,7 +239,7 @@ impl<T: GpuElement> Call<T> {
             points: self.points()?.cast(),
             centroids: self.at(self.places.rounded)?.cast(),
             labels: self.at(self.places.labels)?,
-            weights: self.maybe(self.places.by.weights)?,
+            weights: self.maybe(weights)?,
             states: self.maybe(states)?.cast(),
             partial: self.at(partial)?,
             params: LossesParams { shape: self.shape, rows, entries, loss },
@@ -250,16 +257,79 @@ impl<T: GpuElement> Call<T> {
             Some(_) => HOPPER_POINTS / HOPPER_WARPS,
             None => ASSIGN_POINTS,
         };
-        self.losses(Some(self.places.states), self.places.tile_cost, rows, self.tiles())
+        self.losses(
+            Some(self.places.states),
+            self.places.by.weights,
+            self.places.tile_cost,
+            rows,
+            self.tiles(),
+        )
     }
 
     /// [`Call::inertia`], where it is not the Euclidean one without weights; whether that is so.
     pub(super) fn inertia_by(&self) -> Result<bool> {
         if self.by.has_losses() {
             let params = InertiaParams { shape: self.shape };
-            self.losses(None, self.places.partial, INERTIA_ROWS, params.tiles())?;
+            self.losses(None, self.places.by.weights, self.places.partial, INERTIA_ROWS, params.tiles())?;
         }
         Ok(self.by.has_losses())
+    }
+
+    /// Shows `search` the points of a part, of which the first is row `first` of all: under the centroids and with the
+    /// labels that the part has.
+    pub(super) fn show_to(&self, search: &mut Search, first: usize) -> Result<()> {
+        let places = &self.places.by;
+        let Some(place) = places.losses else { return Err(no_points()) };
+        let n = self.shape.n as usize;
+        self.losses(None, None, place, 1, self.shape.n)?;
+        let losses = self.download(place, n)?;
+        let labels = self.download(self.places.labels, n)?;
+        let weights = places.weights.map(|place| self.download(place, n)).transpose()?;
+        let scales = places.scales.map(|place| self.download(place, n)).transpose()?;
+        for (row, (&label, loss)) in labels.iter().zip(losses).enumerate() {
+            let weight = weights.as_ref().map_or(1.0, |weights| weights[row]);
+            let has_direction = scales.as_ref().is_none_or(|scales| scales[row] > 0.0);
+            let loss = if has_direction { loss } else { f64::NEG_INFINITY };
+            search.offer(first + row, label, self.by.metric.mass(weight, loss), loss);
+        }
+        Ok(())
+    }
+
+    /// The means of masses that the last sums gave the clusters, where there are masses.
+    pub(super) fn masses_of_clusters(&self) -> Result<Option<Vec<f32>>> {
+        let Some(places) = self.places.by.means.as_ref().filter(|_| self.by.has_masses()) else {
+            return Ok(None);
+        };
+        let means = self.download(places.means, places.means.len())?;
+        let width = self.by.width(self.shape) as usize;
+        Ok(Some(means.chunks_exact(width).map(|mean| mean[self.shape.d as usize]).collect()))
+    }
+
+    /// What the last sums gave some clusters, where centroids have length 1: `d` values each.
+    pub(super) fn sums_by(&self, clusters: &[Donor]) -> Result<Vec<f64>> {
+        let Some(places) = &self.places.by.means else { return Err(no_points()) };
+        let (d, width) = (self.shape.d as usize, self.by.width(self.shape) as usize);
+        let has_masses = self.by.has_masses();
+        let mut about = vec![0.0; d];
+        // As `move_centroids` does: f32 points with masses are summed about the first, but for cosines.
+        let has_origin = has_masses && self.by.metric != Metric::Cosine && size_of::<T>() == 4;
+        if let Some(origin) = self.places.origin.filter(|_| has_origin) {
+            about = self.download(origin, d)?.into_iter().map(crate::Element::to_f64).collect();
+        }
+        let unit = match self.places.by.units {
+            Some(place) => self.download(place, 1)?.first().copied().unwrap_or(1.0),
+            None => 1.0,
+        };
+        let mut sums = Vec::with_capacity(clusters.len() * d);
+        for donor in clusters {
+            let mean = self.download(places.means.part(donor.cluster * width, width), width)?;
+            let mass = if has_masses { f64::from(mean[d]) } else { 0.0 };
+            let values = mean[..d].iter().zip(&about);
+            sums.extend(
+                values.map(|(&mean, about)| donor.count as f64 * (f64::from(mean) + about * mass) / unit),
+            );
+        }
+        Ok(sums)
     }
 
     /// [`Call::moments`] of points at length 1, where the metric takes them so; whether that is so.

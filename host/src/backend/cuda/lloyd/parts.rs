@@ -8,7 +8,9 @@
 //! the other is worked on. The means are added from panels in their order, whichever chunk or GPU they were summed on:
 //! the bits are those of a fit of all points at once.
 use super::*;
+use crate::backend::cuda::Task;
 use crate::lloyd::{Found, Pass};
+use crate::relocate::{Donor, Search};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -24,6 +26,10 @@ pub(crate) struct Parts<T: GpuElement> {
     pass: Pass,
     /// For points that are rounded; found from the first pass's centroids.
     centre: Vec<f32>,
+    /// The pass's centroids, where empty clusters are counted.
+    under: Vec<f32>,
+    /// While points are looked for, and not labelled.
+    search: Option<Search>,
 }
 
 /// The rows of one GPU.
@@ -45,13 +51,13 @@ impl<T: GpuElement> Parts<T> {
     /// Each takes at most `memory` bytes.
     pub(crate) fn new(
         devices: &[Device],
-        ([n, k], metric): ([usize; 2], Metric),
+        ([n, k], metric, relocates): Task,
         first: &[T],
         weights: Option<&[f64]>,
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
-        let by = By { metric, weighted: weights.is_some() };
+        let by = By { metric, weighted: weights.is_some(), relocates };
         let shape = shape_of::<T>([1, n, first.len()], k)?;
         let chunks = n.div_ceil(chunk_rows);
         let shards = devices.iter().enumerate().map(|(at, device)| {
@@ -66,7 +72,7 @@ impl<T: GpuElement> Parts<T> {
                 one.total.device.reach(&other.total.device)?;
             }
         }
-        Ok(Parts { shards, shape, pass: Pass::LABELS, centre: Vec::new() })
+        Ok(Parts { shards, shape, pass: Pass::LABELS, centre: Vec::new(), under: Vec::new(), search: None })
     }
 
     /// Rows that chunks are made of: whole panels, and whole blocks of the inertia. Both are powers of two, or all rows.
@@ -83,6 +89,11 @@ impl<T: GpuElement> Parts<T> {
     /// Begins a pass under `centroids`, `k · d` values of the points' type.
     pub(crate) fn begin(&mut self, centroids: &[f32], pass: Pass) -> Result<()> {
         self.pass = pass;
+        self.search = None;
+        if pass.empty {
+            self.under.clear();
+            self.under.extend_from_slice(centroids);
+        }
         if T::ROUNDS && self.centre.is_empty() {
             self.centre = hopper::centres(centroids, self.shape.k as usize, self.shape.d as usize);
         }
@@ -103,7 +114,10 @@ impl<T: GpuElement> Parts<T> {
         shard.total.device.enter()?;
         let Some(points) = points else {
             let call = shard.resident.get(&rows.start).ok_or_else(no_points)?;
-            call.run_kept(&shard.total, rows.start, pass)?;
+            match &mut self.search {
+                Some(search) => call.show_to(search, rows.start)?,
+                None => call.run_kept(&shard.total, rows.start, pass)?,
+            }
             return Ok(None);
         };
         let stays = shard.room > 0;
@@ -113,7 +127,10 @@ impl<T: GpuElement> Parts<T> {
         };
         call.set_rows(rows.len())?;
         let copied = call.take(&shard.total, rows.start, points, is_locked)?;
-        call.run_part(&shard.total, rows.start, pass)?;
+        match &mut self.search {
+            Some(search) => call.show_to(search, rows.start)?,
+            None => call.run_part(&shard.total, rows.start, pass)?,
+        }
         if stays {
             shard.room -= 1;
             shard.resident.insert(rows.start, call);
@@ -135,6 +152,12 @@ impl<T: GpuElement> Parts<T> {
 
     /// Takes all chunks, which are kept; each GPU's launches from a thread of its own.
     pub(crate) fn add_kept(&mut self) -> Result<()> {
+        if let Some(search) = &mut self.search {
+            return self.shards.iter().try_for_each(|shard| {
+                shard.total.device.enter()?;
+                shard.resident.iter().try_for_each(|(&row, call)| call.show_to(search, row))
+            });
+        }
         let pass = self.pass;
         if let [shard] = self.shards.as_slice() {
             return shard.run_kept(pass);
@@ -168,6 +191,25 @@ impl<T: GpuElement> Parts<T> {
         }
         first.total.device.enter()?;
         first.total.end_total(centroids, self.pass)
+    }
+
+    /// Begins to look for the `most` points farthest from their centroids, after a pass that has counted empty clusters.
+    pub(crate) fn begin_search(&mut self, most: usize) -> Result<()> {
+        self.search = Some(Search::new(most, self.shape.k as usize)?);
+        self.shards.iter().try_for_each(|shard| shard.total.begin_total(&self.under, &self.centre))
+    }
+
+    /// What was found.
+    pub(crate) fn end_search(&mut self) -> Result<Search> {
+        self.wait()?;
+        self.search.take().ok_or_else(no_points)
+    }
+
+    /// What the sums of clusters with these counts were, where their centroids do not tell: `d` values each.
+    pub(crate) fn sums(&self, clusters: &[Donor]) -> Result<Vec<f64>> {
+        let total = &self.shards.first().ok_or_else(no_points)?.total;
+        total.device.enter()?;
+        total.sums_by(clusters)
     }
 
     /// The labels of the last pass.
@@ -394,9 +436,26 @@ impl<T: GpuElement> Call<T> {
         self.wait()
     }
 
+    /// How many clusters have no points, or none of any mass, as the sums of the pass have them.
+    fn empty(&self) -> Result<usize> {
+        if let Some(masses) = self.masses_of_clusters()? {
+            return Ok(masses.into_iter().filter(|&mass| mass == 0.0).count());
+        }
+        let starts = self.update()?.starts;
+        let starts = self.download(starts, starts.len())?;
+        let mut counts = vec![0u64; self.shape.k as usize];
+        for panel in starts.chunks_exact(counts.len() + 1) {
+            for (count, bounds) in counts.iter_mut().zip(panel.windows(2)) {
+                *count += u64::from(bounds[1] - bounds[0]);
+            }
+        }
+        Ok(counts.into_iter().filter(|&count| count == 0).count())
+    }
+
     /// Ends a pass of which all parts have been handed over.
     fn end_total(&self, centroids: &mut [f32], pass: Pass) -> Result<Found> {
         let update = self.update()?;
+        let before = if pass.empty { centroids.to_vec() } else { Vec::new() };
         if pass.sums {
             self.upload(self.places.centroids, centroids)?;
             self.means(update)?;
@@ -411,6 +470,11 @@ impl<T: GpuElement> Call<T> {
             stats.inertia = self.inertias()?.into_iter().sum();
         }
         let mean_variance = if pass.variance { self.variances()?.into_iter().sum() } else { 0.0 };
-        Ok(Found { stats, mean_variance, empty: 0 })
+        let stays = |(after, before): (&[f32], &[f32])| after == before;
+        let d = self.shape.d as usize;
+        // A cluster that is empty is one that has not moved.
+        let empty =
+            if centroids.chunks_exact(d).zip(before.chunks_exact(d)).any(stays) { self.empty()? } else { 0 };
+        Ok(Found { stats, mean_variance, empty })
     }
 }

@@ -278,7 +278,7 @@ impl FlashKMeans {
     /// [`fit_observed`](Self::fit_observed) of points that count as often as their weights say: `(n)` or `(batch, n)`,
     /// `f32` or `f64`. Centroids are weighted means, the inertia is a weighted sum, and first centroids are drawn by
     /// weight; sizes and changed labels count points, and `tol` is of the variance without weights (scikit-learn's rule).
-    /// A cluster of which no point has a weight above 0 keeps its centroid. Weights that are all 1 are no weights.
+    /// A cluster of which no point has a weight above 0 counts as empty. Weights that are all 1 are no weights.
     ///
     /// On a GPU, weights in sums are rounded to float32, of the largest weight as 1: those under 1e-38 of it move no
     /// centroid. The inertia takes them as they are.

@@ -456,6 +456,16 @@ fn bits_do_not_depend_on_the_chunks_of_a_gpu() {
             options.clone().empty_clusters(EmptyClusters::Keep).fit_stream(&source, &streaming, &mut ());
         assert_ne!(whole.centroids(), kept.unwrap().centroids());
         same(&whole, &options.fit_stream(&source, &streaming, &mut ()).unwrap());
+        // In as little memory as there is room in: chunks go through the GPU again and again.
+        let little = (50_000..10_000_000).step_by(20_000).find_map(|memory| {
+            let options = options.clone().gpu_memory(memory);
+            let in_memory = match options.fit_weighted(x.view(), ArrayView1::from(&w), &mut ()) {
+                Err(Error::OutOfDeviceMemory { .. }) => return None,
+                model => model.unwrap(),
+            };
+            Some([in_memory, options.fit_stream(&source, &streaming, &mut ()).unwrap()])
+        });
+        little.unwrap().iter().for_each(|little| same(&whole, little));
         if devices().len() > 2 {
             let options = options.backend(Backend::cuda_devices([0, 1]).unwrap());
             same(&whole, &options.fit_stream(&source, &streaming, &mut ()).unwrap());

@@ -14,6 +14,11 @@ use std::collections::HashMap;
 /// Values that are added up one after the other: fixed, so that sums are the same on any number of threads and on every backend.
 const FAN: usize = kernels_gpu::spec::FAN as usize;
 
+/// Candidates of a round of k-means|| from which on an assignment finds the nearest, so that one distance a point is in f64:
+/// fewer cost less in f64 than an assignment's passes over the points do. The same on every backend: of two candidates as near
+/// but for the last bits an assignment may take the other.
+pub(crate) const ASSIGNED_CANDIDATES: usize = 32;
+
 /// Sums of [`FAN`] values each.
 fn sums(values: &[f64]) -> Vec<f64> {
     values.par_chunks(FAN).with_min_len(16).map(|values| values.iter().sum()).collect()
@@ -144,6 +149,19 @@ impl<'a, T: Element> Points<'a, T> {
             None => cpu::distance(self.row(row), c),
             Some(scales) => cpu::scaled_distance(self.row(row), scales[row], c),
         }
+    }
+
+    /// The place of the nearest candidate for each row, by an assignment; none where the candidates are few, or distances are
+    /// to rows at length 1.
+    fn nearest_of(&self, candidates: &[usize]) -> Result<Option<Vec<u32>>> {
+        if candidates.len() < ASSIGNED_CANDIDATES || self.scales.is_some() {
+            return Ok(None);
+        }
+        let centroids: Vec<_> =
+            candidates.iter().flat_map(|&row| self.row(row)).map(|v| v.to_centroid()).collect();
+        let points = Cow::Borrowed(&*self.values);
+        let problem = Problem { points, batch: 1, n: self.n(), d: self.d, weights: None };
+        cpu::assign(&problem, &centroids, candidates.len(), Metric::Euclidean).map(Some)
     }
 
     /// A row, drawn by weight.
@@ -434,11 +452,16 @@ impl<T: Element> Passes for OnCpu<'_, T> {
             self.nearest = vec![f64::INFINITY; points.n()];
             self.owners = vec![0; points.n()];
         }
+        let labels = points.nearest_of(candidates)?;
         let new: Vec<(u32, Vec<f64>)> =
             (first as u32..).zip(candidates).map(|(index, &row)| (index, points.centroid(row))).collect();
         let rows = self.nearest.par_iter_mut().zip(&mut self.owners).enumerate().with_min_len(FAN);
         rows.for_each(|(row, (near, owner))| {
-            for (index, c) in &new {
+            let of_row = match &labels {
+                Some(labels) => &new[labels[row] as usize..][..1],
+                None => &new,
+            };
+            for (index, c) in of_row {
                 let distance = points.weight(row) * points.apart(row, c);
                 if distance < *near {
                     (*near, *owner) = (distance, *index);
@@ -591,6 +614,31 @@ mod tests {
             let mut groups: Vec<usize> = rows.iter().map(|row| row % 8).collect();
             groups.sort_unstable();
             assert_eq!(groups, [0, 1, 2, 3, 4, 5, 6, 7]);
+        }
+    }
+
+    #[test]
+    fn candidates_by_assignment_are_the_first_of_the_nearest() {
+        let mut rng = Rng::new(4, 0);
+        // Of few values, so that rows are equal or equally near.
+        let values: Vec<f32> = (0..600 * 3).map(|_| rng.below(6) as f32).collect();
+        let weights: Vec<f64> = (0..600).map(|row| (row % 3) as f64).collect();
+        for weights in [None, Some(&weights[..])] {
+            let points = &Points::new(&values, 3, weights, Metric::Euclidean);
+            let candidates = distinct_rows(600, 2 * ASSIGNED_CANDIDATES + 9, &mut rng);
+            let (first, second) = candidates.split_at(ASSIGNED_CANDIDATES);
+            let mut passes = OnCpu { points, nearest: Vec::new(), owners: Vec::new() };
+            passes.lower_to(first, 0).unwrap();
+            passes.lower_to(second, first.len()).unwrap();
+            for row in 0..600 {
+                let distances =
+                    candidates.iter().map(|&candidate| points.apart(row, &points.centroid(candidate)));
+                let near = distances.clone().fold(f64::INFINITY, f64::min);
+                assert_eq!(passes.nearest[row], points.weight(row) * near);
+                if points.weight(row) > 0.0 {
+                    assert_eq!(Some(passes.owners[row] as usize), distances.clone().position(|d| d == near));
+                }
+            }
         }
     }
 

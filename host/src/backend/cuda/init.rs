@@ -4,7 +4,7 @@ use super::lloyd::{By, Call, shape_of};
 use super::memory::{Arena, Place, Plan};
 use super::{GpuElement, Gpus, bytes_beside};
 use crate::error::{Error, Result};
-use crate::init::{First, Passes, filled, parallel, total_of_chunks, trials};
+use crate::init::{ASSIGNED_CANDIDATES, First, Passes, filled, parallel, total_of_chunks, trials};
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
@@ -246,10 +246,6 @@ struct OnGpu<'a, T: GpuElement> {
     /// Bytes that it may take, where there is a limit.
     room: Option<u64>,
 }
-
-/// Candidates from which on the assignment finds the nearest, of which one distance a point is in f64: fewer cost less in
-/// f64 than the assignment's passes over the points do.
-const ASSIGNED_CANDIDATES: usize = 32;
 
 impl<'a, T: GpuElement> OnGpu<'a, T> {
     fn new(points: Resident<'a, T>, room: Option<u64>) -> Result<Self> {

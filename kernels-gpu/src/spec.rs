@@ -874,6 +874,8 @@ pub struct SettleShared {
     pub group_labels: Slot<u32>,
     /// Blocks of the team that have ended.
     pub ended: Slot<u32>,
+    /// The largest magnitude that each thread has met in centroids, for products.
+    pub scan_largest: Slot<f32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -892,10 +894,14 @@ impl SettleShared {
             scan_labels: layout.array(UPDATE_THREADS),
             group_labels: layout.array(SETTLE_GROUP),
             ended: layout.array(1),
+            scan_largest: layout.array(UPDATE_THREADS),
             bytes: layout.bytes(),
         }
     }
 }
+
+/// Words of a thread in which blocks tell others of their team what they have found.
+pub const SETTLE_WORDS: u32 = 4;
 
 /// Parameters of `settle`: how many points there are to settle is known on the device only.
 #[derive(Clone, Copy, Debug)]
@@ -910,7 +916,7 @@ impl SettleParams {
     /// Words in which blocks tell others of their team what they have found.
     #[inline]
     pub const fn scratch(&self) -> u32 {
-        self.blocks * UPDATE_THREADS * 3
+        self.blocks * UPDATE_THREADS * SETTLE_WORDS
     }
 }
 impl Items for SettleParams {

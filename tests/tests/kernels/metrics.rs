@@ -100,9 +100,8 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
             second: settle.second,
             labels: settle.labels,
             changed: settle.changed,
-            // Not used.
-            scratch: std::ptr::null_mut(),
-            counters: std::ptr::null_mut(),
+            scratch: settle.scratch,
+            counters: settle.counters,
             params: settle.params,
         });
     });

@@ -4,7 +4,7 @@
 //! Without a GPU the tests say so and pass; with `FLASH_KMEANS_REQUIRE_GPU=1` they fail instead, and with
 //! `FLASH_KMEANS_GPU=emulated` they run on ones that are emulated.
 use flash_kmeans::{
-    Backend, Element, Error, FlashKMeans, Init, KMeans, Metric, Precision, Streaming, devices,
+    Backend, Element, EmptyClusters, Error, FlashKMeans, Init, KMeans, Metric, Precision, Streaming, devices,
 };
 use flash_kmeans_tests::{CUDA, check_outcome, has_gpu, is_emulated, is_set};
 use half::{bf16, f16};
@@ -231,10 +231,9 @@ fn the_cpu_stays_exact() {
 }
 
 /// In as little memory as chunks have room in and in a little more, from a stream, resumed, and on several GPUs.
-fn check_parts<T: Element<Centroid = f32>>([n, k, d]: [usize; 3], data: Data, of: fn(f32) -> T) {
-    let context = format!("n {n}, k {k}, d {d}, {}, {data:?}", T::DTYPE);
-    let points = points([1, n, d], data, of);
-    let options = options(&points, k);
+fn check_parts<T: Element<Centroid = f32>>(points: &Array3<T>, options: FlashKMeans, data: Data) {
+    let [n, d] = [points.shape()[1], points.shape()[2]];
+    let context = format!("{n} points of {d}, {}, {data:?}, {options:?}", T::DTYPE);
     let model = options.fit(points.view()).unwrap();
     let whole = bits(&model);
     let (mut memory, mut fits) = ((n * d / 2 + 50_000) as u64, 0);
@@ -275,9 +274,33 @@ fn parts_have_the_bits_of_the_whole() {
     if !has_gpu() {
         return;
     }
-    let n = if is_emulated() { 3000 } else { (2 << 20) + 300_001 };
+    fn check<T: Element<Centroid = f32>>([n, k, d]: [usize; 3], data: Data, of: fn(f32) -> T) {
+        let points = points([1, n, d], data, of);
+        check_parts(&points, options(&points, k), data);
+    }
     // Parts that reach less far than the whole would be scaled, and rounded, otherwise.
-    check_parts([n, 12, 12], Data::Outlier, |v: f32| v);
-    check_parts([n, 30, 10], Data::Close, |v: f32| v);
-    check_parts([n, 9, 12], Data::Plain, f16::from_f32);
+    check([rows(), 12, 12], Data::Outlier, |v: f32| v);
+    check([rows(), 30, 10], Data::Close, |v: f32| v);
+    check([rows(), 9, 12], Data::Plain, f16::from_f32);
+}
+
+#[test]
+fn parts_relocate_the_clusters_that_the_whole_does() {
+    if !has_gpu() {
+        return;
+    }
+    let points = points([1, rows(), 10], Data::Plain, |v: f32| v);
+    // The last two are nearest to no point.
+    let first = Array3::from_shape_fn((1, 12, 10), |(_, cluster, feature)| {
+        if cluster < 10 { f64::from(points[[0, cluster, feature]]) } else { 1000.0 + cluster as f64 }
+    });
+    let options = options(&points, 12).init(Init::Given(first.into_dyn()));
+    let options = options.empty_clusters(EmptyClusters::Relocate);
+    let model = options.fit(points.view()).unwrap();
+    assert!(model.sizes().iter().all(|&size| size > 0), "{:?}", model.sizes());
+    check_parts(&points, options, Data::Plain);
+}
+
+fn rows() -> usize {
+    if is_emulated() { 2100 } else { (2 << 20) + 300_001 }
 }

@@ -536,6 +536,8 @@ pub struct HopperParams {
     pub shape: Shape,
     /// Which of the two slots holds the centroids' largest norm and residual.
     pub slot: u32,
+    /// Whether scores within their bound of each other are listed for `settle`; 0 for those that are equal, alone.
+    pub is_exact: u32,
 }
 
 impl HopperParams {
@@ -631,6 +633,8 @@ pub struct MmaParams {
     pub shape: Shape,
     /// Which of the two slots holds the centroids' largest norm and residual.
     pub slot: u32,
+    /// As [`HopperParams::is_exact`].
+    pub is_exact: u32,
 }
 
 impl MmaParams {
@@ -796,6 +800,8 @@ pub struct FloorsParams {
     pub shape: Shape,
     /// Whether the 16 bits are bfloat16, not half precision.
     pub is_bf16: u32,
+    /// As [`HopperParams::is_exact`]: 0 for floors under the best score itself, and not only under what its bound leaves.
+    pub is_exact: u32,
 }
 impl FloorsParams {
     /// Lanes that share a point, a chunk of 8 features each: a power of two.

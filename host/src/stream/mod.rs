@@ -6,6 +6,8 @@ mod source;
 pub use source::{Chunks, Source};
 
 use crate::backend::cpu::CpuWorker;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::Frame;
 use crate::backend::{Engine, LloydOutcome};
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -13,6 +15,8 @@ use crate::init::{self, First};
 use crate::lloyd::{Alone, Around, State, Together, Worker, lloyd};
 use crate::memory::filled;
 use crate::model::KMeans;
+#[cfg(feature = "cuda")]
+use crate::observer::Progress;
 use crate::observer::{Observer, Watch};
 #[cfg(feature = "cuda")]
 use crate::params::Backend;
@@ -157,8 +161,13 @@ impl FlashKMeans {
                 let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
                 // First centroids before the worker, which takes all of the GPU's memory.
                 let state = self.start(&Engine::Cuda(gpus.clone()), &part, streaming)?;
+                let frame = if gpus.shares_frame::<T>(metric) {
+                    Some(frame_of(source, k, chunk_rows, &Watch::new(observer))?)
+                } else {
+                    None
+                };
                 let task = ([n, k], metric, self.lloyd_options().relocates());
-                let worker = gpus.worker(task, &part.first, weights, chunk_rows)?;
+                let worker = gpus.worker(task, &part.first, (weights, frame), chunk_rows)?;
                 let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
                 KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
             }
@@ -185,7 +194,8 @@ impl FlashKMeans {
 
     /// What a checkpoint is of.
     fn checkpointed<T: Element>(&self, part: &Part<'_, T>) -> checkpoint::Problem {
-        checkpoint::Problem::new(part.source.n_points(), &self.lloyd_options(), &part.first, part.weights)
+        let how = (&self.lloyd_options(), self.asked_precision());
+        checkpoint::Problem::new(part.source.n_points(), how, &part.first, part.weights)
     }
 
     /// Where the fit begins: first centroids, or a checkpoint.
@@ -278,6 +288,29 @@ struct Part<'a, T> {
     first: Vec<T>,
     /// Of all points, where there are some.
     weights: Option<&'a [f64]>,
+}
+
+/// What the points are rounded in, of which one pass over them tells.
+#[cfg(feature = "cuda")]
+fn frame_of<T: Element>(
+    source: &dyn Source<T>,
+    k: usize,
+    chunk_rows: usize,
+    watch: &Watch<'_, T::Centroid>,
+) -> Result<Frame> {
+    let (n, d) = (source.n_points(), source.n_features());
+    let sample: Vec<_> = Frame::rows(n, k).collect();
+    let mut frame = Frame::about(&read_rows(source, &sample)?, d);
+    let mut points = filled(T::zeroed(), chunk_rows.min(n).saturating_mul(d), "points")?;
+    for row in (0..n).step_by(chunk_rows) {
+        let rows = row..n.min(row + chunk_rows);
+        let values = &mut points[..rows.len() * d];
+        source.read(rows.clone(), values)?;
+        check_finite(values, row, d)?;
+        frame.take(values);
+        watch.progress(Progress { problem: 0, iterations: 0, rows: rows.end, n })?;
+    }
+    Ok(frame)
 }
 
 /// Some rows, in ascending order.

@@ -1,8 +1,9 @@
 //! Fits in passes over chunks, on one or several GPUs: what streams take, and points that a GPU has no room for.
-use super::lloyd::Parts;
+use super::frame::Frame;
+use super::lloyd::{By, Parts};
 use super::memory::Pinned;
 use super::of_type::{OfType, with_type};
-use super::{Device, Task, Visit, no_f64};
+use super::{Device, Visit, no_f64};
 use crate::backend::cpu::copy_rows;
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
@@ -31,13 +32,12 @@ pub(crate) fn panel_rows(n: usize, k: usize) -> Result<usize> {
 }
 
 impl<T: Element> CudaWorker<T> {
-    /// For `n` points, of which `first` is the first, with `weights` where they have some, in chunks of `chunk_rows` rows, on
-    /// `devices`; on each in at most `memory` bytes.
-    pub(crate) fn new(
+    /// As [`Parts::new`].
+    pub(super) fn new(
         devices: &[Device],
-        task: Task,
+        task: ([usize; 2], By),
         first: &[T],
-        weights: Option<&[f64]>,
+        of_points: (Option<&[f64]>, Option<Frame>),
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
@@ -49,16 +49,18 @@ impl<T: Element> CudaWorker<T> {
             bytemuck::cast_slice(first)
         }
         let parts = match T::DTYPE {
-            DType::F32 => OfType::F32(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
-            DType::F16 => OfType::F16(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
-            DType::BF16 => OfType::BF16(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
+            DType::F32 => OfType::F32(Parts::new(devices, task, cast(first), of_points, chunk_rows, memory)?),
+            DType::F16 => OfType::F16(Parts::new(devices, task, cast(first), of_points, chunk_rows, memory)?),
+            DType::BF16 => {
+                OfType::BF16(Parts::new(devices, task, cast(first), of_points, chunk_rows, memory)?)
+            }
             DType::F64 => return Err(no_f64(&device)),
         };
         Ok(CudaWorker {
             parts,
             device,
             d: first.len(),
-            is_spherical: task.1.is_spherical(),
+            is_spherical: task.1.metric.is_spherical(),
             in_flight: VecDeque::new(),
         })
     }

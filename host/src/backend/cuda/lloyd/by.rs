@@ -1,6 +1,7 @@
 //! What is launched for other metrics than the Euclidean, and for points with weights.
 use super::*;
 use crate::metric::Metric;
+use crate::params::Precision;
 use crate::relocate::{Donor, Search};
 
 /// By what points are near, and whether they have weights.
@@ -10,9 +11,21 @@ pub(in crate::backend::cuda) struct By {
     pub(in crate::backend::cuda) weighted: bool,
     /// Whether empty clusters are given far points.
     pub(in crate::backend::cuda) relocates: bool,
+    pub(in crate::backend::cuda) precision: Precision,
 }
 
 impl By {
+    /// Whether scores of the tensor cores that are close are looked at again.
+    pub(super) fn is_exact(self) -> bool {
+        self.precision == Precision::Exact
+    }
+
+    /// Whether points that are rounded are so in a [`Frame`] of their own, because labels depend on it. Otherwise any will do.
+    pub(in crate::backend::cuda) fn frames_by_points(self) -> bool {
+        // For products each row has a scale of its own, and nothing is a centre.
+        !self.is_exact() && !self.metric.is_product()
+    }
+
     /// Whether points count otherwise than once in sums.
     pub(super) fn has_masses(self) -> bool {
         self.weighted || self.metric == Metric::Cosine

@@ -8,7 +8,6 @@
 //! the other is worked on. The means are added from panels in their order, whichever chunk or GPU they were summed on:
 //! the bits are those of a fit of all points at once.
 use super::*;
-use crate::backend::cuda::Task;
 use crate::lloyd::{Found, Pass};
 use crate::relocate::{Donor, Search};
 use std::collections::BTreeMap;
@@ -24,7 +23,7 @@ pub(crate) struct Parts<T: GpuElement> {
     shards: Vec<Shard<T>>,
     shape: Shape,
     pass: Pass,
-    /// For points that are rounded; found from the first pass's centroids.
+    /// For points that are rounded: their frame's, or found from the first pass's centroids.
     centre: Vec<f32>,
     /// The pass's centroids, where empty clusters are counted.
     under: Vec<f32>,
@@ -37,6 +36,7 @@ struct Shard<T: GpuElement> {
     rows: Range<usize>,
     chunk_rows: usize,
     cut: Cut,
+    frame: Option<Frame>,
     total: Call<T>,
     /// By first row.
     resident: BTreeMap<usize, Call<T>>,
@@ -47,22 +47,23 @@ struct Shard<T: GpuElement> {
 }
 
 impl<T: GpuElement> Parts<T> {
-    /// For `n` points in `d` dimensions, of which `first` is the first, in chunks of `chunk_rows` rows, on `devices`.
-    /// Each takes at most `memory` bytes.
+    /// For `n` points, of which `first` is the first, with weights and a frame where they have some, in chunks of
+    /// `chunk_rows` rows, on `devices`; on each in at most `memory` bytes.
     pub(crate) fn new(
         devices: &[Device],
-        ([n, k], metric, relocates): Task,
+        ([n, k], by): ([usize; 2], By),
         first: &[T],
-        weights: Option<&[f64]>,
+        (weights, frame): (Option<&[f64]>, Option<Frame>),
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
-        let by = By { metric, weighted: weights.is_some(), relocates };
         let shape = shape_of::<T>([1, n, first.len()], k)?;
         let chunks = n.div_ceil(chunk_rows);
         let shards = devices.iter().enumerate().map(|(at, device)| {
             let border = |at: usize| (chunks * at / devices.len() * chunk_rows).min(n);
-            let shard = Shard::new(device, shape, by, border(at)..border(at + 1), first, chunk_rows, memory)?;
+            let rows = border(at)..border(at + 1);
+            let frame = frame.clone();
+            let shard = Shard::new(device, (shape, by), rows, (first, frame), chunk_rows, memory)?;
             weights.map_or(Ok(()), |weights| shard.total.set_weights(weights))?;
             Ok(shard)
         });
@@ -72,7 +73,8 @@ impl<T: GpuElement> Parts<T> {
                 one.total.device.reach(&other.total.device)?;
             }
         }
-        Ok(Parts { shards, shape, pass: Pass::LABELS, centre: Vec::new(), under: Vec::new(), search: None })
+        let centre = frame.map_or(Vec::new(), |frame| frame.centre);
+        Ok(Parts { shards, shape, pass: Pass::LABELS, centre, under: Vec::new(), search: None })
     }
 
     /// Rows that chunks are made of: whole panels, and whole blocks of the inertia. Both are powers of two, or all rows.
@@ -227,10 +229,9 @@ impl<T: GpuElement> Parts<T> {
 impl<T: GpuElement> Shard<T> {
     fn new(
         device: &Device,
-        shape: Shape,
-        by: By,
+        (shape, by): (Shape, By),
         rows: Range<usize>,
-        first: &[T],
+        (first, frame): (&[T], Option<Frame>),
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
@@ -241,6 +242,7 @@ impl<T: GpuElement> Shard<T> {
         total.fill(total.places.labels, u32::MAX)?;
         let mut shard = Shard {
             cut,
+            frame,
             total,
             resident: BTreeMap::new(),
             room: 0,
@@ -281,6 +283,7 @@ impl<T: GpuElement> Shard<T> {
         // Between rows of the points there is nothing.
         arena.zero(&call.stream, place)?;
         call.points = Some(Points::Own { arena, place });
+        call.frame = self.frame.clone();
         Ok(call)
     }
 }
@@ -431,7 +434,7 @@ impl<T: GpuElement> Call<T> {
         self.clear()?;
         // Nothing moves in a pass that only labels.
         self.arena()?.zero(&self.stream, self.update()?.moves)?;
-        self.give_centroids(None)?;
+        self.give_centroids(None, self.shape)?;
         // Parts read this on streams of their own.
         self.wait()
     }

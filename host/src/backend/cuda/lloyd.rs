@@ -600,20 +600,11 @@ impl<T: GpuElement> Call<T> {
     /// Begins a run: first centroids, and everything as if nothing had run before.
     pub(super) fn start(&self, start: Start<'_>) -> Result<()> {
         self.device.enter()?;
-        let shape = self.shape;
-        let rounds = self.places.hopper.as_ref().and_then(|places| places.rounded.as_ref());
-        let set_centre = |centroids: &[f32]| match rounds {
-            Some(_) => {
-                let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
-                self.upload(self.places.centre, &centres)
-            }
-            None => Ok(()),
-        };
         let mut rows = None;
         match start {
             Start::Centroids(centroids) => {
                 self.upload(self.places.given, centroids)?;
-                set_centre(centroids)?;
+                self.centre_on(centroids)?;
             }
             Start::Rows(drawn) => {
                 self.upload(self.places.rows, drawn)?;
@@ -625,7 +616,7 @@ impl<T: GpuElement> Call<T> {
         if let (Start::Rows(_), true) = (&start, self.metric().is_spherical()) {
             // To the bits of those that the host draws.
             let mut centroids = self.download(self.places.centroids, self.places.centroids.len())?;
-            self.metric().normalise::<T>(&mut centroids, shape.d as usize);
+            self.metric().normalise::<T>(&mut centroids, self.shape.d as usize);
             self.upload(self.places.given, &centroids)?;
             self.give_centroids(None)?;
         }
@@ -665,14 +656,27 @@ impl<T: GpuElement> Call<T> {
         self.assign_all()
     }
 
-    /// Finds what points are rounded about, where they are, by the centroids.
+    /// [`Self::centre_on`] the centroids that are on the device.
     fn centre_on_centroids(&self) -> Result<()> {
-        if self.places.hopper.as_ref().is_some_and(|places| places.rounded.is_some()) {
-            let (k, d) = (self.shape.k as usize, self.shape.d as usize);
-            let centroids = self.download(self.places.centroids, self.shape.batch as usize * k * d)?;
-            self.upload(self.places.centre, &hopper::centres(&centroids, k, d))?;
+        if !self.rounds() {
+            return Ok(());
         }
-        Ok(())
+        let [batch, k, d] = [self.shape.batch, self.shape.k, self.shape.d].map(|len| len as usize);
+        self.centre_on(&self.download(self.places.centroids, batch * k * d)?)
+    }
+
+    /// Finds what points are rounded about, where they are, by these centroids.
+    fn centre_on(&self, centroids: &[f32]) -> Result<()> {
+        if !self.rounds() {
+            return Ok(());
+        }
+        let (k, d) = (self.shape.k as usize, self.shape.d as usize);
+        self.upload(self.places.centre, &hopper::centres(centroids, k, d))
+    }
+
+    /// Whether the tensor cores take the points rounded.
+    fn rounds(&self) -> bool {
+        self.places.hopper.as_ref().is_some_and(|places| places.rounded.is_some())
     }
 
     /// Puts rows of the points, or the given centroids, in place of the centroids.

@@ -249,13 +249,18 @@ impl FlashKMeans {
         let (n, d, k) = (source.n_points(), source.n_features(), self.n_clusters());
         let (_, init, seed) = self.asked();
         let metric = self.lloyd_options().metric;
+        let read = |rows: &[usize]| {
+            let len = rows.len().saturating_mul(d);
+            let mut points = filled(T::zeroed(), len, "points to draw centroids from")?;
+            read_rows(source, rows.iter().copied(), &mut points).map(|()| points)
+        };
         let rows = match init {
             Init::Given(given) => return init::given_centroids::<T>(given, 1, (k, metric), d),
             Init::Random => {
                 let drawn = init::random_rows(n, k, weights, &mut Rng::new(seed, 0));
                 let mut sorted = drawn.clone();
                 sorted.sort_unstable();
-                let points = read_rows(source, &sorted)?;
+                let points = read(&sorted)?;
                 let of = |row: &usize| sorted.binary_search(row).unwrap_or(0);
                 let values = drawn.iter().flat_map(|row| &points[of(row) * d..][..d]);
                 let mut values: Vec<_> = values.map(|v| v.to_centroid()).collect();
@@ -273,7 +278,7 @@ impl FlashKMeans {
             (points, weights.map(Cow::Borrowed))
         } else {
             let rows = init::sampled_rows(n, rows, seed, 0);
-            (read_rows(source, &rows)?, weights::of_rows(weights, &rows))
+            (read(&rows)?, weights::of_rows(weights, &rows))
         };
         let problem = Problem { n: sample.len() / d, points: Cow::Owned(sample), batch: 1, d, weights };
         engine.first_centroids(&problem, First { init, seed }, (k, metric))
@@ -300,7 +305,9 @@ fn frame_of<T: Element>(
 ) -> Result<Frame> {
     let (n, d) = (source.n_points(), source.n_features());
     let sample: Vec<_> = Frame::rows(n, k).collect();
-    let mut frame = Frame::about(&read_rows(source, &sample)?, d);
+    let mut points = filled(T::zeroed(), sample.len().saturating_mul(d), "points to find a centre")?;
+    read_rows(source, sample.into_iter(), &mut points)?;
+    let mut frame = Frame::about(&points, d);
     let mut points = filled(T::zeroed(), chunk_rows.min(n).saturating_mul(d), "points")?;
     for row in (0..n).step_by(chunk_rows) {
         let rows = row..n.min(row + chunk_rows);
@@ -313,13 +320,15 @@ fn frame_of<T: Element>(
     Ok(frame)
 }
 
-/// Some rows, in ascending order.
-fn read_rows<T: Element>(source: &dyn Source<T>, rows: &[usize]) -> Result<Vec<T>> {
+/// Reads rows, in ascending order, into `into`.
+fn read_rows<T: Element>(
+    source: &dyn Source<T>,
+    rows: impl Iterator<Item = usize>,
+    into: &mut [T],
+) -> Result<()> {
     let d = source.n_features();
-    let mut points = filled(T::zeroed(), rows.len().saturating_mul(d), "points to draw centroids from")?;
-    for (&row, into) in rows.iter().zip(points.chunks_exact_mut(d)) {
+    rows.zip(into.chunks_exact_mut(d)).try_for_each(|(row, into)| {
         source.read(row..row + 1, into)?;
-        check_finite(into, row, d)?;
-    }
-    Ok(points)
+        check_finite(into, row, d)
+    })
 }

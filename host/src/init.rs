@@ -10,6 +10,7 @@ use ndarray::ArrayD;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::time::Instant;
 
 /// Values that are added up one after the other: fixed, so that sums are the same on any number of threads and on every backend.
 const FAN: usize = kernels_gpu::spec::FAN as usize;
@@ -395,6 +396,14 @@ pub(crate) trait Passes {
     ) -> Result<Vec<usize>>;
 }
 
+/// Tells how long a phase of a draw takes.
+pub(crate) fn timed<R>(phase: &str, work: impl FnOnce() -> R) -> R {
+    let start = Instant::now();
+    let result = work();
+    tracing::debug!(ms = start.elapsed().as_secs_f64() * 1e3, "{phase}");
+    result
+}
+
 /// k-means||, as [`Init::KMeansParallel`] says.
 pub(crate) fn parallel(
     passes: &mut impl Passes,
@@ -405,21 +414,22 @@ pub(crate) fn parallel(
     let mut candidates = vec![passes.any(rng)];
     let mut measured = 0;
     for _ in 0..rounds {
-        passes.lower_to(&candidates[measured..], measured)?;
+        timed("nearest of a round's candidates", || passes.lower_to(&candidates[measured..], measured))?;
         measured = candidates.len();
-        let total = passes.total()?;
+        let total = timed("total", || passes.total())?;
         if !(total > 0.0 && total.is_finite()) {
             break;
         }
-        candidates.extend(passes.sample(oversampling * k as f64 / total, rng)?);
+        candidates.extend(timed("sample", || passes.sample(oversampling * k as f64 / total, rng))?);
     }
     if candidates.len() > k {
         if candidates.len() > measured {
-            passes.lower_to(&candidates[measured..], measured)?;
+            timed("nearest of a round's candidates", || passes.lower_to(&candidates[measured..], measured))?;
         }
-        let weights = passes.weights(candidates.len())?;
+        let weights = timed("weights", || passes.weights(candidates.len()))?;
         let first = by_weight(&weights, rng);
-        let chosen = passes.greedy(&candidates, weights, first, k, rng)?;
+        tracing::debug!(candidates = candidates.len());
+        let chosen = timed("choice", || passes.greedy(&candidates, weights, first, k, rng))?;
         candidates = chosen.into_iter().map(|candidate| candidates[candidate]).collect();
     }
     // Too few were drawn, or too few of them differ: any row not yet taken.

@@ -393,7 +393,12 @@ fn close<T: Element>(a: &KMeans<T, Ix2>, b: &KMeans<T, Ix2>, rounding: f64, cont
     assert!(differ <= few, "{context}: {differ} labels differ");
     let mut is_same = differ == 0;
     for (a, b) in a.problems()[0].history.iter().zip(&b.problems()[0].history) {
-        assert!(a.changed.abs_diff(b.changed) <= 2 * few, "{context}: {} and {} changed", a.changed, b.changed);
+        assert!(
+            a.changed.abs_diff(b.changed) <= 2 * few,
+            "{context}: {} and {} changed",
+            a.changed,
+            b.changed
+        );
         is_same &= a.changed == b.changed;
     }
     // A point moves the mean of its cluster's.

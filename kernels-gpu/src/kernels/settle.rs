@@ -232,7 +232,12 @@ unsafe fn put_found(thread: u32, found: Nearest32) {
 /// The nearest centroid of point `point` of the group, by what the 64 threads that looked for it have found; or
 /// [`MANY_CANDIDATES`] where one of them has found two that may be. A warp together.
 #[inline(always)]
-unsafe fn nearest_of_lanes<T: Scalar, R: Rank>(point: u32, x: *const T, centroids: *const T, shape: Shape) -> u32 {
+unsafe fn nearest_of_lanes<T: Scalar, R: Rank>(
+    point: u32,
+    x: *const T,
+    centroids: *const T,
+    shape: Shape,
+) -> u32 {
     let thread = lane_id() / 8 * WARP_SIZE + point * 8 + lane_id() % 8;
     let found = [found_by(thread), found_by(thread + 4 * WARP_SIZE)];
     let mut least = found[0].distance.min(found[1].distance);
@@ -420,8 +425,7 @@ struct Nearest {
 }
 
 impl Nearest {
-    const NONE: Nearest =
-        Nearest { distance: f64::INFINITY, label: u32::MAX, second: f64::INFINITY };
+    const NONE: Nearest = Nearest { distance: f64::INFINITY, label: u32::MAX, second: f64::INFINITY };
 
     /// Takes the result of other centroids: of equal ones the lowest index.
     #[inline(always)]

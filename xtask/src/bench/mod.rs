@@ -4,6 +4,7 @@ mod case;
 mod charts;
 mod data;
 mod gate;
+mod init;
 mod process;
 mod record;
 mod report;
@@ -60,6 +61,12 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures what first centroids take, beside ten iterations of the same problem.
+    Init {
+        /// The shapes B,N,K,D,TYPE.
+        #[arg(value_parser = Case::parse, default_values = ["1,1048576,1024,128,f16", "1,1048576,1024,128,f32"])]
+        shapes: Vec<Case>,
+    },
     /// Renders docs/benchmarks.md, its charts included, from a run's records.
     Report {
         /// The records.jsonl of a run.
@@ -104,6 +111,7 @@ impl Choice {
 
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     match (arguments.command, arguments.suite) {
+        (Some(Command::Init { shapes }), _) => init::run(&shapes),
         (Some(Command::Report { records, out }), _) => report::write(&records, out),
         (None, Some(choice)) => run::run(&choice.suites(), &arguments.options),
         (None, None) => Err("name a suite".into()),

@@ -1,7 +1,7 @@
 //! flash-kmeans as one of the implementations that `cargo xtask bench` measures: a job in, an answer out, a line of
 //! JSON each. With the argument `linfa` it is linfa-clustering instead, so that both are built alike. With
-//! `time BATCH N K D TYPE` it times the stages of an iteration, for `cargo xtask profile`; the jobs `gpu` and `time` are
-//! those of `cargo xtask tune`.
+//! `time BATCH N K D TYPE` it times the stages of an iteration, for `cargo xtask profile`, and with `first` first centroids, for
+//! `cargo xtask bench init`; the jobs `gpu` and `time` are those of `cargo xtask tune`.
 use std::any::Any;
 use std::fs::{self, File};
 use std::io::{BufRead, Write};
@@ -19,9 +19,16 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    if std::env::args().nth(1).is_some_and(|argument| argument == "time") {
-        let words: Vec<String> = std::env::args().skip(2).collect();
-        println!("{}", time_stages(&words)?);
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let times = match words.split_first() {
+        Some((word, shape)) if word == "time" => Some(time_stages(shape)?),
+        Some((word, shape)) if word == "first" => Some(time_first(shape)?),
+        _ => None,
+    };
+    if let Some(times) = times {
+        println!("{times}");
         return Ok(());
     }
     let is_asked = |name: &str| std::env::args().nth(1).is_some_and(|argument| argument == name);
@@ -56,26 +63,72 @@ fn hello() -> Result<Value> {
     }))
 }
 
-fn time_stages(words: &[String]) -> Result<Value> {
-    let [batch, n, k, d, dtype] = words else { return Err("time BATCH N K D TYPE".into()) };
+fn workload_of(words: &[String]) -> Result<Workload> {
+    let [batch, n, k, d, dtype] = words else { return Err("BATCH N K D TYPE are missing".into()) };
     let dtype = match dtype.as_str() {
         "f16" => DType::F16,
         "bf16" => DType::BF16,
         "f32" => DType::F32,
         _ => return Err("an unknown type".into()),
     };
-    let workload = Workload {
-        batch: batch.parse()?,
-        n: n.parse()?,
-        k: k.parse()?,
-        d: d.parse()?,
-        dtype,
-        precision: Precision::Exact,
-    };
-    let times = flash_kmeans::stages::time(0, workload, 10)?;
+    let (batch, n, k, d) = (batch.parse()?, n.parse()?, k.parse()?, d.parse()?);
+    Ok(Workload { batch, n, k, d, dtype, precision: Precision::Exact })
+}
+
+fn time_stages(words: &[String]) -> Result<Value> {
+    let times = flash_kmeans::stages::time(0, workload_of(words)?, 10)?;
     Ok(json!({
         "assign": times.assign.median(), "sort": times.sort.median(), "sums": times.sums.median(),
         "finalise": times.finalise.median(), "iteration": times.iteration.median(),
+    }))
+}
+
+/// What first centroids take, of normal points and of as many normal clusters as are asked for.
+fn time_first(words: &[String]) -> Result<Value> {
+    let workload = workload_of(words)?;
+    let Workload { batch, n, k, d, dtype } = workload;
+    let normal = normal_points::<f32>(batch * n * d, 1, |value| value);
+    let centres = normal_points::<f32>(k * d, 2, |value| 4.0 * value);
+    let of_row = |row: usize| &centres[row.wrapping_mul(0x9e37_79b9) % k * d..][..d];
+    let around =
+        |(row, x): (usize, &[f32])| x.iter().zip(of_row(row)).map(|(x, c)| x + c).collect::<Vec<_>>();
+    let clustered: Vec<f32> = normal.chunks(d).enumerate().flat_map(around).collect();
+    let times = |points: &[f32]| match dtype {
+        DType::F16 => first_centroids(workload, points, f16::from_f32),
+        DType::BF16 => first_centroids(workload, points, bf16::from_f32),
+        _ => first_centroids(workload, points, |value| value),
+    };
+    Ok(json!({ "normal": times(&normal)?, "clustered": times(&clustered)? }))
+}
+
+/// Milliseconds until first centroids are there, and of ten iterations. A fit of one iteration from given centroids is what the
+/// others have beside them.
+fn first_centroids<T: Element>(workload: Workload, points: &[f32], of: impl Fn(f32) -> T) -> Result<Value> {
+    let Workload { batch, n, k, d, .. } = workload;
+    let points = Array3::from_shape_vec((batch, n, d), points.iter().map(|&value| of(value)).collect())?;
+    let given = Init::Given(points.slice(s![.., ..k, ..]).mapv(Element::to_f64).into_dyn());
+    let fit = |init: &Init, iterations| -> Result<f64> {
+        let options = FlashKMeans::new(k).init(init.clone()).tol(0.0).max_iter(iterations);
+        let mut workspace = options.backend(Backend::Cuda { ordinal: 0 }).workspace::<T>(batch, n, d)?;
+        workspace.load(points.view())?;
+        // The first fits load kernels and are not replayed yet.
+        let mut times = (0..7).map(|_| {
+            let start = Instant::now();
+            workspace.fit()?;
+            Ok(start.elapsed().as_secs_f64() * 1e3)
+        });
+        times.by_ref().take(2).collect::<Result<Vec<_>>>()?;
+        let mut times = times.collect::<Result<Vec<_>>>()?;
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    };
+    let beside = fit(&given, 1)?;
+    let draw = |init: &Init| Ok::<_, Box<dyn std::error::Error>>(fit(init, 1)? - beside);
+    Ok(json!({
+        "ten iterations": fit(&given, 10)?,
+        "random": draw(&Init::Random)?,
+        "k-means||": draw(&Init::KMeansParallel { oversampling: 2.0, rounds: 5 })?,
+        "k-means++": draw(&Init::KMeansPlusPlus)?,
     }))
 }
 

@@ -4,7 +4,7 @@ use super::lloyd::{By, Call, shape_of};
 use super::memory::{Arena, Place, Plan};
 use super::{GpuElement, Gpus, bytes_beside};
 use crate::error::{Error, Result};
-use crate::init::{ASSIGNED_CANDIDATES, First, Passes, filled, parallel, total_of_chunks, trials};
+use crate::init::{ASSIGNED_CANDIDATES, First, Passes, filled, parallel, timed, total_of_chunks, trials};
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
@@ -107,7 +107,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let rows = match first.init {
             &Init::KMeansParallel { oversampling, rounds } => {
                 let of_problem = |at| {
-                    let mut passes = OnGpu::new(self.of_problem(at), room)?;
+                    let mut passes = timed("memory for distances", || OnGpu::new(self.of_problem(at), room))?;
                     let rng = &mut Rng::new(first.seed, u64::from(at));
                     let rows = parallel(&mut passes, (k, oversampling, rounds), rng)?;
                     self.device.keep(passes.arena);
@@ -281,7 +281,7 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             if self.room.is_some_and(|room| bytes > room) {
                 return Ok(None);
             }
-            match Call::over(&self.points, most) {
+            match timed("memory for assignments", || Call::over(&self.points, most)) {
                 Ok(call) => self.call = Some(call),
                 Err(Error::OutOfDeviceMemory { requested, free }) => {
                     tracing::info!(
@@ -294,7 +294,11 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             }
         }
         let Some(call) = &mut self.call else { return Ok(None) };
-        call.assign_to_rows(rows)?;
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            timed("assignment", || call.assign_to_rows(rows).and_then(|()| call.wait()))?;
+        } else {
+            call.assign_to_rows(rows)?;
+        }
         Ok(Some(call))
     }
 }
@@ -402,7 +406,6 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         k: usize,
         rng: &mut Rng,
     ) -> Result<Vec<usize>> {
-        let (start, count) = (Instant::now(), rows.len());
         // The rows by themselves, as points; the zeros between them, too.
         let Resident { device, stream, points, shape } = self.points;
         let of_rows = Shape { k: rows.len() as u32, d: shape.pitch, ..shape };
@@ -426,7 +429,6 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         let points = Resident { points: arena.at(values).cast_const(), shape, ..self.points };
         let chosen = points.greedy(Some(&weights), &[first as u32], k, std::slice::from_mut(rng))?;
         device.keep(arena);
-        tracing::info!(seconds = start.elapsed().as_secs_f64(), count, "rows chosen among candidates");
         Ok(chosen.into_iter().flatten().collect())
     }
 }

@@ -323,8 +323,7 @@ pub(super) fn is_locked<T>(values: &[T]) -> bool {
         // Of one attribute the driver would say that memory it does not know is an error; of a list it leaves 0.
         // SAFETY: the driver writes one kind of memory, four bytes, or fails.
         let code = unsafe { sys::cuPointerGetAttributes(1, &mut attribute, &mut to, address) };
-        code == sys::cudaError_enum::CUDA_SUCCESS
-            && kind == sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST as u32
+        code == sys::cudaError_enum::CUDA_SUCCESS && kind == sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST as u32
     };
     // Both ends: what was locked as one has no end in between.
     !values.is_empty() && is_locked(bytes.start as u64) && is_locked(bytes.end as u64 - 1)

@@ -210,6 +210,9 @@ where
             assert!(gap <= sure, "row {row} is sure: {gap}");
         }
     }
+    let settle = SettleParams { shape, blocks: 2 };
+    let scratch = Memory::<u32>::poison(settle.scratch() as usize);
+    let counters = Memory::of(&[0u32; 2]);
     way.launch(SettleProducts::<T> {
         points: arrays.points.at(),
         centroids: arrays.rounded.at(),
@@ -219,9 +222,9 @@ where
         second: list_second.at(),
         labels: arrays.labels.at(),
         changed: changed.at(),
-        scratch: std::ptr::null_mut(),
-        counters: std::ptr::null_mut(),
-        params: SettleParams { shape, blocks: 2 },
+        scratch: scratch.at(),
+        counters: counters.at(),
+        params: settle,
     });
     let expected = check_labels(&arrays, &points, &done, &before);
     let of_problem = entries / batch as usize;

@@ -68,7 +68,7 @@ impl Rank for Product {
     }
     #[inline(always)]
     fn of_sum(sum: f32) -> f32 {
-        if sum == sum { -sum } else { f32::NEG_INFINITY }
+        if sum.is_nan() { f32::NEG_INFINITY } else { -sum }
     }
     #[inline(always)]
     unsafe fn in_order<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {

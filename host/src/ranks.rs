@@ -72,7 +72,13 @@ impl FlashKMeans {
             Some(options) if gpus[0] == f64::from(ranks.0.size()) => Ok(options),
             None if asked == Backend::Cpu && gpus[0] == 0.0 => Ok(self.clone()),
             _ if asked == Backend::Auto => {
-                tracing::info!("backend cpu: {} of {} processes have a usable GPU", gpus[0], ranks.0.size());
+                if ranks.0.rank() == 0 {
+                    tracing::info!(
+                        "backend cpu: {} of {} processes have a usable GPU",
+                        gpus[0],
+                        ranks.0.size()
+                    );
+                }
                 Ok(self.clone().backend(Backend::Cpu))
             }
             _ => Err(Error::InvalidArgument {

@@ -161,11 +161,12 @@ fn gpus_of_several_processes_agree_with_cpus_and_with_one() {
         return;
     }
     let rank = build("flash-kmeans-tests", "rank", "mpi");
-    for (processes, case) in [(2, "agree"), (4, "agree"), (3, "mixed")] {
-        let output = run(&rank, Path::new("."), processes, case);
+    let folder = tempfile::tempdir().unwrap();
+    for (processes, case) in [(2, "agree"), (4, "agree"), (2, "resumes"), (3, "mixed")] {
+        let output = run(&rank, folder.path(), processes, case);
         assert!(output.status.success(), "{case} {processes}: {}", text(&output.stderr));
     }
-    let output = run(&rank, Path::new("."), 3, "fails");
+    let output = run(&rank, folder.path(), 3, "fails");
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("rank 2: CUDA"), "{}", text(&output.stderr));
 }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! mpirun -n 2 rank agree    GPUs, CPUs and one process find the same
+//! mpirun -n 2 rank resumes  neither chunks nor a break change bits
 //! mpirun -n 2 rank mixed    a job does not compute on GPUs and on CPUs
 //! mpirun -n 2 rank fails    the GPU of the last process fails
 //! ```
@@ -13,7 +14,7 @@ use flash_kmeans_tests::emulate;
 use half::{bf16, f16};
 use libcuda::fault;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, Root};
+use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 use ndarray::{Array2, Ix2, s};
 
 /// Clusters at nearly the same distances from each other, with values that every type has.
@@ -110,6 +111,26 @@ fn agree(world: &SimpleCommunicator) {
     check::<f32>(world, &points(3 * world.size() as usize + 4, 2, |v| v), &options, None, 1e-6);
 }
 
+/// Neither chunks nor a break change bits, but for the inertia of iterations, which a GPU has in the precision of its
+/// assignment. The checkpoint is in the folder that the job runs in.
+fn resumes(world: &SimpleCommunicator) {
+    let points = points::<f32>(4501, 6, |v| v);
+    let options = |max_iter| FlashKMeans::new(7).init(Init::Random).seed(3).max_iter(max_iter).tol(1e-9);
+    let model = fit(&options(3), &points, None, world).unwrap();
+    let go = |max_iter, streaming: Streaming| {
+        let model = options(max_iter).fit_mpi(&points, &streaming, &mut (), world).unwrap();
+        world.barrier();
+        model
+    };
+    let chunks = go(3, Streaming::new().memory(3 * 2048 * 6 * 4));
+    go(2, Streaming::new().checkpoint("state", 1));
+    let resumed = go(3, Streaming::new().resume("state"));
+    for other in [chunks, resumed] {
+        assert_eq!((other.centroids(), other.labels()), (model.centroids(), model.labels()));
+        assert_eq!(other.inertia(), model.inertia());
+    }
+}
+
 fn mixed(world: &SimpleCommunicator) {
     let points = points::<f32>(100, 3, |v| v);
     let options = FlashKMeans::new(4).init(Init::Random).max_iter(3);
@@ -155,6 +176,7 @@ fn main() {
     emulate();
     match std::env::args().nth(1).as_deref() {
         Some("agree") => agree(&world),
+        Some("resumes") => resumes(&world),
         Some("mixed") => mixed(&world),
         Some("fails") => fails(&world),
         other => panic!("{other:?} is no case"),

@@ -438,6 +438,13 @@ impl FlashKMeans {
         (self.backend, &self.init, self.seed)
     }
 
+    /// [`Self::gpu_memory`], where nothing was said of it.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn gpu_memory_or(mut self, bytes: Option<u64>) -> Self {
+        self.gpu_memory = self.gpu_memory.or(bytes);
+        self
+    }
+
     pub(crate) fn engine(&self, dtype: DType) -> Result<Engine> {
         Engine::select(self.backend, dtype, self.gpu_memory, self.precision)
     }

@@ -13,7 +13,7 @@ use crate::process;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-mod totals;
+pub(crate) mod totals;
 
 /// What the iterations need beside points and first centroids.
 #[derive(Clone, Debug)]

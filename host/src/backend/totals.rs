@@ -11,12 +11,12 @@ use rayon::prelude::*;
 pub(crate) struct Totals {
     k: usize,
     d: usize,
-    /// Those of [`Parts`], one after the other.
+    /// Those of [`Sums`], one after the other.
     values: Vec<f64>,
 }
 
 /// What [`Totals`] are made of.
-pub(crate) struct Parts<'a> {
+pub(crate) struct Sums<'a> {
     /// `k · d` sums of points, each as often as its weight says.
     pub(crate) sums: &'a mut [f64],
     /// `k` counts, or sums of weights.
@@ -39,13 +39,13 @@ impl Totals {
         self.values.fill(0.0);
     }
 
-    pub(crate) fn parts(&mut self) -> Parts<'_> {
+    pub(crate) fn parts(&mut self) -> Sums<'_> {
         let (sums, rest) = self.values.split_at_mut(self.k * self.d);
         let (counts, rest) = rest.split_at_mut(self.k);
         let (moments, rest) = rest.split_at_mut(2 * self.d);
         let (inertia, rest) = rest.split_at_mut(1);
         let (changed, points) = rest.split_at_mut(1);
-        Parts {
+        Sums {
             sums,
             counts,
             moments,
@@ -75,7 +75,7 @@ impl Totals {
             _ => self.k * self.d + self.k + 2 * self.d,
         };
         together.add_up(&mut self.values[from..])?;
-        let Parts { sums, counts, moments, inertia, changed, points } = self.parts();
+        let Sums { sums, counts, moments, inertia, changed, points } = self.parts();
         let shift = if pass.sums { means(sums, counts, metric, centroids) } else { 0.0 };
         let mean_variance = if pass.variance { mean_variance(moments, *points) } else { 0.0 };
         let stats = IterationStats { inertia: *inertia, changed: *changed as u64, shift };
@@ -110,7 +110,7 @@ fn means<C: Float>(sums: &[f64], counts: &[f64], metric: Metric, centroids: &mut
 }
 
 /// The mean over features of the variance of `n` points with these moments.
-fn mean_variance(moments: &[f64], n: f64) -> f64 {
+pub(crate) fn mean_variance(moments: &[f64], n: f64) -> f64 {
     let (first, second) = moments.split_at(moments.len() / 2);
     let variances = first.iter().zip(second).map(|(first, second)| second / n - (first / n).powi(2));
     variances.sum::<f64>() / first.len() as f64

@@ -18,8 +18,6 @@ use crate::model::KMeans;
 #[cfg(feature = "cuda")]
 use crate::observer::Progress;
 use crate::observer::{Observer, Watch};
-#[cfg(feature = "cuda")]
-use crate::params::Backend;
 use crate::params::{FlashKMeans, Init};
 use crate::points::{Problem, check_finite};
 use crate::process;
@@ -154,36 +152,26 @@ impl FlashKMeans {
         }
         let part = Part { source, rows, first, weights };
         let (here, metric) = (part.rows.len(), self.lloyd_options().metric);
+        let of_part = weights.map(|all| &all[part.rows.clone()]);
         match self.engine(T::DTYPE)? {
             #[cfg(feature = "cuda")]
-            Engine::Cuda(gpus) if here == n => {
-                let panel = crate::backend::cuda::panel_rows(n, k)?;
-                let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
+            Engine::Cuda(gpus) => {
+                let panel = crate::backend::cuda::panel_rows(here, k)?;
+                let chunk_rows = streaming.chunk_rows(here, d, panel, size_of::<T>())?;
                 // First centroids before the worker, which takes all of the GPU's memory.
                 let state = self.start(&Engine::Cuda(gpus.clone()), &part, streaming)?;
                 let frame = if gpus.shares_frame::<T>(metric) {
-                    Some(frame_of(source, k, chunk_rows, &Watch::new(observer))?)
+                    Some(frame_of(&part, k, chunk_rows, &Watch::new(observer), together)?)
                 } else {
                     None
                 };
-                let task = ([n, k], metric, self.lloyd_options().relocates());
-                let worker = gpus.worker(task, &part.first, (weights, frame), chunk_rows)?;
+                let task = ([here, k], metric, self.lloyd_options().relocates());
+                let worker = gpus.worker(task, &part.first, (of_part, frame), chunk_rows)?;
                 let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
-                KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
+                KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, here, d))
             }
-            #[cfg(feature = "cuda")]
-            engine @ Engine::Cuda(_) if self.asked().0 != Backend::Auto => {
-                let reason = "several processes fit on the CPU alone".into();
-                Err(Error::BackendUnavailable { backend: engine.backend(), reason })
-            }
-            _ => {
-                let worker = CpuWorker::new(
-                    n,
-                    here,
-                    (k, metric),
-                    &part.first,
-                    weights.map(|all| &all[part.rows.clone()]),
-                )?;
+            Engine::Cpu => {
+                let worker = CpuWorker::new(n, here, (k, metric), &part.first, of_part)?;
                 let chunk_rows = streaming.chunk_rows(here, d, worker.panel_rows(), size_of::<T>())?;
                 let (state, worker) = (self.start(&Engine::Cpu, &part, streaming)?, (worker, chunk_rows));
                 let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
@@ -298,25 +286,28 @@ struct Part<'a, T> {
 /// What the points are rounded in, of which one pass over them tells.
 #[cfg(feature = "cuda")]
 fn frame_of<T: Element>(
-    source: &dyn Source<T>,
+    part: &Part<'_, T>,
     k: usize,
     chunk_rows: usize,
     watch: &Watch<'_, T::Centroid>,
+    together: &dyn Together,
 ) -> Result<Frame> {
-    let (n, d) = (source.n_points(), source.n_features());
-    let sample: Vec<_> = Frame::rows(n, k).collect();
+    let (source, d, n) = (part.source, part.first.len(), part.rows.len());
+    let sample: Vec<_> = Frame::rows(source.n_points(), k).collect();
     let mut points = filled(T::zeroed(), sample.len().saturating_mul(d), "points to find a centre")?;
     read_rows(source, sample.into_iter(), &mut points)?;
     let mut frame = Frame::about(&points, d);
     let mut points = filled(T::zeroed(), chunk_rows.min(n).saturating_mul(d), "points")?;
-    for row in (0..n).step_by(chunk_rows) {
-        let rows = row..n.min(row + chunk_rows);
+    for row in part.rows.clone().step_by(chunk_rows) {
+        let rows = row..part.rows.end.min(row + chunk_rows);
         let values = &mut points[..rows.len() * d];
         source.read(rows.clone(), values)?;
         check_finite(values, row, d)?;
         frame.take(values);
-        watch.progress(Progress { problem: 0, iterations: 0, rows: rows.end, n })?;
+        let seen = rows.end - part.rows.start;
+        watch.progress(Progress { problem: 0, iterations: 0, rows: seen, n })?;
     }
+    frame.extent = together.largest(frame.extent)?;
     Ok(frame)
 }
 

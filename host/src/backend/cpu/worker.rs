@@ -1,7 +1,7 @@
 //! Passes over chunks of points on all cores.
 use super::assign::{Packed, assign_packed};
 use super::update;
-use crate::backend::totals::{Parts, Totals};
+use crate::backend::totals::{Sums, Totals};
 use crate::element::Element;
 use crate::error::Result;
 use crate::lloyd::{Found, Pass, Together, Worker};
@@ -71,7 +71,7 @@ impl<'a, T: Element> CpuWorker<'a, T> {
         }
         let Some(packed) = &self.packed else { return };
         let (d, panel) = (self.d, self.panel_rows());
-        let Parts { sums, counts, moments, inertia, changed, points: seen } = self.totals.parts();
+        let Sums { sums, counts, moments, inertia, changed, points: seen } = self.totals.parts();
         let mut first = rows.start;
         for (points, labels) in points.chunks(panel * d).zip(self.labels[rows].chunks_mut(panel)) {
             let weights = self.weights.map(|weights| &weights[first..][..labels.len()]);

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub(super) centre: Vec<f32>,
-    pub(super) extent: f32,
+    pub(crate) extent: f32,
 }
 
 impl Frame {

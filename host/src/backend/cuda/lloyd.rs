@@ -14,6 +14,7 @@ use super::init::{self, Resident};
 use super::memory::{Arena, Place, Plan};
 use super::plan::Sort;
 use super::{GpuElement, Gpus};
+use crate::backend::totals::mean_variance;
 use crate::backend::{LloydOptions, LloydOutcome};
 use crate::element::DType;
 use crate::error::{Error, Result};
@@ -1401,19 +1402,25 @@ impl<T: GpuElement> Call<T> {
 
     /// The mean variance of the features of each problem, after [`Self::moments`].
     fn variances(&self) -> Result<Vec<f64>> {
-        let (n, d, update) = (self.shape.n as f64, self.shape.d as usize, self.update()?);
+        let n = f64::from(self.shape.n);
+        Ok(self.sums_of_moments()?.iter().map(|moments| mean_variance(moments, n)).collect())
+    }
+
+    /// Sums of features, and then of their squares, over each problem, after [`Self::moments`].
+    fn sums_of_moments(&self) -> Result<Vec<Vec<f64>>> {
+        let (d, update) = (self.shape.d as usize, self.update()?);
         let len = self.moments.blocks() as usize * d;
         let first = self.download(update.first, len)?;
         let second = self.download(update.second, len)?;
         let of_problem = self.moments.tiles as usize * d;
-        let variance = |first: &[f64], second: &[f64]| {
-            let of_feature = |feature: usize| {
-                let sum = |values: &[f64]| values.iter().skip(feature).step_by(d).sum::<f64>();
-                sum(second) / n - (sum(first) / n).powi(2)
+        let sums = |(first, second): (&[f64], &[f64])| {
+            let of_feature = |at: usize| {
+                let values = if at < d { first } else { second };
+                values.iter().skip(at % d).step_by(d).sum::<f64>()
             };
-            (0..d).map(of_feature).sum::<f64>() / d as f64
+            (0..2 * d).map(of_feature).collect()
         };
-        Ok(first.chunks(of_problem).zip(second.chunks(of_problem)).map(|(a, b)| variance(a, b)).collect())
+        Ok(first.chunks(of_problem).zip(second.chunks(of_problem)).map(sums).collect())
     }
 
     /// What an iteration found. Where its inertia is a sum of differences in f32, it may come out below 0 where it is

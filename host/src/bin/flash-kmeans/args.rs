@@ -129,7 +129,7 @@ pub(crate) struct FitArgs {
     /// Take at most this much of each GPU's memory; points that have no room there are copied in each iteration
     #[arg(long, value_name = "BYTES|2GiB|500MB", value_parser = bytes)]
     pub(crate) gpu_memory: Option<u64>,
-    /// GPUs to fit on: as --backend cuda:N,M
+    /// GPUs to fit on: as --backend cuda:N,M. Under mpirun, those that the processes of a machine share out
     #[arg(long, value_name = "all|N,M", value_parser = devices, conflicts_with = "backend")]
     pub(crate) devices: Option<Backend>,
     /// Write where the fit stands to this file now and then, and when it ends or is stopped

@@ -8,6 +8,7 @@
 //! the other is worked on. The means are added from panels in their order, whichever chunk or GPU they were summed on:
 //! the bits are those of a fit of all points at once.
 use super::*;
+use crate::backend::totals::Totals;
 use crate::lloyd::{Found, Pass};
 use crate::relocate::{Donor, Search};
 use std::collections::BTreeMap;
@@ -186,13 +187,24 @@ impl<T: GpuElement> Parts<T> {
 
     /// Ends the pass: the means in place of `centroids`, where it was for sums.
     pub(crate) fn finish(&mut self, centroids: &mut [f32]) -> Result<Found> {
+        self.gather()?.end_total(centroids, self.pass)
+    }
+
+    /// Ends the pass as one of several processes: what its points add up to, into `totals`, which are zeros.
+    pub(crate) fn finish_share(&mut self, totals: &mut Totals) -> Result<Pass> {
+        self.gather()?.end_share(totals, self.pass)?;
+        Ok(self.pass)
+    }
+
+    /// Waits for the pass: the first GPU's total, which has been handed everything.
+    fn gather(&self) -> Result<&Call<T>> {
         self.wait()?;
         let Some((first, others)) = self.shards.split_first() else { return Err(no_points()) };
         for other in others {
             first.total.gather_total(&other.total, &other.rows, self.pass)?;
         }
         first.total.device.enter()?;
-        first.total.end_total(centroids, self.pass)
+        Ok(&first.total)
     }
 
     /// Begins to look for the `most` points farthest from their centroids, after a pass that has counted empty clusters.
@@ -211,7 +223,8 @@ impl<T: GpuElement> Parts<T> {
     pub(crate) fn sums(&self, clusters: &[Donor]) -> Result<Vec<f64>> {
         let total = &self.shards.first().ok_or_else(no_points)?.total;
         total.device.enter()?;
-        total.sums_by(clusters)
+        let means = total.means_of_sums()?.ok_or_else(no_points)?;
+        Ok(clusters.iter().flat_map(|donor| means.sum(donor.cluster, donor.count as f64)).collect())
     }
 
     /// The labels of the last pass.
@@ -441,36 +454,37 @@ impl<T: GpuElement> Call<T> {
 
     /// How many clusters have no points, or none of any mass, as the sums of the pass have them.
     fn empty(&self) -> Result<usize> {
-        if let Some(masses) = self.masses_of_clusters()? {
-            return Ok(masses.into_iter().filter(|&mass| mass == 0.0).count());
-        }
+        let has_none: Vec<bool> = match self.means_of_sums()? {
+            Some(means) if self.by.has_masses() => {
+                (0..self.shape.k as usize).map(|cluster| means.mass(cluster) == 0.0).collect()
+            }
+            _ => self.counts()?.into_iter().map(|count| count == 0).collect(),
+        };
+        Ok(has_none.into_iter().filter(|&has_none| has_none).count())
+    }
+
+    /// The points of each cluster, as the sums of the pass have them.
+    fn counts(&self) -> Result<Vec<u64>> {
         let starts = self.update()?.starts;
         let starts = self.download(starts, starts.len())?;
-        let mut counts = vec![0u64; self.shape.k as usize];
+        let mut counts = vec![0; self.shape.k as usize];
         for panel in starts.chunks_exact(counts.len() + 1) {
             for (count, bounds) in counts.iter_mut().zip(panel.windows(2)) {
                 *count += u64::from(bounds[1] - bounds[0]);
             }
         }
-        Ok(counts.into_iter().filter(|&count| count == 0).count())
+        Ok(counts)
     }
 
     /// Ends a pass of which all parts have been handed over.
     fn end_total(&self, centroids: &mut [f32], pass: Pass) -> Result<Found> {
-        let update = self.update()?;
         let before = if pass.empty { centroids.to_vec() } else { Vec::new() };
         if pass.sums {
             self.upload(self.places.centroids, centroids)?;
-            self.means(update)?;
         }
-        self.converge(update)?;
-        let record: Vec<Record> = self.download(update.records, 1)?;
-        let Record(record) = record.first().copied().ok_or_else(no_points)?;
-        let mut stats = self.stats_of(record);
+        let stats = self.end_pass(pass)?;
         if pass.sums {
             centroids.copy_from_slice(&self.download(self.places.centroids, centroids.len())?);
-        } else {
-            stats.inertia = self.inertias()?.into_iter().sum();
         }
         let mean_variance = if pass.variance { self.variances()?.into_iter().sum() } else { 0.0 };
         let stays = |(after, before): (&[f32], &[f32])| after == before;
@@ -479,5 +493,54 @@ impl<T: GpuElement> Call<T> {
         let empty =
             if centroids.chunks_exact(d).zip(before.chunks_exact(d)).any(stays) { self.empty()? } else { 0 };
         Ok(Found { stats, mean_variance, empty })
+    }
+
+    /// [`Self::end_total`] where other processes have totals, too. A mean times its points is their sum, to the last bit but
+    /// few of f32.
+    fn end_share(&self, totals: &mut Totals, pass: Pass) -> Result<()> {
+        let stats = self.end_pass(pass)?;
+        let into = totals.parts();
+        (*into.inertia, *into.changed) = (stats.inertia, stats.changed as f64);
+        *into.points = f64::from(self.shape.n);
+        if pass.variance {
+            into.moments.copy_from_slice(&self.sums_of_moments()?.concat());
+        }
+        if !pass.sums {
+            return Ok(());
+        }
+        let (means, counts) = (self.means_of_sums()?, self.counts()?);
+        let centroids =
+            if means.is_none() { self.download(self.places.centroids, into.sums.len())? } else { Vec::new() };
+        for (cluster, sum) in into.sums.chunks_exact_mut(self.shape.d as usize).enumerate() {
+            let count = counts[cluster] as f64;
+            match &means {
+                Some(means) => {
+                    into.counts[cluster] = means.weight(cluster, count);
+                    sum.iter_mut().zip(means.sum(cluster, count)).for_each(|(sum, of_here)| *sum = of_here);
+                }
+                None => {
+                    into.counts[cluster] = count;
+                    let mean = &centroids[cluster * sum.len()..][..sum.len()];
+                    sum.iter_mut().zip(mean).for_each(|(sum, &mean)| *sum = count * f64::from(mean));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Means of the pass, where it was for sums, and its statistics.
+    fn end_pass(&self, pass: Pass) -> Result<IterationStats> {
+        let update = self.update()?;
+        if pass.sums {
+            self.means(update)?;
+        }
+        self.converge(update)?;
+        let record: Vec<Record> = self.download(update.records, 1)?;
+        let Record(record) = record.first().copied().ok_or_else(no_points)?;
+        let mut stats = self.stats_of(record);
+        if !pass.sums {
+            stats.inertia = self.inertias()?.into_iter().sum();
+        }
+        Ok(stats)
     }
 }

@@ -1216,6 +1216,8 @@ pub const FINALISE_VALUES: u32 = 4;
 pub const FINALISE_FEATURES: u32 = 32 * FINALISE_VALUES;
 /// Rows of partial sums that a warp has in flight.
 pub const FINALISE_IN_FLIGHT: u32 = 4;
+/// Rows of partial sums that a warp adds up quickly.
+const QUICK_ROWS: u32 = 32;
 
 /// Shared memory of `finalise`.
 #[derive(Clone, Copy, Debug)]
@@ -1253,16 +1255,23 @@ pub struct FinaliseParams {
     pub items_of_block: u32,
 }
 impl FinaliseParams {
-    /// For `multiprocessors`: few items are shared, as there are more warps than items.
+    /// For `multiprocessors`: items are shared where there are more warps than items, and where they have many rows.
     #[inline]
     pub const fn new(shape: Shape, panels: Panels, multiprocessors: u32) -> Self {
         /// Blocks that a multiprocessor has at a time, or soon after.
         const FEW: u64 = 4;
         let mut params = FinaliseParams { shape, panels, items_of_block: 1 };
-        if params.items() > FEW * multiprocessors as u64 {
+        if params.items() > FEW * multiprocessors as u64 && params.usual_rows() <= QUICK_ROWS {
             params.items_of_block = UPDATE_WARPS;
         }
         params
+    }
+    /// Rows of partial sums of a cluster of usual size.
+    const fn usual_rows(&self) -> u32 {
+        match (self.panels.count * self.panels.stretches()).checked_div(self.shape.k) {
+            Some(heads) => self.panels.count + heads,
+            None => 0,
+        }
     }
     /// Chunks of a cluster.
     #[inline]
@@ -1273,13 +1282,8 @@ impl FinaliseParams {
     /// case. Of more, all warps of a block have a share.
     #[inline]
     pub const fn most_rows(&self) -> u32 {
-        const QUICK: u32 = 32;
-        let heads = (self.panels.count * self.panels.stretches()).checked_div(self.shape.k);
-        let usual = match heads {
-            Some(heads) => 2 * (self.panels.count + heads),
-            None => 0,
-        };
-        if usual > QUICK { usual } else { QUICK }
+        let most = 2 * self.usual_rows();
+        if most > QUICK_ROWS { most } else { QUICK_ROWS }
     }
     /// Chunks of all clusters.
     #[inline]

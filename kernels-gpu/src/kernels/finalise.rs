@@ -43,12 +43,14 @@ pub(super) unsafe fn finalise<T: Scalar>(
     let most_rows = if own == 1 { 0 } else { params.most_rows() };
     let mut first = block_idx_x() as u64 * own as u64;
     while first < params.items() {
-        let mine = Item::of(first + warp_id() as u64, warp_id() < own, states, params);
-        let mut rows = 0;
+        // Loads that need no other's value go first: what a warp waits for is the longest chain of them.
+        let (mine, state) = Item::of(first + warp_id() as u64, warp_id() < own, states, params);
+        let before = Before::of(mine, origin, centroids, params);
         let mut total = Total::NONE;
-        if mine.is_open {
-            total.points = partials.count(mine, &mut rows);
-        }
+        let mut rows = 0;
+        total.points = partials.count(mine, &mut rows);
+        let is_open = state.done == 0 && mine.is_one;
+        rows = if is_open { rows } else { 0 };
         if lane_id() == 0 {
             shared_rows.set(warp_id(), if rows > most_rows { rows } else { 0 });
         }
@@ -75,13 +77,13 @@ pub(super) unsafe fn finalise<T: Scalar>(
             if many == 0 {
                 break;
             }
-            item = Item::of(first + owner as u64 - 1, true, states, params);
+            item = Item::of(first + owner as u64 - 1, true, states, params).0;
             share_rows = share_of(many);
             let border = |warp: u32| (share_rows * warp).min(many);
             (from, to) = (border(warp_id()), border(warp_id() + 1));
         }
-        if mine.is_open {
-            let moved = mine.end(total, origin, centroids, rounded, params);
+        if is_open {
+            let moved = mine.end(total, before, centroids, rounded, params);
             if lane_id() == 0 {
                 *moves.add((first + warp_id() as u64) as usize) = moved;
             }
@@ -106,21 +108,21 @@ struct Item {
     cluster: u64,
     /// The lane's first feature; the others are 32 apart.
     feature: u32,
-    /// Whether there is such an item, of a problem that is not done.
-    is_open: bool,
+    /// Whether there is such an item; else it is the first one again.
+    is_one: bool,
 }
 
 impl Item {
     #[inline(always)]
-    unsafe fn of(item: u64, is_own: bool, states: *const LoopState, params: FinaliseParams) -> Self {
+    unsafe fn of(item: u64, is_own: bool, states: *const LoopState, params: FinaliseParams) -> (Self, LoopState) {
         let of_problem = params.shape.k as u64 * params.chunks() as u64;
         let is_one = is_own && item < params.items();
         let batch = if is_one { div_u64(item, of_problem) } else { 0 };
         let of_batch = if is_one { item - batch * of_problem } else { 0 };
         let cluster = div_u64(of_batch, params.chunks() as u64);
         let chunk = (of_batch - cluster * params.chunks() as u64) as u32;
-        let is_open = is_one && (*states.add(batch as usize)).done == 0;
-        Item { batch, cluster, feature: chunk * FINALISE_FEATURES + lane_id(), is_open }
+        let feature = chunk * FINALISE_FEATURES + lane_id();
+        (Item { batch, cluster, feature, is_one }, *states.add(batch as usize))
     }
 
     /// Stores the mean; the squared distance from the centroid before.
@@ -128,23 +130,18 @@ impl Item {
     unsafe fn end<T: Scalar>(
         self,
         total: Total,
-        origin: *const T,
+        before: Before,
         centroids: *mut f32,
         rounded: *mut T,
         params: FinaliseParams,
     ) -> f64 {
-        let shape = params.shape;
-        // Sums may be of points less their problem's first.
-        let origin = origin.add((self.batch * shape.n as u64 * shape.pitch as u64) as usize);
-        let row = (self.batch * shape.k as u64 + self.cluster) * shape.d as u64;
         let mut moved = 0.0;
         unroll!(V in [0, 1, 2, 3] => {
             let feature = self.feature + V as u32 * WARP_SIZE;
-            if feature < shape.d {
-                let place = (row + feature as u64) as usize;
-                let old = *centroids.add(place);
-                let about = if sums_about_first::<T>() { (*origin.add(feature as usize)).to_f32() } else { 0.0 };
-                let mean = about as f64 + total.sums[V] / total.points as f64;
+            if feature < params.shape.d {
+                let place = (self.row(params) + feature as u64) as usize;
+                let old = before.centroid[V];
+                let mean = before.origin[V] as f64 + total.sums[V] / total.points as f64;
                 let new = if total.points == 0 { old } else { mean as f32 };
                 *centroids.add(place) = new;
                 *rounded.add(place) = T::from_f32(new);
@@ -153,6 +150,44 @@ impl Item {
             }
         });
         warp_sum_f64(moved)
+    }
+
+    /// Where the centroid is.
+    #[inline(always)]
+    fn row(self, params: FinaliseParams) -> u64 {
+        (self.batch * params.shape.k as u64 + self.cluster) * params.shape.d as u64
+    }
+}
+
+/// What an item's lane finds before it adds: its features of the centroid, and of the point that sums are about.
+#[derive(Clone, Copy)]
+struct Before {
+    centroid: [f32; VALUES],
+    origin: [f32; VALUES],
+}
+
+impl Before {
+    #[inline(always)]
+    unsafe fn of<T: Scalar>(
+        item: Item,
+        origin: *const T,
+        centroids: *const f32,
+        params: FinaliseParams,
+    ) -> Self {
+        let shape = params.shape;
+        // Sums may be of points less their problem's first.
+        let origin = origin.add((item.batch * shape.n as u64 * shape.pitch as u64) as usize);
+        let mut before = Before { centroid: [0.0; VALUES], origin: [0.0; VALUES] };
+        unroll!(V in [0, 1, 2, 3] => {
+            let feature = item.feature + V as u32 * WARP_SIZE;
+            if feature < shape.d {
+                before.centroid[V] = *centroids.add((item.row(params) + feature as u64) as usize);
+                if sums_about_first::<T>() {
+                    before.origin[V] = (*origin.add(feature as usize)).to_f32();
+                }
+            }
+        });
+        before
     }
 }
 

@@ -1451,6 +1451,8 @@ pub const LOWER_TEAMS: u32 = LOWER_THREADS / DISTANCE_LANES;
 pub const LOWER_ROWS: u32 = 4;
 /// Candidates that it measures them to.
 pub const LOWER_CANDIDATES: u32 = 8;
+/// Pairs of a row and a candidate that it measures in f64 before their sums are added up.
+pub const LOWER_PAIRS: u32 = 8;
 /// Features of candidates in shared memory at a time.
 pub const LOWER_FEATURES: u32 = 128;
 /// Most chunks of rows of a block.
@@ -1477,15 +1479,21 @@ pub const fn unit(number: u64) -> f64 {
     (number >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
-/// Shared memory of `lower` and `lower_to`.
+/// Shared memory of `lower`.
 #[derive(Clone, Copy, Debug)]
 pub struct LowerShared {
     /// `[candidate][feature]` of one stage.
-    pub candidates: Slot<f64>,
-    /// `[half-warp][distance][lane]`, with one value between distances, against bank conflicts.
+    pub candidates: Slot<f32>,
+    /// `[half-warp][pair][lane]`, with one value between pairs, against bank conflicts.
     pub parts: Slot<f64>,
     /// `[candidate][chunk][row]`.
     pub distances: Slot<f64>,
+    /// Of each row.
+    pub nearest: Slot<f64>,
+    /// Candidates, in the upper half of a word, and rows that f64 decides on.
+    pub list: Slot<u32>,
+    /// How many.
+    pub listed: Slot<u32>,
     /// Blocks of the group that have ended.
     pub ended: Slot<u32>,
     /// Bytes of it all.
@@ -1499,9 +1507,39 @@ impl LowerShared {
         let mut layout = Layout::new();
         LowerShared {
             candidates: layout.array(LOWER_CANDIDATES * LOWER_FEATURES),
+            parts: layout.array(LOWER_TEAMS * LOWER_PAIRS * (DISTANCE_LANES + 1)),
+            distances: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * LOWER_CHUNK_PITCH),
+            nearest: layout.array(LOWER_CHUNKS * FAN),
+            list: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * FAN),
+            listed: layout.array(1),
+            ended: layout.array(1),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Shared memory of `lower_to`.
+#[derive(Clone, Copy, Debug)]
+pub struct LowerToShared {
+    /// `[candidate][feature]` of one stage.
+    pub candidates: Slot<f64>,
+    /// `[half-warp][distance][lane]`, with one value between distances, against bank conflicts.
+    pub parts: Slot<f64>,
+    /// `[candidate][chunk][row]`.
+    pub distances: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl LowerToShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        LowerToShared {
+            candidates: layout.array(LOWER_CANDIDATES * LOWER_FEATURES),
             parts: layout.array(LOWER_TEAMS * DISTANCE_LANES * (DISTANCE_LANES + 1)),
             distances: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * LOWER_CHUNK_PITCH),
-            ended: layout.array(1),
             bytes: layout.bytes(),
         }
     }
@@ -1542,6 +1580,11 @@ impl LowerParams {
         let whole = shape.batch as u64 * shape.n.div_ceil(LOWER_CHUNKS * FAN) as u64;
         let doublings = if whole < multiprocessors as u64 { 0 } else { LOWER_CHUNKS.ilog2() };
         LowerParams { shape, trials, doublings }
+    }
+    /// Tiles of the candidates of a step.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.trials.div_ceil(LOWER_CANDIDATES)
     }
     /// Chunks of a problem.
     #[inline]
@@ -1786,6 +1829,7 @@ default_is_new! {
     ConvergeShared,
     InertiaShared,
     LowerShared,
+    LowerToShared,
     LabelledShared,
     DrawShared,
 }

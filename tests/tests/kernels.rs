@@ -1522,6 +1522,7 @@ fn check_first_centroids<T: Point>(
     let (states_of, candidates) = (Memory::of(&states), Memory::of(&candidates));
     let nearest = Memory::<f64>::poison(batch * n);
     let distances = Memory::<f64>::poison(batch * most * n);
+    let lowered = Memory::<u8>::poison(batch * lower.tiles() as usize * n);
     let chunk_sums = Memory::<f64>::poison(batch * most * chunks);
     let group_sums = Memory::<f64>::poison(batch * most * groups);
     let counters = Memory::of(&vec![0u32; batch * groups]);
@@ -1534,6 +1535,7 @@ fn check_first_centroids<T: Point>(
             candidates: candidates.at(),
             nearest: nearest.at(),
             distances: distances.at(),
+            lowered: lowered.at(),
             chunk_sums: chunk_sums.at(),
             group_sums: group_sums.at(),
             counters: counters.at(),
@@ -1542,6 +1544,7 @@ fn check_first_centroids<T: Point>(
         way.launch(Draw {
             nearest: nearest.at(),
             distances: distances.at(),
+            lowered: lowered.at(),
             chunk_sums: chunk_sums.at(),
             group_sums: group_sums.at(),
             states: states_of.at(),

@@ -17,6 +17,7 @@ const SHARED: DrawShared = DrawShared::new();
 pub(super) unsafe fn draw(
     nearest: *const f64,
     distances: *const f64,
+    lowered: *const u8,
     chunk_sums: *const f64,
     group_sums: *const f64,
     states: *mut DrawState,
@@ -69,6 +70,8 @@ pub(super) unsafe fn draw(
                 let chunk_sums = chunk_sums.add((of_best * chunks as u64) as usize);
                 let nearest = nearest.add((batch * shape.n as u64) as usize);
                 let distances = distances.add((of_best * shape.n as u64) as usize);
+                let tile = batch * lower.tiles() as u64 + (best / LOWER_CANDIDATES) as u64;
+                let lowered = lowered.add((tile * shape.n as u64) as usize);
                 let mut trial = warp_id();
                 while trial < most {
                     let number =
@@ -84,8 +87,8 @@ pub(super) unsafe fn draw(
                     let row = chunk * FAN
                         + pass(of_chunk, &mut target, values, |row| {
                             let row = (chunk * FAN + row) as usize;
-                            let (near, distance) = (*nearest.add(row), *distances.add(row));
-                            if distance < near { distance } else { near }
+                            let is_lowered = *lowered.add(row) >> (best % LOWER_CANDIDATES) & 1 != 0;
+                            *if is_lowered { distances } else { nearest }.add(row)
                         });
                     if lane_id() == 0 {
                         *candidates.add(trial as usize) = row;

@@ -52,7 +52,8 @@ pub(super) fn draw<T: GpuElement>(
 ) -> Result<Option<Vec<u32>>> {
     let shape = points.shape;
     let rows = u64::from(shape.batch) * u64::from(shape.n);
-    let bytes = rows * (u64::from(shape.pitch) * size_of::<T>() as u64 + 8 * (trials(k) as u64 + 2));
+    // Beside the points: a distance and an eighth of a byte for each trial, the nearest, and sums.
+    let bytes = rows * (u64::from(shape.pitch) * size_of::<T>() as u64 + 9 * (trials(k) as u64 + 2));
     if !draws(first, by) || gpus.memory.is_some_and(|memory| bytes > memory) {
         return Ok(None);
     }
@@ -160,6 +161,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let counters: Place<u32> = plan.array(batch * groups);
         let nearest = plan.array(batch * n);
         let distances = plan.array(batch * most * n);
+        let lowered = plan.array(batch * params.tiles() as usize * n);
         let chunk_sums = plan.array(batch * most * chunks);
         let group_sums = plan.array(batch * most * groups);
         let of_points = weights.map(|weights| (weights, plan.array(batch * n)));
@@ -184,6 +186,7 @@ impl<T: GpuElement> Resident<'_, T> {
             candidates: arena.at(candidates),
             nearest: arena.at(nearest),
             distances: arena.at(distances),
+            lowered: arena.at(lowered),
             chunk_sums: arena.at(chunk_sums),
             group_sums: arena.at(group_sums),
             counters: arena.at(counters),
@@ -192,6 +195,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let draw = Draw {
             nearest: arena.at(nearest),
             distances: arena.at(distances),
+            lowered: arena.at(lowered),
             chunk_sums: arena.at(chunk_sums),
             group_sums: arena.at(group_sums),
             states: arena.at(states).cast(),

@@ -316,7 +316,7 @@ unsafe fn compare<T: Scalar>(
             unroll!(I in [0, 1, 2, 3] => {
                 let (candidate, sum) = (lane % 2 * 4 + I as u32, sums[I]);
                 let least = weight * (sum as f64 * keeps);
-                let is_clear = near == 0.0 || sum >= LEAST_CLEAR && sum < f32::INFINITY && least >= near;
+                let is_clear = near == 0.0 || (LEAST_CLEAR..f32::INFINITY).contains(&sum) && least >= near;
                 if candidate < count {
                     if is_clear {
                         measured.set(slot(candidate, row), near);

@@ -86,7 +86,7 @@ pub use mini_batch::MiniBatch;
 pub use model::{BatchSummary, IterationStats, KMeans};
 pub use neighbours::Nearest;
 pub use observer::{IterationEnd, Observer, Progress};
-pub use params::{Backend, EmptyClusters, FlashKMeans, Init};
+pub use params::{Backend, EmptyClusters, FlashKMeans, Init, Precision};
 pub use points::PointsDim;
 #[cfg(feature = "mpi")]
 pub use ranks::part_of;

@@ -97,6 +97,14 @@ pub(crate) trait Worker<T: Element> {
 
 /// Processes that fit one problem together, each with some of the points.
 pub(crate) trait Together {
+    /// Whether there are no others.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "GPUs then find the means themselves"))]
+    fn is_alone(&self) -> bool;
+
+    /// The largest `value` of all processes.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "of what GPUs round points in"))]
+    fn largest(&self, value: f32) -> Result<f32>;
+
     /// Puts the sum over all processes, in a fixed order, in place of `values`: the same bits in each process.
     fn add_up(&self, values: &mut [f64]) -> Result<()>;
 }
@@ -105,6 +113,14 @@ pub(crate) trait Together {
 pub(crate) struct Alone;
 
 impl Together for Alone {
+    fn is_alone(&self) -> bool {
+        true
+    }
+
+    fn largest(&self, value: f32) -> Result<f32> {
+        Ok(value)
+    }
+
     fn add_up(&self, _values: &mut [f64]) -> Result<()> {
         Ok(())
     }

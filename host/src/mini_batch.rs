@@ -15,7 +15,7 @@ use std::borrow::Cow;
 /// Mini-batch k-means (Sculley, 2010): centroids that follow points which come a batch at a time, each seen once. Made by
 /// [`FlashKMeans::mini_batch`].
 ///
-/// A step labels a batch under the centroids as they are, exactly and on the backend that was chosen, as
+/// A step labels a batch under the centroids as they are, on the backend and with the precision that were chosen, as
 /// [`KMeans::predict`] does. Then, for each cluster `k` with `m_k` points of the batch,
 ///
 /// ```text
@@ -24,7 +24,7 @@ use std::borrow::Cow;
 ///
 /// in float64: a centroid is the mean of all points that it was ever given, and where it started counts for nothing. Sums
 /// are taken on the CPU in the order of the points: the same batches in the same order give the same bits on every run,
-/// whatever the number of threads and whichever backend labels. A cluster that is given no points stays where it is. A
+/// whatever the number of threads and whichever backend labels exactly. A cluster that is given no points stays where it is. A
 /// point with a weight counts that often, in the sum and in `m_k`.
 ///
 /// By a metric whose centroids have length 1, they are these means at length 1; for cosines, the means are of `x/‖x‖`.
@@ -57,7 +57,7 @@ pub struct MiniBatch<T: Element> {
 
 impl FlashKMeans {
     /// Clusters of points that come in batches: see [`MiniBatch`]. The first centroids are found in the first batch, unless
-    /// they are given. Of the other options, only `metric`, `seed`, `backend` and `gpu_memory` matter.
+    /// they are given. Of the other options, only `metric`, `seed`, `backend`, `gpu_memory` and `precision` matter.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for several starts, a sample or [`EmptyClusters::Relocate`](crate::EmptyClusters::Relocate), and as [`fit`](Self::fit);

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::init;
 use crate::metric::Metric;
 use crate::points::{PointsDim, Problem, shaped};
-use crate::{Backend, Element};
+use crate::{Backend, Element, Precision};
 use ndarray::{Array, ArrayView};
 use rayon::prelude::*;
 
@@ -100,7 +100,7 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
             labels: shaped(Vec::new(), D::join_rows(batch, 0), "labels")?,
             sizes: shaped(vec![0; batch * k], D::join_rows(batch, k), "sizes")?,
             problems: Vec::new(),
-            engine: Engine::select(backend, T::DTYPE, None)?,
+            engine: Engine::select(backend, T::DTYPE, None, Precision::Exact)?,
             metric,
         })
     }
@@ -139,6 +139,16 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// What is near.
     pub fn metric(&self) -> Metric {
         self.metric
+    }
+
+    /// Whether [`predict`](Self::predict) is exact: after a fit as that was, else it is.
+    pub fn precision(&self) -> Precision {
+        self.engine.precision()
+    }
+
+    /// Makes [`predict`](Self::predict) exact or not.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.engine.set_precision(precision);
     }
 
     /// Iterations done; of the problem that took most, in a batch.

@@ -74,6 +74,51 @@ impl std::fmt::Display for Backend {
     }
 }
 
+/// Whether labels are exact.
+///
+/// On a GPU, tensor cores find the nearest centroid of nearly every point, and where two scores are too close for their
+/// arithmetic, float64 decides. [`Tf32`](Self::Tf32) leaves that out. It is a permission: the CPU, and GPU kernels that
+/// multiply in f32, stay exact.
+///
+/// With `Tf32`, products are of values with 10 bits of fraction, which is what the format of that name keeps, and sums are of
+/// `f32`. Points of `f32` are taken about a centre `m` near their mean, scaled and rounded to half precision, which keeps as
+/// many bits of all but coordinates under 2⁻²⁸ of the farthest one; 16-bit points are as they are, and `m` is 0. For the
+/// centroid `c` of a label and the nearest one `b`,
+///
+/// ```text
+/// ‖x − c‖² ≤ ‖x − b‖² + e·‖x − m‖·(‖c − m‖ + ‖b − m‖) + s·(‖c − m‖² + ‖b − m‖²)
+/// s = 3·(d + 50)·2⁻²³,   e = 2⁻⁹ + s for f32 points, and s for 16-bit ones
+/// ```
+///
+/// For metrics by the largest `x·c`, that of a label is less than the largest by at most `e·‖x‖` times the length of the
+/// longest centroid. Centroids whose scores are equal are told apart in float64.
+///
+/// A label is a function of the centroids, of the points of the problem and of the kind of GPU: it has the same bits on every
+/// run, on one GPU or several, from memory or from a stream, which is read once more for it where its points are `f32`. To
+/// [`predict`](crate::KMeans::predict) the points of a fit gives its labels again; among other points, a point that is as near to
+/// two centroids may get the other one.
+///
+/// There is no `Bf16`: tensor cores are no faster with it than with half precision, and it has three bits less.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Precision {
+    /// The nearest centroid in float64.
+    #[default]
+    Exact,
+    /// The nearest one, or one that is as near within the error of products of 10 bits of fraction.
+    Tf32,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::Exact => "exact",
+            Precision::Tf32 => "tf32",
+        })
+    }
+}
+
 /// How the first centroids are found.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -161,6 +206,8 @@ pub struct FlashKMeans {
     gpu_memory: Option<u64>,
     #[cfg_attr(feature = "serde", serde(default))]
     empty_clusters: EmptyClusters,
+    #[cfg_attr(feature = "serde", serde(default))]
+    precision: Precision,
 }
 
 impl FlashKMeans {
@@ -179,6 +226,7 @@ impl FlashKMeans {
             metric: Metric::default(),
             gpu_memory: None,
             empty_clusters: EmptyClusters::default(),
+            precision: Precision::default(),
         }
     }
 
@@ -245,6 +293,12 @@ impl FlashKMeans {
     /// What becomes of clusters that lose all their points; by default they keep their centroids.
     pub fn empty_clusters(mut self, empty_clusters: EmptyClusters) -> Self {
         self.empty_clusters = empty_clusters;
+        self
+    }
+
+    /// Whether labels are exact, which they are by default, or may be what the tensor cores find.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -384,8 +438,19 @@ impl FlashKMeans {
         (self.backend, &self.init, self.seed)
     }
 
+    /// [`Self::gpu_memory`], where nothing was said of it.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn gpu_memory_or(mut self, bytes: Option<u64>) -> Self {
+        self.gpu_memory = self.gpu_memory.or(bytes);
+        self
+    }
+
     pub(crate) fn engine(&self, dtype: DType) -> Result<Engine> {
-        Engine::select(self.backend, dtype, self.gpu_memory)
+        Engine::select(self.backend, dtype, self.gpu_memory, self.precision)
+    }
+
+    pub(crate) fn asked_precision(&self) -> Precision {
+        self.precision
     }
 
     /// Refuses to relocate empty clusters.
@@ -474,7 +539,8 @@ mod tests {
                 .init(init)
                 .backend(Backend::Cuda { ordinal: 1 })
                 .metric(Metric::Cosine)
-                .empty_clusters(EmptyClusters::Relocate);
+                .empty_clusters(EmptyClusters::Relocate)
+                .precision(Precision::Tf32);
             let text = serde_json::to_string(&options).unwrap();
             assert_eq!(serde_json::from_str::<FlashKMeans>(&text).unwrap(), options);
         }

@@ -1,6 +1,6 @@
 //! How long each stage of an iteration takes on a GPU: what `bench` reports.
 use crate::error::{Error, Result};
-use crate::{DType, Element};
+use crate::{DType, Element, Precision};
 use half::{bf16, f16};
 
 /// The problems to time: `batch` of `n` points in `d` dimensions with `k` clusters.
@@ -16,6 +16,8 @@ pub struct Workload {
     pub d: usize,
     /// Type of the points.
     pub dtype: DType,
+    /// Whether labels are exact.
+    pub precision: Precision,
 }
 
 /// What a stage took each time, in milliseconds by device events.
@@ -120,5 +122,5 @@ pub fn time_points<T: Element>(
     let _visit = crate::backend::cuda::Visit::begin();
     let device = crate::backend::cuda::Device::open(ordinal)?;
     let problem = crate::points::Problem { points: points.into(), batch, n, d, weights: None };
-    crate::backend::cuda::time_stages(&device, &problem, k, iterations)
+    crate::backend::cuda::time_stages(&device, &problem, (k, workload.precision), iterations)
 }

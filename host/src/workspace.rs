@@ -125,9 +125,9 @@ impl<T: Element> Workspace<T> {
         }
         let asked = params.asked().0;
         let backend = if asked == Backend::Auto { Backend::Cuda { ordinal: 0 } } else { asked };
-        match Engine::select(backend, T::DTYPE, None)? {
+        match Engine::select(backend, T::DTYPE, None, params.asked_precision())? {
             Engine::Cuda(gpus) => Ok(Workspace {
-                run: Run::new::<T>(gpus.first(), shape, &options)?,
+                run: Run::new::<T>(&gpus, shape, &options)?,
                 params: params.clone(),
                 options,
                 shape,

@@ -536,6 +536,8 @@ pub struct HopperParams {
     pub shape: Shape,
     /// Which of the two slots holds the centroids' largest norm and residual.
     pub slot: u32,
+    /// Whether scores within their bound of each other are listed for `settle`; 0 for those that are equal, alone.
+    pub is_exact: u32,
 }
 
 impl HopperParams {
@@ -631,6 +633,8 @@ pub struct MmaParams {
     pub shape: Shape,
     /// Which of the two slots holds the centroids' largest norm and residual.
     pub slot: u32,
+    /// As [`HopperParams::is_exact`].
+    pub is_exact: u32,
 }
 
 impl MmaParams {
@@ -796,6 +800,8 @@ pub struct FloorsParams {
     pub shape: Shape,
     /// Whether the 16 bits are bfloat16, not half precision.
     pub is_bf16: u32,
+    /// As [`HopperParams::is_exact`]: 0 for floors under the best score itself, and not only under what its bound leaves.
+    pub is_exact: u32,
 }
 impl FloorsParams {
     /// Lanes that share a point, a chunk of 8 features each: a power of two.
@@ -874,6 +880,8 @@ pub struct SettleShared {
     pub group_labels: Slot<u32>,
     /// Blocks of the team that have ended.
     pub ended: Slot<u32>,
+    /// The largest magnitude that each thread has met in centroids, for products.
+    pub scan_largest: Slot<f32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -892,10 +900,14 @@ impl SettleShared {
             scan_labels: layout.array(UPDATE_THREADS),
             group_labels: layout.array(SETTLE_GROUP),
             ended: layout.array(1),
+            scan_largest: layout.array(UPDATE_THREADS),
             bytes: layout.bytes(),
         }
     }
 }
+
+/// Words of a thread in which blocks tell others of their team what they have found.
+pub const SETTLE_WORDS: u32 = 4;
 
 /// Parameters of `settle`: how many points there are to settle is known on the device only.
 #[derive(Clone, Copy, Debug)]
@@ -910,7 +922,7 @@ impl SettleParams {
     /// Words in which blocks tell others of their team what they have found.
     #[inline]
     pub const fn scratch(&self) -> u32 {
-        self.blocks * UPDATE_THREADS * 3
+        self.blocks * UPDATE_THREADS * SETTLE_WORDS
     }
 }
 impl Items for SettleParams {

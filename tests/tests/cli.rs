@@ -202,6 +202,21 @@ fn metrics_are_those_of_the_library_and_a_model_keeps_its_own() {
     }
 }
 
+/// Which the CPU has no use for.
+#[test]
+fn a_precision_is_a_permission() {
+    let place = Place::new();
+    let exact = "fit DIGITS -k 10 --backend cpu --labels l.npy --centroids c.npy --json";
+    place.good(exact);
+    let told = place.good(&format!("{} --precision tf32", exact.replace("l.npy", "m.npy")));
+    assert_eq!(json(&told)["precision"], "exact");
+    assert_eq!(place.labels("l.npy", 1797), place.labels("m.npy", 1797));
+    let told =
+        place.good("predict DIGITS --centroids c.npy --backend cpu --labels p.npy --precision tf32 --json");
+    assert_eq!(json(&told)["precision"], "exact");
+    assert_eq!(place.labels("l.npy", 1797), place.labels("p.npy", 1797));
+}
+
 #[test]
 fn clusters_without_points_are_relocated_where_that_is_asked() {
     let place = Place::new();
@@ -245,9 +260,20 @@ fn json_is_one_object_with_every_key() {
     let output = place.run("fit DIGITS -k 10 --seed 0 --backend cpu --json");
     let out = json(&text(&output.stdout));
     let keys: Vec<&str> = out.as_object().unwrap().keys().map(String::as_str).collect();
-    for key in
-        ["n", "d", "k", "batch", "metric", "n_iter", "inertia", "converged", "backend", "device", "seconds"]
-    {
+    for key in [
+        "n",
+        "d",
+        "k",
+        "batch",
+        "metric",
+        "precision",
+        "n_iter",
+        "inertia",
+        "converged",
+        "backend",
+        "device",
+        "seconds",
+    ] {
         assert!(keys.contains(&key), "{key}");
     }
     assert_eq!(
@@ -422,6 +448,7 @@ fn bad_options_are_refused() {
         ("fit p.npy -k 0", &["--clusters", "at least one"]),
         ("fit p.npy -k -1", &["-1"]),
         ("fit p.npy -k 13", &["p.npy", "13", "12"]),
+        ("fit p.npy -k 3 --precision half", &["half", "exact", "tf32"]),
         ("fit p.npy -k 3 --metric manhattan", &["manhattan", "euclidean", "spherical-dot"]),
         ("fit p.npy -k 3 --init farthest", &["farthest", "k-means++"]),
         ("fit p.npy -k 3 --max-iter 0", &["--max-iter"]),

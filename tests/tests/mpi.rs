@@ -2,21 +2,28 @@
 //! is 1.
 use flash_kmeans::io::{PointFile, write_npy};
 use flash_kmeans::{Backend, FlashKMeans, Init, Metric};
-use flash_kmeans_tests::{build_command, is_set};
+use flash_kmeans_tests::{build, build_command, is_set};
 use ndarray::{Array1, Array2, Ix2};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+fn has_mpi() -> bool {
+    let there =
+        |program: &str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
+    let has_mpi = there("mpirun") && there("mpicc");
+    if !has_mpi {
+        assert!(!is_set("FLASH_KMEANS_REQUIRE_MPI"), "there is no MPI");
+        println!("skipped: there is no MPI");
+    }
+    has_mpi
+}
+
 /// The command with feature `mpi`, or `None` where there is no MPI.
 fn command() -> Option<&'static Path> {
     static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
     let build = || {
-        let there =
-            |program: &str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
-        if !there("mpirun") || !there("mpicc") {
-            assert!(!is_set("FLASH_KMEANS_REQUIRE_MPI"), "there is no MPI");
-            println!("skipped: there is no MPI");
+        if !has_mpi() {
             return None;
         }
         // Under a name of its own: other tests build the command without the feature in the same place.
@@ -37,6 +44,7 @@ fn run(command: &Path, folder: &Path, processes: usize, args: &str) -> Output {
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("RAYON_NUM_THREADS", "1")
+        .env("FLASH_KMEANS_GPU", "emulated")
         .env_remove("RUST_LOG")
         .output()
         .unwrap()
@@ -144,4 +152,21 @@ fn processes_share_weights_and_a_metric() {
         let inertia = out["inertia"].as_f64().unwrap();
         assert!((inertia / one.inertia() - 1.0).abs() < 1e-9, "{metric}: {inertia} {}", one.inertia());
     }
+}
+
+/// By processes that check what they find themselves, on emulated GPUs: see there.
+#[test]
+fn gpus_of_several_processes_agree_with_cpus_and_with_one() {
+    if !has_mpi() {
+        return;
+    }
+    let rank = build("flash-kmeans-tests", "rank", "mpi");
+    let folder = tempfile::tempdir().unwrap();
+    for (processes, case) in [(2, "agree"), (4, "agree"), (2, "resumes"), (3, "mixed")] {
+        let output = run(&rank, folder.path(), processes, case);
+        assert!(output.status.success(), "{case} {processes}: {}", text(&output.stderr));
+    }
+    let output = run(&rank, folder.path(), 3, "fails");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("rank 2: CUDA"), "{}", text(&output.stderr));
 }

@@ -385,12 +385,24 @@ fn what_does_not_relocate_says_so() {
     refused(options.workspace::<f32>(1, 10, 2).unwrap_err());
 }
 
-/// Two fits that may differ in the rounding of their centroids.
+/// Two fits that may differ in the rounding of their centroids, and so in the labels of a few points that are as near to
+/// two of them.
 fn close<T: Element>(a: &KMeans<T, Ix2>, b: &KMeans<T, Ix2>, rounding: f64, context: &str) {
-    assert_eq!(a.labels(), b.labels(), "{context}");
-    let changed =
-        |model: &KMeans<T, Ix2>| model.problems()[0].history.iter().map(|i| i.changed).collect::<Vec<_>>();
-    assert_eq!(changed(a), changed(b), "{context}");
+    let few = a.labels().len() as u64 / 2000;
+    let differ = a.labels().iter().zip(b.labels()).filter(|(a, b)| a != b).count() as u64;
+    assert!(differ <= few, "{context}: {differ} labels differ");
+    let mut is_same = differ == 0;
+    for (a, b) in a.problems()[0].history.iter().zip(&b.problems()[0].history) {
+        assert!(
+            a.changed.abs_diff(b.changed) <= 2 * few,
+            "{context}: {} and {} changed",
+            a.changed,
+            b.changed
+        );
+        is_same &= a.changed == b.changed;
+    }
+    // A point moves the mean of its cluster's.
+    let rounding = if is_same { rounding } else { 1e-2 };
     for (a, b) in a.centroids().iter().zip(b.centroids()) {
         let (a, b) = (a.to_f64(), b.to_f64());
         assert!((a - b).abs() <= rounding * (1.0 + a.abs()), "{context}: {a} {b}");

@@ -199,19 +199,20 @@ mod rows {
                 driver.memory.free(address, |kind| kind == Kind::Pinned)
             })
         }
-        cuPointerGetAttribute(out: *mut CUmemorytype_enum, attribute: c_uint, address: usize) {
+        cuPointerGetAttributes(count: c_uint, attributes: *const c_uint, data: *const *mut u32, address: usize) {
             /// `CU_POINTER_ATTRIBUTE_MEMORY_TYPE`.
             const MEMORY_TYPE: c_uint = 2;
             in_context(|driver, _| {
                 let kind = match driver.memory.kind(address) {
-                    Some(Kind::Device(_)) => CUmemorytype_enum::CU_MEMORYTYPE_DEVICE,
-                    Some(Kind::Pinned) => CUmemorytype_enum::CU_MEMORYTYPE_HOST,
-                    None => return Err(code::INVALID_VALUE),
+                    Some(Kind::Device(_)) => CUmemorytype_enum::CU_MEMORYTYPE_DEVICE as u32,
+                    Some(Kind::Pinned) => CUmemorytype_enum::CU_MEMORYTYPE_HOST as u32,
+                    None => 0,
                 };
-                if attribute != MEMORY_TYPE {
+                // SAFETY: the caller's contract: so many attributes, and a place for each.
+                if count != 1 || unsafe { *attributes } != MEMORY_TYPE {
                     return Err(code::INVALID_VALUE);
                 }
-                unsafe { give(out, kind) }
+                unsafe { give(*data, kind) }
             })
         }
 

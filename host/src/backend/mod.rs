@@ -5,7 +5,7 @@ use crate::init::First;
 use crate::metric::Metric;
 use crate::model::BatchSummary;
 use crate::observer::Watch;
-use crate::params::{Backend, EmptyClusters};
+use crate::params::{Backend, EmptyClusters, Precision};
 use crate::points::Problem;
 #[cfg(feature = "cuda")]
 use crate::process;
@@ -13,6 +13,7 @@ use crate::process;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+pub(crate) mod totals;
 
 /// What the iterations need beside points and first centroids.
 #[derive(Clone, Debug)]
@@ -68,14 +69,20 @@ pub(crate) enum Engine {
 
 impl Engine {
     /// The engine for `backend`. `Auto` takes the first CUDA device when there is one and it takes points of `dtype`.
-    pub(crate) fn select(backend: Backend, dtype: DType, memory: Option<u64>) -> Result<Self> {
+    pub(crate) fn select(
+        backend: Backend,
+        dtype: DType,
+        memory: Option<u64>,
+        precision: Precision,
+    ) -> Result<Self> {
+        let how = (memory, precision);
         match backend {
             Backend::Cpu => Ok(Engine::Cpu),
             Backend::Cuda { ordinal } => {
-                Self::cuda(1u64.checked_shl(ordinal).unwrap_or(0), backend, dtype, memory)
+                Self::cuda(1u64.checked_shl(ordinal).unwrap_or(0), backend, dtype, how)
             }
-            Backend::CudaSet { ordinals } => Self::cuda(ordinals, backend, dtype, memory),
-            Backend::Auto => match Self::cuda(1, Backend::Cuda { ordinal: 0 }, dtype, memory) {
+            Backend::CudaSet { ordinals } => Self::cuda(ordinals, backend, dtype, how),
+            Backend::Auto => match Self::cuda(1, Backend::Cuda { ordinal: 0 }, dtype, how) {
                 Ok(engine) => {
                     tracing::info!(device = engine.device(), "backend cuda: a usable GPU was found");
                     Ok(engine)
@@ -91,7 +98,7 @@ impl Engine {
     }
 
     /// The devices whose bits are set in `set`.
-    fn cuda(set: u64, backend: Backend, dtype: DType, memory: Option<u64>) -> Result<Self> {
+    fn cuda(set: u64, backend: Backend, dtype: DType, how: (Option<u64>, Precision)) -> Result<Self> {
         let unavailable = |reason: &str| Err(Error::BackendUnavailable { backend, reason: reason.into() });
         if set == 0 {
             return unavailable("devices are counted from 0 to 63");
@@ -102,11 +109,11 @@ impl Engine {
         #[cfg(feature = "cuda")]
         {
             process::check_gpus(backend)?;
-            Ok(Engine::Cuda(cuda::Gpus::open(set, memory)?))
+            Ok(Engine::Cuda(cuda::Gpus::open(set, how)?))
         }
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = memory;
+            let _ = how;
             unavailable("this build has no feature `cuda`")
         }
     }
@@ -114,6 +121,25 @@ impl Engine {
     /// Whether [`Self::fit`] refuses points that are not finite.
     pub(crate) fn checks_points(&self) -> bool {
         !matches!(self, Engine::Cpu)
+    }
+
+    /// Whether labels are exact.
+    pub(crate) fn precision(&self) -> Precision {
+        match self {
+            Engine::Cpu => Precision::Exact,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(gpus) => gpus.precision(),
+        }
+    }
+
+    /// Sets that, where labels need not be.
+    pub(crate) fn set_precision(&mut self, precision: Precision) {
+        #[cfg(feature = "cuda")]
+        if let Engine::Cuda(gpus) = self {
+            gpus.set_precision(precision);
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = precision;
     }
 
     pub(crate) fn backend(&self) -> Backend {
@@ -183,7 +209,7 @@ impl Engine {
             #[cfg(feature = "cuda")]
             Engine::Cuda(gpus) => {
                 process::check_gpus(gpus.backend())?;
-                cuda::assign(gpus.first(), problem, centroids, (k, metric))
+                cuda::assign(gpus, problem, centroids, (k, metric))
             }
         }
     }

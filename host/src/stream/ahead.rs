@@ -1,5 +1,5 @@
 //! Reading ahead: a thread fills buffers while the worker works on those before.
-use super::Source;
+use super::{Source, read_rows};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::lloyd::{Feed, Worker};
@@ -86,8 +86,6 @@ impl<T: Element, W: Worker<T>> Feed<T, W> for Ahead<'_, T> {
     }
 
     fn read(&mut self, rows: &[usize], into: &mut [T]) -> Result<()> {
-        let (d, first) = (self.source.n_features(), self.rows.start);
-        let mut each = rows.iter().zip(into.chunks_exact_mut(d));
-        each.try_for_each(|(&row, into)| self.source.read(first + row..first + row + 1, into))
+        read_rows(self.source, rows.iter().map(|row| self.rows.start + row), into)
     }
 }

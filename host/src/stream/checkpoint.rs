@@ -1,10 +1,8 @@
 //! Where a fit stands, in a file.
 //!
-//! The file has a line of text, then little-endian values of 8 bytes: `n`, `d`, `k`, the points' type, the
-//! metric and what becomes of empty clusters, a digest of the
-//! first point and the weights, iterations, mean variance; inertia, changed labels and shift of each iteration; the centroids and
-//! those of the iteration before, in float64; and a digest of all this.
-use crate::Metric;
+//! The file has a line of text, then little-endian values of 8 bytes: `n`, `d`, `k`, the points' type, the metric, what becomes
+//! of empty clusters and the precision, a digest of the first point and the weights, iterations, mean variance; inertia, changed
+//! labels and shift of each iteration; the centroids and those of the iteration before, in float64; and a digest of all this.
 use crate::backend::LloydOptions;
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
@@ -12,6 +10,7 @@ use crate::io::write_atomically;
 use crate::lloyd::State;
 use crate::model::IterationStats;
 use crate::params::EmptyClusters;
+use crate::{Metric, Precision};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -28,6 +27,7 @@ pub(super) struct Problem {
     pub(super) k: usize,
     pub(super) metric: Metric,
     pub(super) empty_clusters: EmptyClusters,
+    pub(super) precision: Precision,
     /// A digest of the first point and, where there are some, the weights.
     pub(super) first: u64,
 }
@@ -35,19 +35,14 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new<T: Element>(
         n: usize,
-        &LloydOptions { k, metric, empty_clusters, .. }: &LloydOptions,
+        (options, precision): (&LloydOptions, Precision),
         first: &[T],
         weights: Option<&[f64]>,
     ) -> Self {
         let values = first.iter().map(|v| v.to_f64()).chain(weights.unwrap_or(&[]).iter().copied());
-        Problem {
-            n,
-            d: first.len(),
-            k,
-            metric,
-            empty_clusters,
-            first: digest(values.flat_map(f64::to_le_bytes)),
-        }
+        let &LloydOptions { k, metric, empty_clusters, .. } = options;
+        let first_and_weights = digest(values.flat_map(f64::to_le_bytes));
+        Problem { n, d: first.len(), k, metric, empty_clusters, precision, first: first_and_weights }
     }
 
     fn head<T: Element>(&self) -> [u64; 5] {
@@ -67,7 +62,11 @@ impl Problem {
             EmptyClusters::Keep => 0,
             EmptyClusters::Relocate => 1,
         };
-        let kinds = dtype | metric << 8 | empty_clusters << 16;
+        let precision = match self.precision {
+            Precision::Exact => 0,
+            Precision::Tf32 => 1,
+        };
+        let kinds = dtype | metric << 8 | empty_clusters << 16 | precision << 24;
         [self.n as u64, self.d as u64, self.k as u64, kinds, self.first]
     }
 }
@@ -107,7 +106,8 @@ pub(super) fn read<T: Element>(path: &Path, problem: &Problem) -> Result<State<T
     if of_problem != problem.head::<T>() {
         return Err(malformed(&format!(
             "is a checkpoint of a fit of {} points in {} dimensions with {} clusters, and not of this one: its shape, \
-             its type, its metric, its first point, its weights or what becomes of its empty clusters are others",
+             its type, its metric, its precision, its first point, its weights or what becomes of its empty clusters are \
+             others",
             values[0], values[1], values[2]
         )));
     }
@@ -169,7 +169,7 @@ mod tests {
             tol: 0.0,
             empty_clusters: EmptyClusters::Keep,
         };
-        let problem = Problem::new(100, &options, &[0.5f32, 1.0, -3.0], None);
+        let problem = Problem::new(100, (&options, Precision::Exact), &[0.5f32, 1.0, -3.0], None);
         let stats = |changed| IterationStats { inertia: 1.0 / 3.0, changed, shift: 1e-300 };
         let state = State {
             centroids: vec![0.1f32, 2.0, 3.0, 4.0, 5.0, f32::MIN_POSITIVE],
@@ -204,6 +204,7 @@ mod tests {
             Problem { k: 3, ..problem },
             Problem { metric: Metric::Dot, ..problem },
             Problem { empty_clusters: EmptyClusters::Relocate, ..problem },
+            Problem { precision: Precision::Tf32, ..problem },
             Problem { first: 0, ..problem },
         ] {
             assert!(reason(&whole, &other).contains("not of this one"));

@@ -6,6 +6,8 @@ mod source;
 pub use source::{Chunks, Source};
 
 use crate::backend::cpu::CpuWorker;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::Frame;
 use crate::backend::{Engine, LloydOutcome};
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -13,9 +15,9 @@ use crate::init::{self, First};
 use crate::lloyd::{Alone, Around, State, Together, Worker, lloyd};
 use crate::memory::filled;
 use crate::model::KMeans;
-use crate::observer::{Observer, Watch};
 #[cfg(feature = "cuda")]
-use crate::params::Backend;
+use crate::observer::Progress;
+use crate::observer::{Observer, Watch};
 use crate::params::{FlashKMeans, Init};
 use crate::points::{Problem, check_finite};
 use crate::process;
@@ -150,31 +152,26 @@ impl FlashKMeans {
         }
         let part = Part { source, rows, first, weights };
         let (here, metric) = (part.rows.len(), self.lloyd_options().metric);
+        let of_part = weights.map(|all| &all[part.rows.clone()]);
         match self.engine(T::DTYPE)? {
             #[cfg(feature = "cuda")]
-            Engine::Cuda(gpus) if here == n => {
-                let panel = crate::backend::cuda::panel_rows(n, k)?;
-                let chunk_rows = streaming.chunk_rows(n, d, panel, size_of::<T>())?;
+            Engine::Cuda(gpus) => {
+                let panel = crate::backend::cuda::panel_rows(here, k)?;
+                let chunk_rows = streaming.chunk_rows(here, d, panel, size_of::<T>())?;
                 // First centroids before the worker, which takes all of the GPU's memory.
                 let state = self.start(&Engine::Cuda(gpus.clone()), &part, streaming)?;
-                let task = ([n, k], metric, self.lloyd_options().relocates());
-                let worker = gpus.worker(task, &part.first, weights, chunk_rows)?;
+                let frame = if gpus.shares_frame::<T>(metric) {
+                    Some(frame_of(&part, k, chunk_rows, &Watch::new(observer), together)?)
+                } else {
+                    None
+                };
+                let task = ([here, k], metric, self.lloyd_options().relocates());
+                let worker = gpus.worker(task, &part.first, (of_part, frame), chunk_rows)?;
                 let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
-                KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, n, d))
+                KMeans::new(outcome, (Engine::Cuda(gpus), metric), (1, here, d))
             }
-            #[cfg(feature = "cuda")]
-            engine @ Engine::Cuda(_) if self.asked().0 != Backend::Auto => {
-                let reason = "several processes fit on the CPU alone".into();
-                Err(Error::BackendUnavailable { backend: engine.backend(), reason })
-            }
-            _ => {
-                let worker = CpuWorker::new(
-                    n,
-                    here,
-                    (k, metric),
-                    &part.first,
-                    weights.map(|all| &all[part.rows.clone()]),
-                )?;
+            Engine::Cpu => {
+                let worker = CpuWorker::new(n, here, (k, metric), &part.first, of_part)?;
                 let chunk_rows = streaming.chunk_rows(here, d, worker.panel_rows(), size_of::<T>())?;
                 let (state, worker) = (self.start(&Engine::Cpu, &part, streaming)?, (worker, chunk_rows));
                 let outcome = self.fit_with(worker, state, part, streaming, observer, together)?;
@@ -185,7 +182,8 @@ impl FlashKMeans {
 
     /// What a checkpoint is of.
     fn checkpointed<T: Element>(&self, part: &Part<'_, T>) -> checkpoint::Problem {
-        checkpoint::Problem::new(part.source.n_points(), &self.lloyd_options(), &part.first, part.weights)
+        let how = (&self.lloyd_options(), self.asked_precision());
+        checkpoint::Problem::new(part.source.n_points(), how, &part.first, part.weights)
     }
 
     /// Where the fit begins: first centroids, or a checkpoint.
@@ -239,13 +237,18 @@ impl FlashKMeans {
         let (n, d, k) = (source.n_points(), source.n_features(), self.n_clusters());
         let (_, init, seed) = self.asked();
         let metric = self.lloyd_options().metric;
+        let read = |rows: &[usize]| {
+            let len = rows.len().saturating_mul(d);
+            let mut points = filled(T::zeroed(), len, "points to draw centroids from")?;
+            read_rows(source, rows.iter().copied(), &mut points).map(|()| points)
+        };
         let rows = match init {
             Init::Given(given) => return init::given_centroids::<T>(given, 1, (k, metric), d),
             Init::Random => {
                 let drawn = init::random_rows(n, k, weights, &mut Rng::new(seed, 0));
                 let mut sorted = drawn.clone();
                 sorted.sort_unstable();
-                let points = read_rows(source, &sorted)?;
+                let points = read(&sorted)?;
                 let of = |row: &usize| sorted.binary_search(row).unwrap_or(0);
                 let values = drawn.iter().flat_map(|row| &points[of(row) * d..][..d]);
                 let mut values: Vec<_> = values.map(|v| v.to_centroid()).collect();
@@ -263,7 +266,7 @@ impl FlashKMeans {
             (points, weights.map(Cow::Borrowed))
         } else {
             let rows = init::sampled_rows(n, rows, seed, 0);
-            (read_rows(source, &rows)?, weights::of_rows(weights, &rows))
+            (read(&rows)?, weights::of_rows(weights, &rows))
         };
         let problem = Problem { n: sample.len() / d, points: Cow::Owned(sample), batch: 1, d, weights };
         engine.first_centroids(&problem, First { init, seed }, (k, metric))
@@ -280,13 +283,43 @@ struct Part<'a, T> {
     weights: Option<&'a [f64]>,
 }
 
-/// Some rows, in ascending order.
-fn read_rows<T: Element>(source: &dyn Source<T>, rows: &[usize]) -> Result<Vec<T>> {
-    let d = source.n_features();
-    let mut points = filled(T::zeroed(), rows.len().saturating_mul(d), "points to draw centroids from")?;
-    for (&row, into) in rows.iter().zip(points.chunks_exact_mut(d)) {
-        source.read(row..row + 1, into)?;
-        check_finite(into, row, d)?;
+/// What the points are rounded in, of which one pass over them tells.
+#[cfg(feature = "cuda")]
+fn frame_of<T: Element>(
+    part: &Part<'_, T>,
+    k: usize,
+    chunk_rows: usize,
+    watch: &Watch<'_, T::Centroid>,
+    together: &dyn Together,
+) -> Result<Frame> {
+    let (source, d, n) = (part.source, part.first.len(), part.rows.len());
+    let sample: Vec<_> = Frame::rows(source.n_points(), k).collect();
+    let mut points = filled(T::zeroed(), sample.len().saturating_mul(d), "points to find a centre")?;
+    read_rows(source, sample.into_iter(), &mut points)?;
+    let mut frame = Frame::about(&points, d);
+    let mut points = filled(T::zeroed(), chunk_rows.min(n).saturating_mul(d), "points")?;
+    for row in part.rows.clone().step_by(chunk_rows) {
+        let rows = row..part.rows.end.min(row + chunk_rows);
+        let values = &mut points[..rows.len() * d];
+        source.read(rows.clone(), values)?;
+        check_finite(values, row, d)?;
+        frame.take(values);
+        let seen = rows.end - part.rows.start;
+        watch.progress(Progress { problem: 0, iterations: 0, rows: seen, n })?;
     }
-    Ok(points)
+    frame.extent = together.largest(frame.extent)?;
+    Ok(frame)
+}
+
+/// Reads rows, in ascending order, into `into`.
+fn read_rows<T: Element>(
+    source: &dyn Source<T>,
+    rows: impl Iterator<Item = usize>,
+    into: &mut [T],
+) -> Result<()> {
+    let d = source.n_features();
+    rows.zip(into.chunks_exact_mut(d)).try_for_each(|(row, into)| {
+        source.read(row..row + 1, into)?;
+        check_finite(into, row, d)
+    })
 }

@@ -27,10 +27,15 @@
 //! that are in the right order. A point with more than one centroid inside goes on a list with its two candidates, or
 //! with word that there are more, and `settle` decides in f64. The fold counts such centroids at no cost: the search
 //! for the best one's index looks for scores within the bound of it, and adds up how many and which.
+//!
+//! Where labels need not be exact (`HopperParams::is_exact`), bounds count as 0: the best score wins, and only equal ones go
+//! on the list, of which `settle` then looks at every centroid. So a label depends on the scores alone, and not on the order
+//! of the columns, nor on which tiles were passed over. A bound that is not finite makes none of them: such points are
+//! settled, too.
 mod narrow;
 mod wide;
 
-use super::bound::{Bound, share_of_bound};
+use super::bound::{Bound, bounds_count, share_of_bound};
 use super::nearest::{List, Nearest, Results, Row};
 use crate::spec::*;
 use cuda_std::float::{at_least, fma, max, sqrt_approx};
@@ -90,7 +95,8 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     params: HopperParams,
 ) {
     let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
-    let results = Results { order, extents, labels, cost, changed, list };
+    let is_exact = params.is_exact;
+    let results = Results { order, extents, labels, cost, changed, list, is_exact };
     let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results };
     if const { C::STEPS == HOPPER_WIDE } {
         wide::assign::<C>(arrays, params);
@@ -281,7 +287,8 @@ impl Rows {
             if row < self.shared.len {
                 let [norm, residual] = known[R];
                 self.shared.norms.here().set(at + row, norm);
-                self.shared.bounds.here().set(at + row, bound.of(sqrt_approx(norm), residual));
+                let bound = bound.of(sqrt_approx(norm), residual) * bounds_count(params.is_exact);
+                self.shared.bounds.here().set(at + row, bound);
             }
         });
     }
@@ -432,12 +439,19 @@ unsafe fn fold_tile(
     }
     a.fold(best[0], found[0] as u32, column, bounds[0]);
     b.fold(best[1], found[1] as u32, column, bounds[1]);
-    let mut floors = [max(*floor_a, best[0]), max(*floor_b, best[1])];
+    // An equal score is not to be passed over, wherever its bias was added.
+    let mut floors = [max(*floor_a, below(best[0])), max(*floor_b, below(best[1]))];
     unroll!(O in [1, 2] => {
         unroll!(R in [0, 1] => { floors[R] = max(floors[R], warp_shuffle_xor(FULL_MASK, floors[R], O as u32)); });
     });
     [*floor_a, *floor_b] = floors;
     share
+}
+
+/// Something under `score`, by a rounding or two.
+#[inline(always)]
+fn below(score: f32) -> f32 {
+    fma(score.abs(), -f32::EPSILON, score)
 }
 
 /// Adds the biases: the best score of each of two rows, and how many and which columns are within the bound of it.

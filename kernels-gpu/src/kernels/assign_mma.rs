@@ -8,7 +8,7 @@
 //! ```
 //! Scores and what follows from them are those of `assign_hopper`. Their bound is wider, since less is known of how other
 //! tensor cores add: `γ = 2.5·(d + 16)·2⁻²⁴`, for 18 truncations of one part in `2⁻²³` of a partial sum with 16 products.
-use super::bound::{Bound, share_of_bound};
+use super::bound::{Bound, bounds_count, share_of_bound};
 use super::nearest::{List, Nearest, Results, Row};
 use crate::spec::*;
 use cuda_std::async_copy::*;
@@ -66,7 +66,8 @@ pub(super) unsafe fn assign_mma<C: Operand>(
     params: MmaParams,
 ) {
     let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
-    let results = Results { order, extents, labels, cost, changed, list };
+    let is_exact = params.is_exact;
+    let results = Results { order, extents, labels, cost, changed, list, is_exact };
     let arrays = Arrays { points, packed, biases, norms, residuals, largest, results };
     let mut item = block_idx_x();
     while item < params.items() {
@@ -400,7 +401,7 @@ unsafe fn load_rows(shared: MmaShared, item: Item, terms: u32, arrays: Arrays, p
     let bound = Bound::on_any(terms, largest_norm, largest_residual);
     shared.norms.here().set(row, norm);
     shared.labels.here().set(row, label);
-    shared.bounds.here().set(row, bound.of(sqrt_approx(norm), residual));
+    shared.bounds.here().set(row, bound.of(sqrt_approx(norm), residual) * bounds_count(params.is_exact));
     if row == 0 {
         shared.item.here().set(0, item.item);
         shared.scales.here().set(0, 1.0 / largest_norm);

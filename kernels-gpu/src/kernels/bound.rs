@@ -10,6 +10,12 @@ pub(super) fn share_of_bound(share: f32, bound: f32) -> f32 {
     fma(share, bound, LEAST_BOUND)
 }
 
+/// What to multiply bounds by: 0 where they do not count, which leaves those that are not finite NaN.
+#[inline(always)]
+pub(super) fn bounds_count(is_exact: u32) -> f32 {
+    if is_exact != 0 { 1.0 } else { 0.0 }
+}
+
 /// Twice the error of a point's scores, by its norm and residual. A hundredth is added for its own rounding and that of
 /// shares, and to the sum and the bias what rounding of limits may take.
 #[derive(Clone, Copy)]

@@ -1,4 +1,5 @@
 //! The choices of greedy k-means++: the candidate that leaves the least distances, and the candidates for the next row.
+use super::lower::add_to;
 use crate::spec::*;
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
@@ -135,14 +136,7 @@ unsafe fn sum(len: u32, values: Shared<f64>, load: impl Fn(u32) -> f64) -> f64 {
     let mut first = 0;
     while first < len {
         stage(first, len, values, &load);
-        let mut at = 0;
-        while at < FAN {
-            // Loads ahead of the additions, which wait for each other.
-            let mut ahead = [0.0; 8];
-            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { ahead[I] = values.get(at + I as u32); });
-            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { sum += ahead[I]; });
-            at += 8;
-        }
+        sum = add_to(sum, values);
         first += FAN;
     }
     sum

@@ -91,7 +91,10 @@ pub(super) unsafe fn floors(
                     let bound = Bound::on_hopper(terms, sqrt_approx(norm), residual);
                     let point = sqrt_approx(*norms.add(row as usize));
                     let residual = if residuals.is_null() { 0.0 } else { *residuals.add(row as usize) };
-                    *floors.add(row as usize) = score - 0.5 * (norm + bound.of(point, residual));
+                    // Where bounds count as 0, the error of the score that the assignment finds comes on top.
+                    let errors = if params.is_exact != 0 { 1.0 } else { 2.0 };
+                    let bound = errors * bound.of(point, residual);
+                    *floors.add(row as usize) = score - 0.5 * (norm + bound);
                 }
             }
         });

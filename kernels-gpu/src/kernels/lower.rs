@@ -152,7 +152,7 @@ pub(super) unsafe fn lower<T: Scalar>(
                 if candidate < count && begin + of_block * FAN < past {
                     *chunk_sums.add(
                         ((tile + candidate) as u64 * chunks as u64 + (chunk + of_block) as u64) as usize,
-                    ) = sum_of(measured.add(slot(candidate, of_block * FAN)));
+                    ) = add_to(0.0, measured.add(slot(candidate, of_block * FAN)));
                 }
                 sync_threads();
                 tile += LOWER_CANDIDATES;
@@ -187,7 +187,7 @@ pub(super) unsafe fn lower<T: Scalar>(
                     sync_threads();
                     if me < count {
                         *group_sums.add(((tile + me) as u64 * groups as u64 + group as u64) as usize) =
-                            sum_of(measured.add(slot(me, 0)));
+                            add_to(0.0, measured.add(slot(me, 0)));
                     }
                     sync_threads();
                     tile += LOWER_CANDIDATES;
@@ -215,10 +215,9 @@ fn term<T: Scalar>((x, c): (T, T)) -> f64 {
     difference * difference
 }
 
-/// The sum of [`FAN`] values, one after the other.
+/// Adds [`FAN`] values to `sum`, one after the other.
 #[inline(always)]
-pub(super) unsafe fn sum_of(values: Shared<f64>) -> f64 {
-    let mut sum = 0.0;
+pub(super) unsafe fn add_to(mut sum: f64, values: Shared<f64>) -> f64 {
     let mut at = 0;
     while at < FAN {
         // Loads ahead of the additions, which wait for each other.

@@ -6,7 +6,7 @@
 //! 16 × 16 of them        written by lanes, read by distances: a lane adds up one distance's 16 sums in their order
 //! block                  up to 4 chunks of 64 rows, whose distances one thread a chunk adds up in the order of the rows
 //! ```
-use super::lower::{Points, lane_sum, slot, sum_of};
+use super::lower::{Points, add_to, lane_sum, slot};
 use crate::spec::*;
 use cuda_std::float::Scalar;
 use cuda_std::shared::Shared;
@@ -206,7 +206,7 @@ unsafe fn add_chunks(measured: Shared<f64>, chunk_sums: *mut f64, begin: u32, en
     sync_threads();
     let chunk = thread_idx_x();
     if chunk < LOWER_CHUNKS && begin + chunk * FAN < end {
-        *chunk_sums.add((begin / FAN + chunk) as usize) = sum_of(measured.add(slot(0, chunk * FAN)));
+        *chunk_sums.add((begin / FAN + chunk) as usize) = add_to(0.0, measured.add(slot(0, chunk * FAN)));
     }
     sync_threads();
 }

@@ -47,13 +47,13 @@ mod pack_points;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod panel_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod rank;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod sample;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod segment_sums;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod settle;
-#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
-mod settle_products;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod sort;
 
@@ -472,7 +472,7 @@ kernels! {
             (points: *const T, centroids: *const T, counts: *const u32, rows: *const u32, first: *const u32,
              second: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
              params: SettleParams)
-            = settle::settle, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
+            = settle::settle::<_, rank::Distance>, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
         /// A step of greedy k-means++: distances to its candidates, and their sums.
         Lower<T>: LowerInstance
             (points: *const T, weights: *const f64, states: *const DrawState,
@@ -512,7 +512,7 @@ kernels! {
             (points: *const T, centroids: *const T, counts: *const u32, rows: *const u32, first: *const u32,
              second: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
              params: SettleParams)
-            = settle_products::settle_products, SETTLE,
+            = settle::settle::<_, rank::Product>, SETTLE,
             [fk_settle_products_f32: f32, fk_settle_products_f16: F16, fk_settle_products_bf16: BF16];
         /// How much each point counts in sums.
         Masses<T>: MassesInstance

@@ -24,7 +24,7 @@ impl Nearest {
     pub(super) fn fold(&mut self, score: f32, found: u32, first_column: u32, bound: f32) {
         let one = found >> 16 == 1;
         let label = first_column + (found & 0xffff);
-        let near = score > self.score - bound;
+        let near = score >= self.score - bound;
         let clear = score > self.score + bound;
         let known = one && self.other == NO_CANDIDATE;
         let when_clear = if one { NO_CANDIDATE } else { MANY_CANDIDATES };
@@ -43,7 +43,7 @@ impl Nearest {
     /// Takes another lane's result.
     #[inline(always)]
     pub(super) fn merge(&mut self, with: Nearest, bound: f32) {
-        let near = with.score > self.score - bound;
+        let near = with.score >= self.score - bound;
         let clear = with.score > self.score + bound;
         let both_known = self.other == NO_CANDIDATE && with.other == NO_CANDIDATE;
         let when_near = if both_known { with.label } else { MANY_CANDIDATES };
@@ -90,6 +90,8 @@ pub(super) struct Results {
     pub(super) cost: *mut f64,
     pub(super) changed: *mut u32,
     pub(super) list: List,
+    /// 0 where the best score counts as it is, and only equal ones are listed.
+    pub(super) is_exact: u32,
 }
 
 impl Results {
@@ -98,7 +100,11 @@ impl Results {
     #[inline(always)]
     pub(super) unsafe fn store(self, batch: u32, warp: u32, row: Row, found: Nearest, shape: Shape) {
         let label = self.centroid(found.label, batch, shape);
-        let other = self.centroid(found.other, batch, shape);
+        let mut other = self.centroid(found.other, batch, shape);
+        if self.is_exact == 0 && other != NO_CANDIDATE {
+            // Of all centroids the nearest: which of them are the candidates, the order of the columns may decide.
+            other = MANY_CANDIDATES;
+        }
         // No label at all: every score overflowed, and any centroid may be the nearest.
         let is_known = label != NO_CANDIDATE && other != MANY_CANDIDATES;
         let differs = row.is_inside && is_known && other == NO_CANDIDATE && label != row.label;

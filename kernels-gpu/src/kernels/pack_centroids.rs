@@ -194,6 +194,8 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
                 *place = most.bias;
                 *place.add(1) = most.norm;
                 *place.add(2) = most.residual;
+                // What a copy of whole vectors takes along.
+                *place.add(3) = 0.0;
             }
             if thread_idx_x() == 0 {
                 // Norms are not negative, so their bits are in their order.

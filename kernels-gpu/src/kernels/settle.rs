@@ -1,8 +1,8 @@
-//! Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
+//! Points whose nearest centroid a tensor-core pass could not tell, settled in f64: by distances or by products.
 //!
 //! The list has two ends: from the front, points with two candidates, a warp each; from the back, those with more, for
-//! which a block looks at every centroid: four points at a time in f32, whose differences have a relative error, and
-//! what that leaves in doubt in f64.
+//! which a block looks at every centroid: four points at a time in f32, with an error that is known, and what that leaves
+//! in doubt in f64.
 //!
 //! ```text
 //! 8 warps × 8 centroids, 4 points      lane l adds up features l, l + 32, … of all 32 pairs
@@ -11,10 +11,10 @@
 //!
 //! A sum by lanes is not added in the order of the features. Where that order could decide, the distances are
 //! computed again in it: the definition, so that every backend gives the same label.
-use super::assign::distance_f64;
+use super::rank::{Distance, Rank};
 use crate::spec::*;
 use cuda_std::atomic;
-use cuda_std::float::{Scalar, fma};
+use cuda_std::float::{Scalar, fma, max};
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
@@ -29,7 +29,7 @@ const SCAN_CENTROIDS: u32 = 8;
 /// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; `counts` holds how many
 /// entries the list has from the front and from the back; `counters` are zeros, and zeros again afterwards.
 #[inline(always)]
-pub(super) unsafe fn settle<T: Scalar>(
+pub(super) unsafe fn settle<T: Scalar, R: Rank>(
     points: *const T,
     centroids: *const T,
     counts: *const u32,
@@ -54,10 +54,10 @@ pub(super) unsafe fn settle<T: Scalar>(
         let centroids = of_problem(centroids, row, shape);
         let a_row = centroids.add((a as u64 * shape.d as u64) as usize);
         let b_row = centroids.add((b as u64 * shape.d as u64) as usize);
-        let (mut to_a, mut to_b) = distances(x, a_row, b_row, shape.d);
-        if is_close(to_a, to_b, shape.d) {
+        let [mut to_a, mut to_b, size] = R::by_lanes(x, a_row, b_row, shape.d);
+        if is_close(to_a, to_b, size, shape.d) {
             // Even lanes take the one, odd lanes the other.
-            let mine = distance_f64(x, if lane_id() & 1 == 0 { a_row } else { b_row }, shape.d);
+            let mine = R::in_order(x, if lane_id() & 1 == 0 { a_row } else { b_row }, shape.d);
             to_a = warp_shuffle_idx(FULL_MASK, mine, 0);
             to_b = warp_shuffle_idx(FULL_MASK, mine, 1);
         }
@@ -68,13 +68,13 @@ pub(super) unsafe fn settle<T: Scalar>(
         entry += grid_dim_x() * UPDATE_WARPS;
     }
 
-    settle_many(points, centroids, many, rows, labels, changed, scratch, counters, params);
+    settle_many::<T, R>(points, centroids, many, rows, labels, changed, scratch, counters, params);
 }
 
 /// The points of which more than two centroids are candidates. When they are few, several blocks share the centroids of
 /// a group, and the last of them to end brings their results together.
 #[inline(always)]
-unsafe fn settle_many<T: Scalar>(
+unsafe fn settle_many<T: Scalar, R: Rank>(
     points: *const T,
     centroids: *const T,
     many: u32,
@@ -123,13 +123,13 @@ unsafe fn settle_many<T: Scalar>(
             });
             let from = member * part;
             let to = if shape.k - from.min(shape.k) < part { shape.k } else { from + part };
-            scan(x, centroids, from, to, shape);
-            if team == 1 || is_last_of(team, first_group, scratch, counters) {
+            scan::<T, R>(x, centroids, from, to, shape);
+            if team == 1 || is_last_of::<R>(team, first_group, scratch, counters) {
                 // A warp a point.
                 if warp_id() < same {
                     let at = warp_id();
                     let x = points.add((row_of(entry + at) as u64 * shape.pitch as u64) as usize);
-                    let label = nearest_of_lanes(at, x, centroids, shape);
+                    let label = nearest_of_lanes::<T, R>(at, x, centroids, shape);
                     if lane_id() == 0 {
                         SHARED.group_labels.here().set(at, label);
                     }
@@ -139,7 +139,7 @@ unsafe fn settle_many<T: Scalar>(
                 while point < same {
                     if SHARED.group_labels.here().get(point) == MANY_CANDIDATES {
                         let x = points.add((row_of(entry + point) as u64 * shape.pitch as u64) as usize);
-                        let label = nearest_f64(x, centroids, shape);
+                        let label = R::nearest_f64(x, centroids, shape);
                         sync_threads();
                         if thread_idx_x() == 0 {
                             SHARED.group_labels.here().set(point, label);
@@ -163,14 +163,17 @@ unsafe fn settle_many<T: Scalar>(
 /// Hands what the lanes of this block have found to its team; in the last block of it, puts what all have found in their
 /// place.
 #[inline(always)]
-unsafe fn is_last_of(team: u32, number: u32, scratch: *mut u32, counters: *mut u32) -> bool {
-    const WORDS: u32 = 3 * UPDATE_THREADS;
+unsafe fn is_last_of<R: Rank>(team: u32, number: u32, scratch: *mut u32, counters: *mut u32) -> bool {
+    const WORDS: u32 = SETTLE_WORDS * UPDATE_THREADS;
     let me = thread_idx_x();
     let mine = scratch.add((block_idx_x() * WORDS + me) as usize);
     let found = found_by(me);
     *mine = found.distance.to_bits();
     *mine.add(UPDATE_THREADS as usize) = found.label;
     *mine.add(2 * UPDATE_THREADS as usize) = found.second.to_bits();
+    if R::CANCELS {
+        *mine.add(3 * UPDATE_THREADS as usize) = SHARED.scan_largest.here().get(me).to_bits();
+    }
     device_fence();
     sync_threads();
     let ended = SHARED.ended.here();
@@ -187,7 +190,7 @@ unsafe fn is_last_of(team: u32, number: u32, scratch: *mut u32, counters: *mut u
         return false;
     }
     device_fence();
-    let mut all = Nearest32::NONE;
+    let (mut all, mut largest) = (Nearest32::NONE, 0.0);
     let mut member = 0;
     while member < team {
         let theirs = scratch.add(((number * team + member) * WORDS + me) as usize);
@@ -196,9 +199,15 @@ unsafe fn is_last_of(team: u32, number: u32, scratch: *mut u32, counters: *mut u
             label: theirs.add(UPDATE_THREADS as usize).read_volatile(),
             second: f32::from_bits(theirs.add(2 * UPDATE_THREADS as usize).read_volatile()),
         });
+        if R::CANCELS {
+            largest = max(largest, f32::from_bits(theirs.add(3 * UPDATE_THREADS as usize).read_volatile()));
+        }
         member += 1;
     }
     put_found(me, all);
+    if R::CANCELS {
+        SHARED.scan_largest.here().set(me, largest);
+    }
     sync_threads();
     true
 }
@@ -223,17 +232,23 @@ unsafe fn put_found(thread: u32, found: Nearest32) {
 /// The nearest centroid of point `point` of the group, by what the 64 threads that looked for it have found; or
 /// [`MANY_CANDIDATES`] where one of them has found two that may be. A warp together.
 #[inline(always)]
-unsafe fn nearest_of_lanes<T: Scalar>(point: u32, x: *const T, centroids: *const T, shape: Shape) -> u32 {
+unsafe fn nearest_of_lanes<T: Scalar, R: Rank>(
+    point: u32,
+    x: *const T,
+    centroids: *const T,
+    shape: Shape,
+) -> u32 {
     let thread = lane_id() / 8 * WARP_SIZE + point * 8 + lane_id() % 8;
     let found = [found_by(thread), found_by(thread + 4 * WARP_SIZE)];
     let mut least = found[0].distance.min(found[1].distance);
     unroll!(O in [1, 2, 4, 8, 16] => { least = least.min(warp_shuffle_xor(FULL_MASK, least, O as u32)); });
-    // With `u = 2⁻²⁴`, a sum of squares has a rounding for each of a lane's features and five for the other lanes', and
-    // three of its differences and squares, all of what is positive: two sums in the wrong order are within `2·(d/32 + 8)u`
-    // of each other. Written so that infinities and NaN are not clear.
+    // With `u = 2⁻²⁴`, a sum has a rounding for each of a lane's features and five for the other lanes', and three of its
+    // terms: two sums in the wrong order are within `2·(d/32 + 8)u` of the size of their terms of each other, which are
+    // all positive or as large as `size`. Written so that infinities and NaN are not clear.
     let relative = (shape.d.div_ceil(WARP_SIZE) + 10) as f32 * (2.2 / 16_777_216.0);
+    let size = if R::CANCELS { size_of_products(x, shape.d) } else { 0.0 };
     let may_be = |distance: f32| {
-        let is_clear = distance - least > fma(distance, relative, 1e-35);
+        let is_clear = distance - least > fma(if R::CANCELS { size } else { distance }, relative, 1e-35);
         !is_clear
     };
     let may = [may_be(found[0].distance), may_be(found[1].distance)];
@@ -247,22 +262,49 @@ unsafe fn nearest_of_lanes<T: Scalar>(point: u32, x: *const T, centroids: *const
         // A thread that has looked at no centroid has found none.
         if may[I] && centroid < shape.k {
             let c = centroids.add((centroid as u64 * shape.d as u64) as usize);
-            nearest.take(distance_f64(x, c, shape.d), centroid, f64::INFINITY);
+            nearest.take(R::in_order(x, c, shape.d), centroid, f64::INFINITY);
         }
     });
     nearest.of_warp().label
 }
 
+/// What no sum of the terms' magnitudes of a product with `x` exceeds, by the largest value that the scan met; in every lane
+/// of a warp. Infinite where a sum in f32 may have overflowed.
+#[inline(always)]
+unsafe fn size_of_products<T: Scalar>(x: *const T, d: u32) -> f32 {
+    let mut largest = 0.0f32;
+    unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => {
+        largest = max(largest, SHARED.scan_largest.here().get(W as u32 * WARP_SIZE + lane_id()));
+    });
+    let mut magnitude = 0.0f32;
+    let mut feature = lane_id();
+    while feature < d {
+        magnitude += magnitude_of((*x.add(feature as usize)).to_f32());
+        feature += WARP_SIZE;
+    }
+    unroll!(O in [1, 2, 4, 8, 16] => {
+        largest = max(largest, warp_shuffle_xor(FULL_MASK, largest, O as u32));
+        magnitude += warp_shuffle_xor(FULL_MASK, magnitude, O as u32);
+    });
+    let size = magnitude * largest;
+    if size < 1e38 { size } else { f32::INFINITY }
+}
+
+#[inline(always)]
+fn magnitude_of(value: f32) -> f32 {
+    if value < 0.0 { -value } else { value }
+}
+
 /// Each thread's nearest of the centroids from `from` up to `to`, in shared memory.
 #[inline(always)]
-unsafe fn scan<T: Scalar>(
+unsafe fn scan<T: Scalar, R: Rank>(
     x: [*const T; SETTLE_GROUP as usize],
     centroids: *const T,
     from: u32,
     to: u32,
     shape: Shape,
 ) {
-    let mut nearest = Nearest32::NONE;
+    let (mut nearest, mut largest) = (Nearest32::NONE, 0.0f32);
     let mut first = from + warp_id() * SCAN_CENTROIDS;
     while first < to {
         let mut sums = [0.0f32; 32];
@@ -273,10 +315,10 @@ unsafe fn scan<T: Scalar>(
             unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
                 let centroid = if first + (C as u32) < to { first + C as u32 } else { first };
                 let c = (*centroids.add((centroid as u64 * shape.d as u64 + feature as u64) as usize)).to_f32();
-                unroll!(P in [0, 1, 2, 3] => {
-                    let difference = points[P] - c;
-                    sums[P * 8 + C] = fma(difference, difference, sums[P * 8 + C]);
-                });
+                if R::CANCELS {
+                    largest = max(largest, magnitude_of(c));
+                }
+                unroll!(P in [0, 1, 2, 3] => { sums[P * 8 + C] = R::add(sums[P * 8 + C], points[P], c); });
             });
             feature += WARP_SIZE;
         }
@@ -288,11 +330,14 @@ unsafe fn scan<T: Scalar>(
         halve(&mut sums, 0, 1);
         let centroid = first + lane_id() % 8;
         if centroid < to {
-            nearest.take(Nearest32 { distance: sums[0], label: centroid, second: f32::INFINITY });
+            nearest.take(Nearest32 { distance: R::of_sum(sums[0]), label: centroid, second: f32::INFINITY });
         }
         first += UPDATE_WARPS * SCAN_CENTROIDS;
     }
     put_found(thread_idx_x(), nearest);
+    if R::CANCELS {
+        SHARED.scan_largest.here().set(thread_idx_x(), largest);
+    }
     sync_threads();
 }
 
@@ -329,9 +374,9 @@ impl Nearest32 {
     }
 }
 
-/// The nearest of all centroids in f64, in every thread.
+/// The nearest of all centroids in f64, in every thread: a warp a centroid.
 #[inline(always)]
-unsafe fn nearest_f64<T: Scalar>(x: *const T, centroids: *const T, shape: Shape) -> u32 {
+pub(super) unsafe fn nearest_by_lanes<T: Scalar>(x: *const T, centroids: *const T, shape: Shape) -> u32 {
     let mut nearest = Nearest::NONE;
     let mut centroid = warp_id();
     while centroid < shape.k {
@@ -340,43 +385,51 @@ unsafe fn nearest_f64<T: Scalar>(x: *const T, centroids: *const T, shape: Shape)
         centroid += UPDATE_WARPS;
     }
     nearest = nearest.of_block();
-    if is_close(nearest.distance, nearest.second, shape.d) {
-        nearest = Nearest::NONE;
-        let mut centroid = thread_idx_x();
-        while centroid < shape.k {
-            let c = centroids.add((centroid as u64 * shape.d as u64) as usize);
-            nearest.take(distance_f64(x, c, shape.d), centroid, f64::INFINITY);
-            centroid += UPDATE_THREADS;
-        }
-        nearest = nearest.of_warp();
-        nearest = nearest.of_block();
+    if is_close(nearest.distance, nearest.second, nearest.distance + nearest.second, shape.d) {
+        return nearest_in_order::<T, Distance>(x, centroids, shape);
     }
     nearest.label
 }
 
-/// Whether the order of additions may decide between two sums of `d` squares: with `u = 2⁻⁵³`, in order each is
-/// within `(d + 2)·u` of the true one, and by lanes within `(d / 32 + 8)·u`.
+/// The same by the definition, a thread a centroid.
 #[inline(always)]
-fn is_close(a: f64, b: f64, d: u32) -> bool {
+pub(super) unsafe fn nearest_in_order<T: Scalar, R: Rank>(
+    x: *const T,
+    centroids: *const T,
+    shape: Shape,
+) -> u32 {
+    let mut nearest = Nearest::NONE;
+    let mut centroid = thread_idx_x();
+    while centroid < shape.k {
+        let c = centroids.add((centroid as u64 * shape.d as u64) as usize);
+        nearest.take(R::in_order(x, c, shape.d), centroid, f64::INFINITY);
+        centroid += UPDATE_THREADS;
+    }
+    nearest.of_warp().of_block().label
+}
+
+/// Whether the order of additions may decide between two sums of `d` terms that are of this size together: with
+/// `u = 2⁻⁵³`, in order each is within `(d + 2)·u` of the true one, and by lanes within `(d / 32 + 8)·u`.
+#[inline(always)]
+fn is_close(a: f64, b: f64, size: f64, d: u32) -> bool {
     let gap = if a < b { b - a } else { a - b };
-    gap <= (a + b) * ((2 * d + 12) as f64 / 9_007_199_254_740_992.0)
+    gap <= size * ((2 * d + 12) as f64 / 9_007_199_254_740_992.0)
 }
 
 /// Best distance, its centroid, and second best.
 #[derive(Clone, Copy)]
-pub(super) struct Nearest {
+struct Nearest {
     distance: f64,
-    pub(super) label: u32,
+    label: u32,
     second: f64,
 }
 
 impl Nearest {
-    pub(super) const NONE: Nearest =
-        Nearest { distance: f64::INFINITY, label: u32::MAX, second: f64::INFINITY };
+    const NONE: Nearest = Nearest { distance: f64::INFINITY, label: u32::MAX, second: f64::INFINITY };
 
     /// Takes the result of other centroids: of equal ones the lowest index.
     #[inline(always)]
-    pub(super) fn take(&mut self, distance: f64, label: u32, second: f64) {
+    fn take(&mut self, distance: f64, label: u32, second: f64) {
         let better = distance < self.distance || (distance == self.distance && label < self.label);
         let worse = if better { self.distance } else { distance };
         let second = if second < self.second { second } else { self.second };
@@ -387,7 +440,7 @@ impl Nearest {
 
     /// The warp's result, in every lane.
     #[inline(always)]
-    pub(super) unsafe fn of_warp(mut self) -> Nearest {
+    unsafe fn of_warp(mut self) -> Nearest {
         let mut offset = 16;
         while offset > 0 {
             let to = warp_shuffle_xor(FULL_MASK, self.distance, offset);
@@ -401,7 +454,7 @@ impl Nearest {
 
     /// The block's result, in every thread, of what the lanes of each warp have in common.
     #[inline(always)]
-    pub(super) unsafe fn of_block(self) -> Nearest {
+    unsafe fn of_block(self) -> Nearest {
         let distances = SHARED.distances.here();
         let (seconds, labels) = (SHARED.seconds.here(), SHARED.labels.here());
         sync_threads();
@@ -423,7 +476,7 @@ impl Nearest {
 
 /// The centroids of the problem that a row, counted over all problems, belongs to.
 #[inline(always)]
-pub(super) unsafe fn of_problem<T>(centroids: *const T, row: u32, shape: Shape) -> *const T {
+unsafe fn of_problem<T>(centroids: *const T, row: u32, shape: Shape) -> *const T {
     centroids.add((div(row, shape.n) as u64 * shape.k as u64 * shape.d as u64) as usize)
 }
 
@@ -441,34 +494,8 @@ unsafe fn distance<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
     warp_sum_f64(sum)
 }
 
-/// [`distance`] to two centroids, whose loads do not wait for each other.
 #[inline(always)]
-unsafe fn distances<T: Scalar>(x: *const T, a: *const T, b: *const T, d: u32) -> (f64, f64) {
-    let (mut to_a, mut to_b) = (0.0, 0.0);
-    let mut feature = lane_id();
-    while feature < d {
-        // Four steps' loads at a time; what lies past the end is nothing.
-        let mut values = [[0.0f32; 3]; 4];
-        unroll!(I in [0, 1, 2, 3] => {
-            let at = (feature + I as u32 * WARP_SIZE) as usize;
-            if at < d as usize {
-                values[I] = [(*x.add(at)).to_f32(), (*a.add(at)).to_f32(), (*b.add(at)).to_f32()];
-            }
-        });
-        unroll!(I in [0, 1, 2, 3] => {
-            let value = values[I][0] as f64;
-            let difference = value - values[I][1] as f64;
-            to_a += difference * difference;
-            let difference = value - values[I][2] as f64;
-            to_b += difference * difference;
-        });
-        feature += 4 * WARP_SIZE;
-    }
-    (warp_sum_f64(to_a), warp_sum_f64(to_b))
-}
-
-#[inline(always)]
-pub(super) unsafe fn store(labels: *mut u32, changed: *mut u32, row: u32, label: u32, shape: Shape) {
+unsafe fn store(labels: *mut u32, changed: *mut u32, row: u32, label: u32, shape: Shape) {
     let place = labels.add(row as usize);
     if *place != label {
         *place = label;

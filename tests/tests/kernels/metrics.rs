@@ -100,9 +100,8 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
             second: settle.second,
             labels: settle.labels,
             changed: settle.changed,
-            // Not used.
-            scratch: std::ptr::null_mut(),
-            counters: std::ptr::null_mut(),
+            scratch: settle.scratch,
+            counters: settle.counters,
             params: settle.params,
         });
     });
@@ -171,7 +170,7 @@ where
         list_counts: counts.at(),
         params: pack,
     });
-    let params = MmaParams { shape: packed_shape, slot: pack.slot };
+    let params = MmaParams { shape: packed_shape, slot: pack.slot, is_exact: 1 };
     let entries = params.items() as usize * (MMA_POINTS / 32) as usize;
     let (cost, changed) = (Memory::<f64>::poison(entries), Memory::<u32>::poison(entries));
     let [list_rows, list_first, list_second] = [(); 3].map(|()| Memory::<u32>::poison(rows));
@@ -211,6 +210,9 @@ where
             assert!(gap <= sure, "row {row} is sure: {gap}");
         }
     }
+    let settle = SettleParams { shape, blocks: 2 };
+    let scratch = Memory::<u32>::poison(settle.scratch() as usize);
+    let counters = Memory::of(&[0u32; 2]);
     way.launch(SettleProducts::<T> {
         points: arrays.points.at(),
         centroids: arrays.rounded.at(),
@@ -220,9 +222,9 @@ where
         second: list_second.at(),
         labels: arrays.labels.at(),
         changed: changed.at(),
-        scratch: std::ptr::null_mut(),
-        counters: std::ptr::null_mut(),
-        params: SettleParams { shape, blocks: 2 },
+        scratch: scratch.at(),
+        counters: counters.at(),
+        params: settle,
     });
     let expected = check_labels(&arrays, &points, &done, &before);
     let of_problem = entries / batch as usize;

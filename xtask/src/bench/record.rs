@@ -13,6 +13,8 @@ use crate::workspace::read;
 
 /// The name that this project's own measurements go by.
 pub(crate) const OURS: &str = "flash-kmeans-rs";
+/// It, with labels of f32 points that are not exact.
+pub(crate) const OURS_TF32: &str = "flash-kmeans-rs (tf32)";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::case::{Case, DType, Suite};
 use super::charts;
 use super::gate::Grade;
-use super::record::{OURS, Outcome, Record, Time, load};
+use super::record::{OURS, OURS_TF32, Outcome, Record, Time, load};
 use crate::Result;
 use crate::workspace::{create_folder, root, write as write_file};
 
@@ -36,7 +36,7 @@ impl<'a> Row<'a> {
     }
 
     pub(crate) fn best_peer(&self) -> Option<(&'a str, Time)> {
-        let peers = self.counting().filter(|&name| name != OURS);
+        let peers = self.counting().filter(|&name| name != OURS && name != OURS_TF32);
         peers
             .filter_map(|name| Some((name, self.time(name)?)))
             .min_by(|a, b| a.1.median.total_cmp(&b.1.median))

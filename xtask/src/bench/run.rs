@@ -12,7 +12,7 @@ use super::case::{Case, Suite};
 use super::data::{Data, Reference, SEED, relative};
 use super::gate::{Difference, Grade, Verdict, judge};
 use super::process::{Process, Program};
-use super::record::{Implementation, Log, Measurement, OURS, Outcome, Record, Run, Time};
+use super::record::{Implementation, Log, Measurement, OURS, OURS_TF32, Outcome, Record, Run, Time};
 use super::{Options, report};
 use crate::Result;
 use crate::workspace::{cargo, create_folder, output_of, root, target};
@@ -535,7 +535,8 @@ fn programs(options: &Options, out: &Path) -> Result<Vec<Program>> {
         let _ = fs::remove_file(&log);
         Program { name: name.into(), program: program.into(), arguments, log }
     };
-    let mut programs = vec![program(OURS, &worker, Vec::new())];
+    let mut programs =
+        vec![program(OURS, &worker, Vec::new()), program(OURS_TF32, &worker, vec!["tf32".into()])];
     if options.peers {
         for (name, script) in PEERS {
             programs.push(program(name, Path::new("python3"), vec![scripts.join(script).into()]));

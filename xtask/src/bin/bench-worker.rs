@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytemuck::Pod;
 use flash_kmeans::stages::{StageTimes, Workload, normal_points, time_points};
 use flash_kmeans::tuning::{self, LaunchPlan};
-use flash_kmeans::{Backend, DType, Element, FlashKMeans, Init, KMeans, devices};
+use flash_kmeans::{Backend, DType, Element, FlashKMeans, Init, KMeans, Precision, devices};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use ndarray::{Array3, ArrayView3, s};
@@ -31,8 +31,10 @@ fn main() -> Result<()> {
         println!("{times}");
         return Ok(());
     }
-    let linfa = std::env::args().nth(1).is_some_and(|argument| argument == "linfa");
-    let mut worker = Worker::default();
+    let is_asked = |name: &str| std::env::args().nth(1).is_some_and(|argument| argument == name);
+    let linfa = is_asked("linfa");
+    let precision = if is_asked("tf32") { Precision::Tf32 } else { Precision::Exact };
+    let mut worker = Worker { precision, ..Worker::default() };
     let mut stdout = std::io::stdout();
     for line in std::io::stdin().lock().lines() {
         let job: Value = serde_json::from_str(&line?)?;
@@ -69,7 +71,8 @@ fn workload_of(words: &[String]) -> Result<Workload> {
         "f32" => DType::F32,
         _ => return Err("an unknown type".into()),
     };
-    Ok(Workload { batch: batch.parse()?, n: n.parse()?, k: k.parse()?, d: d.parse()?, dtype })
+    let (batch, n, k, d) = (batch.parse()?, n.parse()?, k.parse()?, d.parse()?);
+    Ok(Workload { batch, n, k, d, dtype, precision: Precision::Exact })
 }
 
 fn time_stages(words: &[String]) -> Result<Value> {
@@ -132,6 +135,8 @@ fn first_centroids<T: Element>(workload: Workload, points: &[f32], of: impl Fn(f
 /// What is kept from job to job.
 #[derive(Default)]
 struct Worker {
+    /// Another one than the default is measured of f32 points alone.
+    precision: Precision,
     /// The last case that its stages were timed of: three suites ask for the same.
     stages: Option<(Workload, StageTimes)>,
     /// The last points that a plan was timed on.
@@ -159,7 +164,14 @@ fn workload(case: &Value) -> Result<Workload> {
         _ => return Err("an unknown type".into()),
     };
     let batch = number(&case["batch"])?;
-    Ok(Workload { batch, n: number(&case["n"])?, k: number(&case["k"])?, d: number(&case["d"])?, dtype })
+    Ok(Workload {
+        batch,
+        n: number(&case["n"])?,
+        k: number(&case["k"])?,
+        d: number(&case["d"])?,
+        dtype,
+        precision: Precision::Exact,
+    })
 }
 
 /// A job, read.
@@ -279,7 +291,12 @@ impl Worker {
     }
 
     fn run(&mut self, job: &Value) -> Result<Value> {
-        let job = Job::read(job)?;
+        let mut job = Job::read(job)?;
+        job.workload.precision = self.precision;
+        let is_measured = job.workload.dtype == DType::F32 && matches!(&*job.suite, "assign" | "iteration");
+        if self.precision != Precision::Exact && !is_measured {
+            return Ok(json!({ "skip": "assignments and iterations of f32 points" }));
+        }
         match job.workload.dtype {
             DType::F16 => self.run_as::<f16>(&job),
             DType::BF16 => self.run_as::<bf16>(&job),
@@ -295,7 +312,8 @@ impl Worker {
         let backend = if job.suite == "cpu" { Backend::Cpu } else { Backend::Cuda { ordinal: 0 } };
         let init = Init::Given(first.mapv(Element::to_f64).into_dyn());
         let fit = |iterations| {
-            FlashKMeans::new(k).init(init.clone()).tol(0.0).max_iter(iterations).backend(backend).fit(points)
+            let options = FlashKMeans::new(k).init(init.clone()).tol(0.0).max_iter(iterations);
+            options.backend(backend).precision(self.precision).fit(points)
         };
         let leave_centroids = |model: &KMeans<T, _>| -> Result<()> {
             let centroids: Array3<f32> = model.centroids().mapv(|c| c.to_f64() as f32);
@@ -303,7 +321,9 @@ impl Worker {
         };
         match job.suite.as_str() {
             "assign" => {
-                let model = KMeans::<T, _>::from_centroids(first.mapv(Element::to_centroid).view(), backend)?;
+                let first = first.mapv(Element::to_centroid);
+                let mut model = KMeans::<T, _>::from_centroids(first.view(), backend)?;
+                model.set_precision(self.precision);
                 let labels = model.predict(points)?;
                 let labels = labels.as_slice().ok_or("labels are not in order")?;
                 let sample: Vec<u32> = job.rows.iter().map(|&row| labels[row as usize]).collect();
@@ -390,7 +410,7 @@ fn linfa_run(job: &Value) -> Result<Value> {
     use ndarray_linfa::Array2;
 
     let job = Job::read(job)?;
-    let Workload { batch, n, k, d, dtype } = job.workload;
+    let Workload { batch, n, k, d, dtype, .. } = job.workload;
     if job.suite != "cpu" || batch != 1 || dtype != DType::F32 {
         return Ok(json!({ "skip": "one problem of f32 points on the CPU" }));
     }

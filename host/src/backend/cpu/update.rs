@@ -2,8 +2,8 @@
 //!
 //! Points come in panels, a number of rows that the problem's shape alone decides. Sums are over panels in order, so
 //! their bits depend neither on the threads nor on how many panels are in memory at a time.
-use crate::element::{Element, Float};
-use crate::metric::{Metric, length};
+use crate::element::Element;
+use crate::metric::Metric;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -89,31 +89,6 @@ pub(super) fn masses<'a, T: Element>(
     })
 }
 
-/// Puts the means, or the sums at length 1, in place of `centroids`, `k · d` values; a cluster without points or weight, or
-/// with a sum of zeros that has no length, keeps its centroid. Returns `Σ_k ‖c_new − c_old‖²`.
-pub(super) fn means<C: Float>(sums: &[f64], counts: &[f64], metric: Metric, centroids: &mut [C]) -> f64 {
-    let d = sums.len() / counts.len();
-    centroids
-        .par_chunks_mut(d)
-        .zip(sums.par_chunks(d).zip(counts))
-        .map(|(centroid, (sums, &count))| {
-            let by = if metric.is_spherical() { length(sums.iter().copied()) } else { count };
-            if by == 0.0 {
-                return 0.0;
-            }
-            let mut moved = 0.0;
-            for (c, sum) in centroid.iter_mut().zip(sums) {
-                let new = C::from_f64(sum / by);
-                moved += (new.to_f64() - c.to_f64()).powi(2);
-                *c = new;
-            }
-            moved
-        })
-        .collect::<Vec<f64>>()
-        .iter()
-        .sum()
-}
-
 fn add_rows<T: Element>(points: &[T], weights: Option<&[f64]>, rows: &[u32], sum: &mut [f64]) {
     let d = sum.len();
     for row in rows.iter().map(|&row| row as usize) {
@@ -146,12 +121,4 @@ pub(super) fn add_moments<T: Element>(points: &[T], origin: &[f64], metric: Metr
     for part in parts {
         moments.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     }
-}
-
-/// The mean over features of the variance of `n` points with these moments.
-pub(super) fn mean_variance(moments: &[f64], n: usize) -> f64 {
-    let (first, second) = moments.split_at(moments.len() / 2);
-    let variances =
-        first.iter().zip(second).map(|(first, second)| second / n as f64 - (first / n as f64).powi(2));
-    variances.sum::<f64>() / first.len() as f64
 }

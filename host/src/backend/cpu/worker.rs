@@ -1,12 +1,12 @@
 //! Passes over chunks of points on all cores.
 use super::assign::{Packed, assign_packed};
 use super::update;
+use crate::backend::totals::{Sums, Totals};
 use crate::element::Element;
 use crate::error::Result;
 use crate::lloyd::{Found, Pass, Together, Worker};
 use crate::memory::filled;
 use crate::metric::Metric;
-use crate::model::IterationStats;
 use crate::relocate::{Donor, Search};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -26,8 +26,7 @@ pub(crate) struct CpuWorker<'a, T: Element> {
     labels: Vec<u32>,
     /// One for each label, where points have weights.
     weights: Option<&'a [f64]>,
-    /// `k · d` sums, `k` counts or sums of weights, `2 · d` moments, inertia, labels changed. All of them add up over processes.
-    totals: Vec<f64>,
+    totals: Totals,
     order: Vec<u32>,
     centroids: Vec<T::Centroid>,
     packed: Option<Packed<T::Centroid>>,
@@ -56,7 +55,7 @@ impl<'a, T: Element> CpuWorker<'a, T> {
             // No label is this one, so the first assignment changes all of them.
             labels: filled(u32::MAX, rows, "the labels")?,
             weights,
-            totals: filled(0.0, k * d + k + 2 * d + 2, "the sums of the clusters")?,
+            totals: Totals::new(k, d)?,
             order: Vec::new(),
             centroids: Vec::new(),
             packed: None,
@@ -71,17 +70,16 @@ impl<'a, T: Element> CpuWorker<'a, T> {
             return self.look(rows, points);
         }
         let Some(packed) = &self.packed else { return };
-        let (k, d, panel) = (self.k, self.d, self.panel_rows());
-        let (sums, rest) = self.totals.split_at_mut(k * d);
-        let (counts, rest) = rest.split_at_mut(k);
-        let (moments, rest) = rest.split_at_mut(2 * d);
+        let (d, panel) = (self.d, self.panel_rows());
+        let Sums { sums, counts, moments, inertia, changed, points: seen } = self.totals.parts();
         let mut first = rows.start;
         for (points, labels) in points.chunks(panel * d).zip(self.labels[rows].chunks_mut(panel)) {
             let weights = self.weights.map(|weights| &weights[first..][..labels.len()]);
             first += labels.len();
             let found = assign_packed(points, weights, &self.centroids, packed, labels);
-            rest[0] += found.inertia;
-            rest[1] += found.changed as f64;
+            *inertia += found.inertia;
+            *changed += found.changed as f64;
+            *seen += labels.len() as f64;
             if self.pass.sums {
                 let masses = update::masses(points, d, weights, self.metric);
                 update::add_panel(points, labels, masses.as_deref(), (sums, counts), &mut self.order);
@@ -126,7 +124,7 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
     }
 
     fn begin(&mut self, centroids: &[T::Centroid], pass: Pass) -> Result<()> {
-        self.totals.fill(0.0);
+        self.totals.clear();
         self.centroids.clear();
         self.centroids.extend_from_slice(centroids);
         self.packed = Some(Packed::new(centroids, self.d, self.metric));
@@ -149,22 +147,7 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
         together: &dyn Together,
         _free: &mut Vec<Vec<T>>,
     ) -> Result<Found> {
-        let (k, d) = (self.k, self.d);
-        // What a pass does not find stays zero, and is not sent.
-        let from = match self.pass {
-            Pass { sums: true, .. } => 0,
-            Pass { variance: true, .. } => k * d + k,
-            _ => k * d + k + 2 * d,
-        };
-        together.add_up(&mut self.totals[from..])?;
-        let (sums, rest) = self.totals.split_at(k * d);
-        let (counts, rest) = rest.split_at(k);
-        let (moments, rest) = rest.split_at(2 * d);
-        let shift = if self.pass.sums { update::means(sums, counts, self.metric, centroids) } else { 0.0 };
-        let mean_variance = if self.pass.variance { update::mean_variance(moments, self.n) } else { 0.0 };
-        let stats = IterationStats { inertia: rest[0], changed: rest[1] as u64, shift };
-        let empty = if self.pass.empty { counts.iter().filter(|&&count| count == 0.0).count() } else { 0 };
-        Ok(Found { stats, mean_variance, empty })
+        self.totals.finish(self.pass, self.metric, centroids, together)
     }
 
     fn begin_search(&mut self, most: usize) -> Result<()> {
@@ -177,8 +160,7 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
     }
 
     fn sums(&self, clusters: &[Donor], _means: &[T::Centroid]) -> Result<Vec<f64>> {
-        let sum = |donor: &Donor| &self.totals[donor.cluster * self.d..][..self.d];
-        Ok(clusters.iter().flat_map(sum).copied().collect())
+        Ok(clusters.iter().flat_map(|donor| self.totals.sum(donor.cluster)).copied().collect())
     }
 
     fn into_labels(self) -> Result<Vec<u32>> {

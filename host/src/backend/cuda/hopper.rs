@@ -184,8 +184,8 @@ where
     where
         AssignMma<C>: Kernel,
     {
-        let HopperParams { shape, slot } = arguments.params;
-        let kernel = of_arrays!(AssignMma<C>, arguments, params: MmaParams { shape, slot });
+        let HopperParams { shape, slot, is_exact } = arguments.params;
+        let kernel = of_arrays!(AssignMma<C>, arguments, params: MmaParams { shape, slot, is_exact });
         // SAFETY: as this function's.
         unsafe { device.launch(stream, &kernel) }
     }

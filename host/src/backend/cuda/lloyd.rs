@@ -8,18 +8,20 @@ pub(super) use parts::Parts;
 use by::ByPlaces;
 
 use super::device::{Device, Graph, Visit, check, failed};
+use super::frame::Frame;
 use super::hopper;
 use super::init::{self, Resident};
 use super::memory::{Arena, Place, Plan};
 use super::plan::Sort;
 use super::{GpuElement, Gpus};
+use crate::backend::totals::mean_variance;
 use crate::backend::{LloydOptions, LloydOutcome};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::init::First;
 use crate::metric::Metric;
 use crate::model::{BatchSummary, IterationStats};
-use crate::params::EmptyClusters;
+use crate::params::{EmptyClusters, Precision};
 use crate::points::Problem;
 use crate::stages::{Samples, StageTimes};
 use crate::workspace::DevicePoints;
@@ -178,6 +180,8 @@ pub(super) struct Call<T: GpuElement> {
     moments: MomentsParams,
     /// The tensor-core entry that assigns, where there is one for this shape and device.
     hopper: Option<hopper::Launch>,
+    /// What rounded points are rounded in, where it is not this call's to find.
+    frame: Option<Frame>,
     /// The slot of the largest centroid norm that the last packing raised.
     slot: Cell<u32>,
     /// Iterations of which records are kept between two looks.
@@ -211,7 +215,7 @@ pub(super) fn fit<T: GpuElement>(
     first: First<'_>,
     options: &LloydOptions,
 ) -> Result<LloydOutcome<f32>> {
-    let by = By { metric: options.metric, weighted: problem.weights.is_some(), relocates: false };
+    let by = gpus.by(options.metric, problem.weights.is_some());
     let sizes = [problem.batch, problem.n, problem.d];
     let mut call = Call::new(gpus.first(), sizes, (options.k, by), Role::Fit(options))?;
     call.load(problem)?;
@@ -230,10 +234,10 @@ pub(super) fn assign<T: GpuElement>(
     device: &Device,
     problem: &Problem<'_, T>,
     centroids: &[f32],
-    (k, metric): (usize, Metric),
+    (k, by, frame): (usize, By, Option<&Frame>),
 ) -> Result<Vec<u32>> {
-    let by = By { metric, weighted: false, relocates: false };
     let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Assign)?;
+    call.frame = frame.cloned();
     call.load(problem)?;
     call.start(Start::Centroids(centroids))?;
     call.assign_all()?;
@@ -244,7 +248,7 @@ pub(super) fn assign<T: GpuElement>(
 pub(super) fn time_stages<T: GpuElement>(
     device: &Device,
     problem: &Problem<'_, T>,
-    k: usize,
+    (k, precision): (usize, Precision),
     iterations: usize,
 ) -> Result<StageTimes> {
     let centroids: Vec<f32> = (0..problem.batch)
@@ -258,7 +262,7 @@ pub(super) fn time_stages<T: GpuElement>(
         tol: 0.0,
         empty_clusters: EmptyClusters::Keep,
     };
-    let by = By { metric: options.metric, weighted: false, relocates: false };
+    let by = By { metric: options.metric, weighted: false, relocates: false, precision };
     let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Fit(&options))?;
     call.load(problem)?;
     call.start(Start::Centroids(&centroids))?;
@@ -284,7 +288,7 @@ pub(super) fn time_stages<T: GpuElement>(
             spoiler.overwrite(&call.stream)?;
         }
         // Each time the first iterations again: later ones end, one problem after the other, and cost nothing any more.
-        call.give_centroids(None)?;
+        call.give_centroids(None, call.shape)?;
         call.arena()?.zero(&call.stream, call.places.states)
     };
     for _ in 0..iterations {
@@ -372,7 +376,7 @@ impl<T: GpuElement> Call<T> {
         let hopper = fast.then(|| T::hopper(device, of_entry));
         let mut plan = Plan::default();
         let tiles = match hopper {
-            Some(_) => HopperParams { shape, slot: 0 }.blocks() as usize * HOPPER_WARPS as usize,
+            Some(_) => HopperParams { shape, slot: 0, is_exact: 1 }.blocks() as usize * HOPPER_WARPS as usize,
             None => AssignParams { shape }.blocks() as usize,
         };
         let sort = device.plan().sort(panels, shape.k);
@@ -439,6 +443,7 @@ impl<T: GpuElement> Call<T> {
             panels,
             moments,
             hopper,
+            frame: None,
             slot: Cell::new(0),
             window,
             graphs: Graphs::default(),
@@ -501,7 +506,9 @@ impl<T: GpuElement> Call<T> {
     /// them ([`Self::assign_to_rows`]).
     pub(super) fn over(points: &Resident<'_, T>, k: usize) -> Result<Self> {
         let Shape { batch, n, d, .. } = points.shape;
-        let by = By { metric: Metric::Euclidean, weighted: false, relocates: false };
+        // Which rows are drawn is the same with any precision.
+        let by =
+            By { metric: Metric::Euclidean, weighted: false, relocates: false, precision: Precision::Exact };
         let sizes = [batch as usize, n as usize, d as usize];
         let mut call = Self::new(points.device, sizes, (k, by), Role::Candidates(points.shape))?;
         call.set_points(Points::Elsewhere(points.points));
@@ -600,20 +607,14 @@ impl<T: GpuElement> Call<T> {
     /// Begins a run: first centroids, and everything as if nothing had run before.
     pub(super) fn start(&self, start: Start<'_>) -> Result<()> {
         self.device.enter()?;
-        let shape = self.shape;
-        let rounds = self.places.hopper.as_ref().and_then(|places| places.rounded.as_ref());
-        let set_centre = |centroids: &[f32]| match rounds {
-            Some(_) => {
-                let centres = hopper::centres(centroids, shape.k as usize, shape.d as usize);
-                self.upload(self.places.centre, &centres)
-            }
-            None => Ok(()),
-        };
+        if self.rounds() && self.by.frames_by_points() {
+            self.centre_on_points()?;
+        }
         let mut rows = None;
         match start {
             Start::Centroids(centroids) => {
                 self.upload(self.places.given, centroids)?;
-                set_centre(centroids)?;
+                self.centre_on(centroids)?;
             }
             Start::Rows(drawn) => {
                 self.upload(self.places.rows, drawn)?;
@@ -621,13 +622,13 @@ impl<T: GpuElement> Call<T> {
             }
             Start::SameCentroids => {}
         }
-        self.give_centroids(rows)?;
+        self.give_centroids(rows, self.shape)?;
         if let (Start::Rows(_), true) = (&start, self.metric().is_spherical()) {
             // To the bits of those that the host draws.
             let mut centroids = self.download(self.places.centroids, self.places.centroids.len())?;
-            self.metric().normalise::<T>(&mut centroids, shape.d as usize);
+            self.metric().normalise::<T>(&mut centroids, self.shape.d as usize);
             self.upload(self.places.given, &centroids)?;
-            self.give_centroids(None)?;
+            self.give_centroids(None, self.shape)?;
         }
         if let Start::Rows(_) = &start {
             self.centre_on_centroids()?;
@@ -646,7 +647,7 @@ impl<T: GpuElement> Call<T> {
         self.device.enter()?;
         self.shape.k = small("k", rows.len())?;
         self.upload(self.places.rows.part(0, rows.len()), rows)?;
-        self.give_centroids(Some(self.places.rows))?;
+        self.give_centroids(Some(self.places.rows), self.shape)?;
         let is_first = self.runs.replace(1) == 0;
         match &self.places.hopper {
             _ if is_first => {
@@ -665,18 +666,46 @@ impl<T: GpuElement> Call<T> {
         self.assign_all()
     }
 
-    /// Finds what points are rounded about, where they are, by the centroids.
+    /// [`Self::centre_on`] the centroids that are on the device.
     fn centre_on_centroids(&self) -> Result<()> {
-        if self.places.hopper.as_ref().is_some_and(|places| places.rounded.is_some()) {
-            let (k, d) = (self.shape.k as usize, self.shape.d as usize);
-            let centroids = self.download(self.places.centroids, self.shape.batch as usize * k * d)?;
-            self.upload(self.places.centre, &hopper::centres(&centroids, k, d))?;
+        if !self.rounds() {
+            return Ok(());
         }
-        Ok(())
+        let Shape { batch, k, d, .. } = self.shape;
+        let values = batch as usize * k as usize * d as usize;
+        self.centre_on(&self.download(self.places.centroids, values)?)
     }
 
-    /// Puts rows of the points, or the given centroids, in place of the centroids.
-    fn give_centroids(&self, rows: Option<Place<u32>>) -> Result<()> {
+    /// Finds what points are rounded about, where they are, by these centroids, unless it is found by the points.
+    fn centre_on(&self, centroids: &[f32]) -> Result<()> {
+        if !self.rounds() || self.by.frames_by_points() {
+            return Ok(());
+        }
+        let (k, d) = (self.shape.k as usize, self.shape.d as usize);
+        self.upload(self.places.centre, &hopper::centres(centroids, k, d))
+    }
+
+    /// Finds what points are rounded about by the points themselves.
+    fn centre_on_points(&self) -> Result<()> {
+        if let Some(frame) = &self.frame {
+            return self.upload(self.places.centre, &frame.centre);
+        }
+        let (n, k, d) = (self.shape.n as usize, self.shape.k as usize, self.shape.d as usize);
+        let of_problem: Vec<u32> = Frame::rows(n, k).map(|row| row as u32).collect();
+        let rows = of_problem.repeat(self.shape.batch as usize);
+        self.upload(self.places.rows.part(0, rows.len()), &rows)?;
+        self.give_centroids(Some(self.places.rows), Shape { k: of_problem.len() as u32, ..self.shape })?;
+        let points = self.download(self.places.centroids, rows.len() * d)?;
+        self.upload(self.places.centre, &hopper::centres(&points, of_problem.len(), d))
+    }
+
+    /// Whether the tensor cores take the points rounded.
+    fn rounds(&self) -> bool {
+        self.places.hopper.as_ref().is_some_and(|places| places.rounded.is_some())
+    }
+
+    /// Puts rows of the points, or the given centroids, in place of the centroids, of which `shape` has as many as are given.
+    fn give_centroids(&self, rows: Option<Place<u32>>, shape: Shape) -> Result<()> {
         // Without rows, no point is read, and a total has none.
         let (mut points, mut row_numbers) = (std::ptr::null(), std::ptr::null());
         if let Some(rows) = rows {
@@ -689,7 +718,7 @@ impl<T: GpuElement> Call<T> {
             given: self.at(self.places.given)?,
             centroids: self.at(self.places.centroids)?,
             rounded: self.at(self.places.rounded)?.cast(),
-            params: GatherParams { shape: self.shape },
+            params: GatherParams { shape },
         };
         // SAFETY: as in `means`; the rows are under `n`, as the caller drew them.
         unsafe { self.device.launch(&self.stream, &kernel) }
@@ -955,7 +984,7 @@ impl<T: GpuElement> Call<T> {
     fn tiles_of(&self, n: u32) -> u32 {
         let shape = Shape { n, ..self.shape };
         match self.hopper {
-            Some(_) => HopperParams { shape, slot: 0 }.tiles() * HOPPER_WARPS,
+            Some(_) => HopperParams { shape, slot: 0, is_exact: 1 }.tiles() * HOPPER_WARPS,
             None => AssignParams { shape }.tiles(),
         }
     }
@@ -1004,9 +1033,15 @@ impl<T: GpuElement> Call<T> {
             // SAFETY: as in `means`.
             return unsafe { self.device.launch(&self.stream, &pack) };
         }
-        self.arena()?.zero(&self.stream, rounded.extents)?;
         let extents = self.at(rounded.extents)?;
-        let reach = Extents { points, centre, extents, params: MomentsParams::new(shape) };
+        if let Some(frame) = &self.frame {
+            self.fill(rounded.extents, frame.extent.to_bits())?;
+        } else {
+            self.arena()?.zero(&self.stream, rounded.extents)?;
+            let reach = Extents { points, centre, extents, params: MomentsParams::new(shape) };
+            // SAFETY: as in `means`.
+            unsafe { self.device.launch(&self.stream, &reach)? };
+        }
         let pack = PackPoints {
             points,
             centre,
@@ -1017,10 +1052,7 @@ impl<T: GpuElement> Call<T> {
             params: PackPointsParams { shape, packed_pitch },
         };
         // SAFETY: as in `means`.
-        unsafe {
-            self.device.launch(&self.stream, &reach)?;
-            self.device.launch(&self.stream, &pack)
-        }
+        unsafe { self.device.launch(&self.stream, &pack) }
     }
 
     /// Centroids as the tensor cores take them, in this order; the next assignment uses them.
@@ -1157,6 +1189,7 @@ impl<T: GpuElement> Call<T> {
             params: FloorsParams {
                 shape: hopper::packed_shape(shape),
                 is_bf16: (T::DTYPE == DType::BF16).into(),
+                is_exact: self.by.is_exact().into(),
             },
         };
         let is_product = self.by.metric.is_product();
@@ -1182,7 +1215,11 @@ impl<T: GpuElement> Call<T> {
             list_rows,
             list_first,
             list_second,
-            params: HopperParams { shape: hopper::packed_shape(shape), slot: self.slot.get() },
+            params: HopperParams {
+                shape: hopper::packed_shape(shape),
+                slot: self.slot.get(),
+                is_exact: self.by.is_exact().into(),
+            },
             operand: PhantomData,
         };
         // SAFETY: as in `means`.
@@ -1365,19 +1402,25 @@ impl<T: GpuElement> Call<T> {
 
     /// The mean variance of the features of each problem, after [`Self::moments`].
     fn variances(&self) -> Result<Vec<f64>> {
-        let (n, d, update) = (self.shape.n as f64, self.shape.d as usize, self.update()?);
+        let n = f64::from(self.shape.n);
+        Ok(self.sums_of_moments()?.iter().map(|moments| mean_variance(moments, n)).collect())
+    }
+
+    /// Sums of features, and then of their squares, over each problem, after [`Self::moments`].
+    fn sums_of_moments(&self) -> Result<Vec<Vec<f64>>> {
+        let (d, update) = (self.shape.d as usize, self.update()?);
         let len = self.moments.blocks() as usize * d;
         let first = self.download(update.first, len)?;
         let second = self.download(update.second, len)?;
         let of_problem = self.moments.tiles as usize * d;
-        let variance = |first: &[f64], second: &[f64]| {
-            let of_feature = |feature: usize| {
-                let sum = |values: &[f64]| values.iter().skip(feature).step_by(d).sum::<f64>();
-                sum(second) / n - (sum(first) / n).powi(2)
+        let sums = |(first, second): (&[f64], &[f64])| {
+            let of_feature = |at: usize| {
+                let values = if at < d { first } else { second };
+                values.iter().skip(at % d).step_by(d).sum::<f64>()
             };
-            (0..d).map(of_feature).sum::<f64>() / d as f64
+            (0..2 * d).map(of_feature).collect()
         };
-        Ok(first.chunks(of_problem).zip(second.chunks(of_problem)).map(|(a, b)| variance(a, b)).collect())
+        Ok(first.chunks(of_problem).zip(second.chunks(of_problem)).map(sums).collect())
     }
 
     /// What an iteration found. Where its inertia is a sum of differences in f32, it may come out below 0 where it is

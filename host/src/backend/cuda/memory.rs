@@ -317,11 +317,13 @@ impl Pinned {
 pub(super) fn is_locked<T>(values: &[T]) -> bool {
     let bytes = values.as_ptr_range();
     let is_locked = |address: u64| {
-        let mut kind = sys::CUmemorytype_enum::CU_MEMORYTYPE_UNIFIED;
-        let attribute = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
-        // SAFETY: the driver writes a kind of memory, of four bytes as the enumeration, or fails.
-        let code = unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, address) };
-        code == sys::cudaError_enum::CUDA_SUCCESS && kind == sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST
+        let mut kind = 0u32;
+        let mut attribute = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+        let mut to = (&raw mut kind).cast();
+        // Of one attribute the driver would say that memory it does not know is an error; of a list it leaves 0.
+        // SAFETY: the driver writes one kind of memory, four bytes, or fails.
+        let code = unsafe { sys::cuPointerGetAttributes(1, &mut attribute, &mut to, address) };
+        code == sys::cudaError_enum::CUDA_SUCCESS && kind == sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST as u32
     };
     // Both ends: what was locked as one has no end in between.
     !values.is_empty() && is_locked(bytes.start as u64) && is_locked(bytes.end as u64 - 1)

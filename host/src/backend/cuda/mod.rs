@@ -4,6 +4,7 @@
 //! convergence. A problem of a batch that has converged stops costing work, and the host looks only
 //! every few iterations.
 mod device;
+mod frame;
 mod hopper;
 mod init;
 mod lloyd;
@@ -14,6 +15,7 @@ mod run;
 mod worker;
 
 pub(crate) use device::{Device, Visit};
+pub(crate) use frame::Frame;
 pub(crate) use lloyd::Start;
 pub use plan::{Hardware, LaunchPlan};
 pub(crate) use run::Run;
@@ -30,7 +32,7 @@ use crate::init::First;
 use crate::lloyd::{Alone, Around, State, Worker};
 use crate::metric::Metric;
 use crate::observer::Watch;
-use crate::params::Backend;
+use crate::params::{Backend, Precision};
 use crate::points::Problem;
 use crate::stages::StageTimes;
 use half::{bf16, f16};
@@ -76,13 +78,31 @@ type Task = ([usize; 2], Metric, bool);
 pub(crate) struct Gpus {
     devices: Vec<Device>,
     memory: Option<u64>,
+    precision: Precision,
 }
 
 impl Gpus {
     /// The devices whose bits are set.
-    pub(crate) fn open(set: u64, memory: Option<u64>) -> Result<Self> {
+    pub(crate) fn open(set: u64, (memory, precision): (Option<u64>, Precision)) -> Result<Self> {
         let devices = Backend::ordinals(set).map(Device::open).collect::<Result<_>>()?;
-        Ok(Gpus { devices, memory })
+        Ok(Gpus { devices, memory, precision })
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(crate) fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
+    fn by(&self, metric: Metric, weighted: bool) -> By {
+        By { metric, weighted, relocates: false, precision: self.precision }
+    }
+
+    /// Where points of `T` are rounded in a [`Frame`] that their parts have to share.
+    pub(crate) fn shares_frame<T: Element>(&self, metric: Metric) -> bool {
+        T::DTYPE == DType::F32 && self.by(metric, false).frames_by_points()
     }
 
     /// What does not take more than one.
@@ -105,19 +125,20 @@ impl Gpus {
         }
     }
 
-    /// Passes over the `n` points of a task, in chunks of `chunk_rows` rows, or of fewer where the
-    /// GPU has no room for these; of how many is the second value.
+    /// Passes over the `n` points of a task, in chunks of `chunk_rows` rows, or of fewer where the GPU has no room for these;
+    /// of how many is the second value. A frame is needed where they [share](Self::shares_frame) one.
     pub(crate) fn worker<T: Element>(
         &self,
-        task: Task,
+        ([n, k], metric, relocates): Task,
         first: &[T],
-        weights: Option<&[f64]>,
+        (weights, frame): (Option<&[f64]>, Option<Frame>),
         mut chunk_rows: usize,
     ) -> Result<(CudaWorker<T>, usize)> {
-        let ([n, k], ..) = task;
+        let task = ([n, k], By { relocates, ..self.by(metric, weights.is_some()) });
         let panel = panel_rows(n, k)?;
         loop {
-            match CudaWorker::new(&self.devices, task, first, weights, chunk_rows, self.memory) {
+            let of_points = (weights, frame.clone());
+            match CudaWorker::new(&self.devices, task, first, of_points, chunk_rows, self.memory) {
                 Err(Error::OutOfDeviceMemory { .. }) if chunk_rows > panel => {
                     chunk_rows = panel * (chunk_rows / panel / 2).max(1);
                 }
@@ -160,7 +181,7 @@ pub(crate) fn fit<T: Element>(
     } else {
         let share = |(at, device): (usize, &Device)| {
             let border = |at: usize| problem.batch * at / gpus.devices.len();
-            let gpus = Gpus { devices: vec![device.clone()], memory: gpus.memory };
+            let gpus = Gpus { devices: vec![device.clone()], ..gpus.clone() };
             (border(at)..border(at + 1)).map(|at| of_problem(&gpus, at)).collect::<Vec<_>>()
         };
         std::thread::scope(|scope| {
@@ -209,7 +230,8 @@ fn fit_parts<T: Element>(
     let panels = bytes / (panel * d * size_of::<T>());
     let chunk_rows = panel * panels.min(n.div_ceil(panel) / gpus.devices.len()).max(1);
     let task = ([n, options.k], options.metric, options.relocates());
-    let (mut worker, chunk_rows) = gpus.worker(task, &points[..d], weights, chunk_rows)?;
+    let frame = gpus.shares_frame::<T>(options.metric).then(|| Frame::of(points, d, options.k));
+    let (mut worker, chunk_rows) = gpus.worker(task, &points[..d], (weights, frame), chunk_rows)?;
     let keep = &mut |_: &State<_>, _| Ok(());
     let around = Around { problem: at, watch, together: &Alone, keep };
     let state = State::new(centroids.to_vec());
@@ -226,7 +248,7 @@ pub(crate) fn first_centroids<T: Element>(
     first: First<'_>,
     (k, metric): (usize, Metric),
 ) -> Result<Vec<T::Centroid>> {
-    let of = (k, By { metric, weighted: problem.weights.is_some(), relocates: false });
+    let of = (k, gpus.by(metric, problem.weights.is_some()));
     let rows = match T::DTYPE {
         DType::F32 => init::load_and_draw(gpus, &cast::<T, f32>(problem), first, of)?,
         DType::F16 => init::load_and_draw(gpus, &cast::<T, f16>(problem), first, of)?,
@@ -260,12 +282,23 @@ fn fit_whole<T: Element>(
 
 /// Labels; of points that the GPU has no room for, part after part.
 pub(crate) fn assign<T: Element>(
-    device: &Device,
+    gpus: &Gpus,
     problem: &Problem<'_, T>,
     centroids: &[T::Centroid],
     (k, metric): (usize, Metric),
 ) -> Result<Vec<u32>> {
-    let refused = match assign_whole(device, problem, centroids, (k, metric)) {
+    assign_in(None, gpus, problem, centroids, (k, metric))
+}
+
+/// [`assign`], of points that are rounded in a frame or have none of their own.
+fn assign_in<T: Element>(
+    frame: Option<&Frame>,
+    gpus: &Gpus,
+    problem: &Problem<'_, T>,
+    centroids: &[T::Centroid],
+    (k, metric): (usize, Metric),
+) -> Result<Vec<u32>> {
+    let refused = match assign_whole(frame, gpus, problem, centroids, (k, metric)) {
         Err(error @ Error::OutOfDeviceMemory { .. }) => error,
         outcome => return outcome,
     };
@@ -276,6 +309,9 @@ pub(crate) fn assign<T: Element>(
     if batch == 1 && n <= 1 << 16 {
         return Err(refused);
     }
+    let of_all = (frame.is_none() && batch == 1 && gpus.shares_frame::<T>(metric))
+        .then(|| Frame::of(&problem.points, d, k));
+    let frame = frame.or(of_all.as_ref());
     let mut labels = Vec::with_capacity(batch * n);
     for part in [0..units / 2, units / 2..units] {
         let points = &problem.points[part.start * rows * d..part.end * rows * d];
@@ -283,17 +319,19 @@ pub(crate) fn assign<T: Element>(
         let centroids =
             if problem.batch > 1 { &centroids[part.start * k * d..part.end * k * d] } else { centroids };
         let half = Problem { points: Cow::Borrowed(points), batch, n, d, weights: None };
-        labels.extend(assign(device, &half, centroids, (k, metric))?);
+        labels.extend(assign_in(frame, gpus, &half, centroids, (k, metric))?);
     }
     Ok(labels)
 }
 
 fn assign_whole<T: Element>(
-    device: &Device,
+    frame: Option<&Frame>,
+    gpus: &Gpus,
     problem: &Problem<'_, T>,
     centroids: &[T::Centroid],
-    task: (usize, Metric),
+    (k, metric): (usize, Metric),
 ) -> Result<Vec<u32>> {
+    let (device, task) = (gpus.first(), (k, gpus.by(metric, false), frame));
     let centroids: Vec<f32> = centroids.iter().map(|c| c.to_f64() as f32).collect();
     match T::DTYPE {
         DType::F32 => lloyd::assign(device, &cast::<T, f32>(problem), &centroids, task),
@@ -306,13 +344,13 @@ fn assign_whole<T: Element>(
 pub(crate) fn time_stages<T: Element>(
     device: &Device,
     problem: &Problem<'_, T>,
-    k: usize,
+    task: (usize, Precision),
     iterations: usize,
 ) -> Result<StageTimes> {
     match T::DTYPE {
-        DType::F32 => lloyd::time_stages(device, &cast::<T, f32>(problem), k, iterations),
-        DType::F16 => lloyd::time_stages(device, &cast::<T, f16>(problem), k, iterations),
-        DType::BF16 => lloyd::time_stages(device, &cast::<T, bf16>(problem), k, iterations),
+        DType::F32 => lloyd::time_stages(device, &cast::<T, f32>(problem), task, iterations),
+        DType::F16 => lloyd::time_stages(device, &cast::<T, f16>(problem), task, iterations),
+        DType::BF16 => lloyd::time_stages(device, &cast::<T, bf16>(problem), task, iterations),
         DType::F64 => Err(no_f64(device)),
     }
 }

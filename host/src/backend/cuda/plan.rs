@@ -1,7 +1,8 @@
 //! Which kernels run for which shape: a few thresholds, chosen once for a GPU when it is opened.
 //!
 //! None of them changes labels or centroids: labels are exact and the order of additions is the problem's own, whichever
-//! kernels run. (The inertia of an iteration in the history, which nothing is decided by, may differ in its last bits.) What
+//! kernels run. (The inertia of an iteration in the history, which nothing is decided by, may differ in its last bits.
+//! Labels that need not be exact may differ where other products are used, narrow, wide or by warps.) What
 //! fixes the order of additions, [`Panels`] and what `finalise` makes of them, is no part of a plan.
 use crate::error::{Error, Result};
 use kernels_gpu::spec::*;

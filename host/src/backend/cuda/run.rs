@@ -1,7 +1,7 @@
 //! A call of any of the types that kernels take, behind one type.
-use super::lloyd::{By, Call, Role, Start};
+use super::lloyd::{Call, Role, Start};
 use super::of_type::{OfType, with_type};
-use super::{Device, cast, no_f64};
+use super::{Gpus, cast, no_f64};
 use crate::backend::LloydOptions;
 use crate::element::{DType, Element};
 use crate::error::Result;
@@ -23,12 +23,8 @@ impl std::fmt::Debug for Run {
 
 impl Run {
     /// For points of `T` in the shape `[batch, n, d]`.
-    pub(crate) fn new<T: Element>(
-        device: &Device,
-        shape: [usize; 3],
-        options: &LloydOptions,
-    ) -> Result<Self> {
-        let by = By { metric: options.metric, weighted: false, relocates: false };
+    pub(crate) fn new<T: Element>(gpus: &Gpus, shape: [usize; 3], options: &LloydOptions) -> Result<Self> {
+        let (device, by) = (gpus.first(), gpus.by(options.metric, false));
         let call = match T::DTYPE {
             DType::F32 => OfType::F32(Call::new(device, shape, (options.k, by), Role::Fit(options))?),
             DType::F16 => OfType::F16(Call::new(device, shape, (options.k, by), Role::Fit(options))?),

@@ -1,12 +1,15 @@
 //! Fits in passes over chunks, on one or several GPUs: what streams take, and points that a GPU has no room for.
-use super::lloyd::Parts;
+use super::frame::Frame;
+use super::lloyd::{By, Parts};
 use super::memory::Pinned;
 use super::of_type::{OfType, with_type};
-use super::{Device, Task, Visit, no_f64};
+use super::{Device, Visit, no_f64};
 use crate::backend::cpu::copy_rows;
+use crate::backend::totals::Totals;
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
 use crate::lloyd::{Feed, Found, Pass, Together, Worker};
+use crate::metric::Metric;
 use crate::points::check_finite;
 use crate::relocate::{Donor, Search};
 use cust::event::Event;
@@ -19,8 +22,9 @@ use std::ops::{Deref, DerefMut, Range};
 pub(crate) struct CudaWorker<T: Element> {
     parts: OfType<Parts<f32>, Parts<f16>, Parts<bf16>>,
     device: Device,
+    metric: Metric,
+    k: usize,
     d: usize,
-    is_spherical: bool,
     /// Buffers that may yet be read, with the end of that.
     in_flight: VecDeque<(Event, PageLocked<T>)>,
 }
@@ -31,13 +35,12 @@ pub(crate) fn panel_rows(n: usize, k: usize) -> Result<usize> {
 }
 
 impl<T: Element> CudaWorker<T> {
-    /// For `n` points, of which `first` is the first, with `weights` where they have some, in chunks of `chunk_rows` rows, on
-    /// `devices`; on each in at most `memory` bytes.
-    pub(crate) fn new(
+    /// As [`Parts::new`].
+    pub(super) fn new(
         devices: &[Device],
-        task: Task,
+        task: ([usize; 2], By),
         first: &[T],
-        weights: Option<&[f64]>,
+        of_points: (Option<&[f64]>, Option<Frame>),
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
@@ -49,18 +52,15 @@ impl<T: Element> CudaWorker<T> {
             bytemuck::cast_slice(first)
         }
         let parts = match T::DTYPE {
-            DType::F32 => OfType::F32(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
-            DType::F16 => OfType::F16(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
-            DType::BF16 => OfType::BF16(Parts::new(devices, task, cast(first), weights, chunk_rows, memory)?),
+            DType::F32 => OfType::F32(Parts::new(devices, task, cast(first), of_points, chunk_rows, memory)?),
+            DType::F16 => OfType::F16(Parts::new(devices, task, cast(first), of_points, chunk_rows, memory)?),
+            DType::BF16 => {
+                OfType::BF16(Parts::new(devices, task, cast(first), of_points, chunk_rows, memory)?)
+            }
             DType::F64 => return Err(no_f64(&device)),
         };
-        Ok(CudaWorker {
-            parts,
-            device,
-            d: first.len(),
-            is_spherical: task.1.is_spherical(),
-            in_flight: VecDeque::new(),
-        })
+        let ([_, k], By { metric, .. }) = task;
+        Ok(CudaWorker { parts, device, metric, k, d: first.len(), in_flight: VecDeque::new() })
     }
 
     /// [`Worker::add`] of points in memory; those that are page-locked stay as they are until the pass ends.
@@ -117,9 +117,15 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
     fn finish(
         &mut self,
         centroids: &mut [T::Centroid],
-        _together: &dyn Together,
+        together: &dyn Together,
         free: &mut Vec<PageLocked<T>>,
     ) -> Result<Found> {
+        if !together.is_alone() {
+            let mut totals = Totals::new(self.k, self.d)?;
+            let pass = with_type!(&mut self.parts, parts: _U => parts.finish_share(&mut totals))?;
+            free.extend(self.in_flight.drain(..).map(|(_, points)| points));
+            return totals.finish(pass, self.metric, centroids, together);
+        }
         let mut values = to_f32::<T>(centroids);
         let found = with_type!(&mut self.parts, parts: _U => parts.finish(&mut values))?;
         // All work is done, copies included.
@@ -141,7 +147,7 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
     }
 
     fn sums(&self, clusters: &[Donor], means: &[T::Centroid]) -> Result<Vec<f64>> {
-        if self.is_spherical {
+        if self.metric.is_spherical() {
             return with_type!(&self.parts, parts: _U => parts.sums(clusters));
         }
         let sum = |donor: &Donor| {

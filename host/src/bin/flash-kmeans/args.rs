@@ -1,6 +1,6 @@
 //! What was typed.
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use flash_kmeans::{Backend, DType, EmptyClusters, Metric};
+use flash_kmeans::{Backend, DType, EmptyClusters, Metric, Precision};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -70,6 +70,9 @@ pub(crate) struct FitArgs {
     /// What is near. cosine and spherical-dot have centroids of length 1, dot has means
     #[arg(long, value_enum, default_value_t)]
     pub(crate) metric: MetricArg,
+    /// Whether labels are exact, or may be what the tensor cores of a GPU find
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionArg,
     /// How often each point counts: float64 or float32, (n) or (batch, n)
     #[arg(long, value_name = "W.npy")]
     pub(crate) weights: Option<PathBuf>,
@@ -126,7 +129,7 @@ pub(crate) struct FitArgs {
     /// Take at most this much of each GPU's memory; points that have no room there are copied in each iteration
     #[arg(long, value_name = "BYTES|2GiB|500MB", value_parser = bytes)]
     pub(crate) gpu_memory: Option<u64>,
-    /// GPUs to fit on: as --backend cuda:N,M
+    /// GPUs to fit on: as --backend cuda:N,M. Under mpirun, those that the processes of a machine share out
     #[arg(long, value_name = "all|N,M", value_parser = devices, conflicts_with = "backend")]
     pub(crate) devices: Option<Backend>,
     /// Write where the fit stands to this file now and then, and when it ends or is stopped
@@ -155,6 +158,9 @@ pub(crate) struct PredictArgs {
     /// What is near: 1 - cos and -x.c are distances too [default: the model's; euclidean for centroids]
     #[arg(long, value_enum)]
     pub(crate) metric: Option<MetricArg>,
+    /// Whether labels are exact, or may be what the tensor cores of a GPU find
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionArg,
     /// Write the labels: uint32
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) labels: PathBuf,
@@ -274,6 +280,24 @@ impl From<EmptyClustersArg> for EmptyClusters {
         match empty_clusters {
             EmptyClustersArg::Keep => EmptyClusters::Keep,
             EmptyClustersArg::Relocate => EmptyClusters::Relocate,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// The nearest centroid in float64
+    #[default]
+    Exact,
+    /// Near ties are left to products of 10 bits of fraction
+    Tf32,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Precision {
+        match precision {
+            PrecisionArg::Exact => Precision::Exact,
+            PrecisionArg::Tf32 => Precision::Tf32,
         }
     }
 }

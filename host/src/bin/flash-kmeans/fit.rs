@@ -143,6 +143,7 @@ impl Plan {
         let metric = Metric::from(args.metric);
         let mut options = FlashKMeans::new(n_clusters)
             .metric(metric)
+            .precision(args.precision.into())
             .n_init(n_init)
             .init(init)
             .max_iter(args.max_iter.get())
@@ -448,6 +449,7 @@ impl Plan {
         }
         let how = if model.converged() { "converged" } else { "stopped before it converged" };
         facts.push(("metric", self.metric.to_string()));
+        facts.push(("precision", model.precision().to_string()));
         facts.push(("iterations", format!("{}, {how}", model.n_iter())));
         facts.push(("inertia", format!("{:.6e}", model.inertia())));
         facts.push(("time", format!("{:.3} s", time.as_secs_f64())));
@@ -579,6 +581,7 @@ struct Summary {
     k: usize,
     batch: usize,
     metric: String,
+    precision: String,
     n_iter: usize,
     inertia: f64,
     converged: bool,
@@ -601,6 +604,7 @@ impl Summary {
             k,
             batch: file.batch().unwrap_or(1),
             metric: model.metric().to_string(),
+            precision: model.precision().to_string(),
             n_iter: model.n_iter(),
             inertia: model.inertia(),
             converged: model.converged(),

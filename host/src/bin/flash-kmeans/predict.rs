@@ -6,7 +6,7 @@ use crate::given::Given;
 use crate::stdout::{print, print_json, row};
 use flash_kmeans::io::{PointFile, Value, write_npy};
 use flash_kmeans::report::grouped;
-use flash_kmeans::{Backend, DType, Element, Error, Metric, PointsDim};
+use flash_kmeans::{Backend, DType, Element, Error, Metric, PointsDim, Precision};
 use ndarray::{Ix2, Ix3};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,6 +19,7 @@ struct Plan {
     nearest: Option<usize>,
     dtype: DType,
     metric: Metric,
+    precision: Precision,
     backend: Backend,
     json: bool,
     quiet: bool,
@@ -41,6 +42,7 @@ struct Summary {
     k: usize,
     batch: usize,
     metric: String,
+    precision: String,
     backend: String,
     device: String,
     seconds: f64,
@@ -64,6 +66,7 @@ impl Plan {
         Ok(Plan {
             dtype: given.dtype(&file, args.dtype)?,
             metric: given.metric(args.metric)?,
+            precision: args.precision.into(),
             file,
             given,
             labels: args.labels,
@@ -77,7 +80,8 @@ impl Plan {
 
     fn run<T: Element<Centroid: Value>, D: PointsDim>(&self) -> Result<(), Failure> {
         let shape = |e: ndarray::ShapeError| Failure::bad_input(e.to_string());
-        let model = self.given.model::<T, D>(self.metric, self.backend)?;
+        let mut model = self.given.model::<T, D>(self.metric, self.backend)?;
+        model.set_precision(self.precision);
         let points = self.file.read::<T>()?;
         let points = points.view().into_dimensionality::<D>().map_err(shape)?;
         let of_points = |e| check::of_points(e, &self.file, self.dtype);
@@ -105,6 +109,7 @@ impl Plan {
                 k,
                 batch: self.file.batch().unwrap_or(1),
                 metric: self.metric.to_string(),
+                precision: model.precision().to_string(),
                 backend: model.backend().to_string(),
                 device: model.device(),
                 seconds,
@@ -117,6 +122,7 @@ impl Plan {
         text.push_str(&row("points", grouped(self.file.n_rows() as u64)));
         text.push_str(&row("clusters", grouped(k as u64)));
         text.push_str(&row("metric", self.metric));
+        text.push_str(&row("precision", model.precision()));
         text.push_str(&row("time", format!("{seconds:.3} s")));
         text.push_str(&row("backend", format!("{}, {}", model.backend(), model.device())));
         for path in [Some(&self.labels), self.distances.as_ref()].into_iter().flatten() {

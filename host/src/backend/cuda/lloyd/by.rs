@@ -1,7 +1,8 @@
 //! What is launched for other metrics than the Euclidean, and for points with weights.
 use super::*;
 use crate::metric::Metric;
-use crate::relocate::{Donor, Search};
+use crate::params::Precision;
+use crate::relocate::Search;
 
 /// By what points are near, and whether they have weights.
 #[derive(Clone, Copy, Debug)]
@@ -10,9 +11,21 @@ pub(in crate::backend::cuda) struct By {
     pub(in crate::backend::cuda) weighted: bool,
     /// Whether empty clusters are given far points.
     pub(in crate::backend::cuda) relocates: bool,
+    pub(in crate::backend::cuda) precision: Precision,
 }
 
 impl By {
+    /// Whether scores of the tensor cores that are close are looked at again.
+    pub(super) fn is_exact(self) -> bool {
+        self.precision == Precision::Exact
+    }
+
+    /// Whether points that are rounded are so in a [`Frame`] of their own, because labels depend on it. Otherwise any will do.
+    pub(in crate::backend::cuda) fn frames_by_points(self) -> bool {
+        // For products each row has a scale of its own, and nothing is a centre.
+        !self.is_exact() && !self.metric.is_product()
+    }
+
     /// Whether points count otherwise than once in sums.
     pub(super) fn has_masses(self) -> bool {
         self.weighted || self.metric == Metric::Cosine
@@ -114,6 +127,36 @@ fn units(weights: &[f64], n: usize) -> Vec<f64> {
         f64::from_bits(((1023 - exponent) as u64) << 52)
     };
     weights.chunks(n).map(unit).collect()
+}
+
+/// Means over the points of each cluster.
+pub(super) struct MeansOfSums {
+    /// Those of `m·(x − about)`, in units of the weights, and where there are masses `m` theirs last.
+    means: Vec<f32>,
+    width: usize,
+    has_masses: bool,
+    about: Vec<f64>,
+    unit: f64,
+}
+
+impl MeansOfSums {
+    /// The mean of the masses of a cluster's points, in units of the weights: 1 where there are none.
+    pub(super) fn mass(&self, cluster: usize) -> f64 {
+        if self.has_masses { f64::from(self.means[cluster * self.width + self.about.len()]) } else { 1.0 }
+    }
+
+    /// What the `count` points of a cluster weigh.
+    pub(super) fn weight(&self, cluster: usize, count: f64) -> f64 {
+        count * self.mass(cluster) / self.unit
+    }
+
+    /// The sum of the `count` points of a cluster, as often as they weigh.
+    pub(super) fn sum(&self, cluster: usize, count: f64) -> impl Iterator<Item = f64> {
+        let mean = &self.means[cluster * self.width..][..self.about.len()];
+        let mass = self.mass(cluster);
+        let value = move |(&mean, about): (&f32, &f64)| count * (f64::from(mean) + about * mass) / self.unit;
+        mean.iter().zip(&self.about).map(value)
+    }
 }
 
 impl<T: GpuElement> Call<T> {
@@ -295,21 +338,10 @@ impl<T: GpuElement> Call<T> {
         Ok(())
     }
 
-    /// The means of masses that the last sums gave the clusters, where there are masses.
-    pub(super) fn masses_of_clusters(&self) -> Result<Option<Vec<f32>>> {
-        let Some(places) = self.places.by.means.as_ref().filter(|_| self.by.has_masses()) else {
-            return Ok(None);
-        };
-        let means = self.download(places.means, places.means.len())?;
-        let width = self.by.width(self.shape) as usize;
-        Ok(Some(means.chunks_exact(width).map(|mean| mean[self.shape.d as usize]).collect()))
-    }
-
-    /// What the last sums gave some clusters, where centroids have length 1: `d` values each.
-    pub(super) fn sums_by(&self, clusters: &[Donor]) -> Result<Vec<f64>> {
-        let Some(places) = &self.places.by.means else { return Err(no_points()) };
-        let (d, width) = (self.shape.d as usize, self.by.width(self.shape) as usize);
-        let has_masses = self.by.has_masses();
+    /// What the last sums gave the clusters, where `finalise` found means that are not yet the centroids.
+    pub(super) fn means_of_sums(&self) -> Result<Option<MeansOfSums>> {
+        let Some(places) = &self.places.by.means else { return Ok(None) };
+        let (d, has_masses) = (self.shape.d as usize, self.by.has_masses());
         let mut about = vec![0.0; d];
         // As `move_centroids` does: f32 points with masses are summed about the first, but for cosines.
         let has_origin = has_masses && self.by.metric != Metric::Cosine && size_of::<T>() == 4;
@@ -320,16 +352,8 @@ impl<T: GpuElement> Call<T> {
             Some(place) => self.download(place, 1)?.first().copied().unwrap_or(1.0),
             None => 1.0,
         };
-        let mut sums = Vec::with_capacity(clusters.len() * d);
-        for donor in clusters {
-            let mean = self.download(places.means.part(donor.cluster * width, width), width)?;
-            let mass = if has_masses { f64::from(mean[d]) } else { 0.0 };
-            let values = mean[..d].iter().zip(&about);
-            sums.extend(
-                values.map(|(&mean, about)| donor.count as f64 * (f64::from(mean) + about * mass) / unit),
-            );
-        }
-        Ok(sums)
+        let means = self.download(places.means, places.means.len())?;
+        Ok(Some(MeansOfSums { means, width: self.by.width(self.shape) as usize, has_masses, about, unit }))
     }
 
     /// [`Call::moments`] of points at length 1, where the metric takes them so; whether that is so.

@@ -8,7 +8,7 @@
 //! the other is worked on. The means are added from panels in their order, whichever chunk or GPU they were summed on:
 //! the bits are those of a fit of all points at once.
 use super::*;
-use crate::backend::cuda::Task;
+use crate::backend::totals::Totals;
 use crate::lloyd::{Found, Pass};
 use crate::relocate::{Donor, Search};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(crate) struct Parts<T: GpuElement> {
     shards: Vec<Shard<T>>,
     shape: Shape,
     pass: Pass,
-    /// For points that are rounded; found from the first pass's centroids.
+    /// For points that are rounded: their frame's, or found from the first pass's centroids.
     centre: Vec<f32>,
     /// The pass's centroids, where empty clusters are counted.
     under: Vec<f32>,
@@ -37,6 +37,7 @@ struct Shard<T: GpuElement> {
     rows: Range<usize>,
     chunk_rows: usize,
     cut: Cut,
+    frame: Option<Frame>,
     total: Call<T>,
     /// By first row.
     resident: BTreeMap<usize, Call<T>>,
@@ -47,22 +48,23 @@ struct Shard<T: GpuElement> {
 }
 
 impl<T: GpuElement> Parts<T> {
-    /// For `n` points in `d` dimensions, of which `first` is the first, in chunks of `chunk_rows` rows, on `devices`.
-    /// Each takes at most `memory` bytes.
+    /// For `n` points, of which `first` is the first, with weights and a frame where they have some, in chunks of
+    /// `chunk_rows` rows, on `devices`; on each in at most `memory` bytes.
     pub(crate) fn new(
         devices: &[Device],
-        ([n, k], metric, relocates): Task,
+        ([n, k], by): ([usize; 2], By),
         first: &[T],
-        weights: Option<&[f64]>,
+        (weights, frame): (Option<&[f64]>, Option<Frame>),
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
-        let by = By { metric, weighted: weights.is_some(), relocates };
         let shape = shape_of::<T>([1, n, first.len()], k)?;
         let chunks = n.div_ceil(chunk_rows);
         let shards = devices.iter().enumerate().map(|(at, device)| {
             let border = |at: usize| (chunks * at / devices.len() * chunk_rows).min(n);
-            let shard = Shard::new(device, shape, by, border(at)..border(at + 1), first, chunk_rows, memory)?;
+            let rows = border(at)..border(at + 1);
+            let frame = frame.clone();
+            let shard = Shard::new(device, (shape, by), rows, (first, frame), chunk_rows, memory)?;
             weights.map_or(Ok(()), |weights| shard.total.set_weights(weights))?;
             Ok(shard)
         });
@@ -72,7 +74,8 @@ impl<T: GpuElement> Parts<T> {
                 one.total.device.reach(&other.total.device)?;
             }
         }
-        Ok(Parts { shards, shape, pass: Pass::LABELS, centre: Vec::new(), under: Vec::new(), search: None })
+        let centre = frame.map_or(Vec::new(), |frame| frame.centre);
+        Ok(Parts { shards, shape, pass: Pass::LABELS, centre, under: Vec::new(), search: None })
     }
 
     /// Rows that chunks are made of: whole panels, and whole blocks of the inertia. Both are powers of two, or all rows.
@@ -184,13 +187,24 @@ impl<T: GpuElement> Parts<T> {
 
     /// Ends the pass: the means in place of `centroids`, where it was for sums.
     pub(crate) fn finish(&mut self, centroids: &mut [f32]) -> Result<Found> {
+        self.gather()?.end_total(centroids, self.pass)
+    }
+
+    /// Ends the pass as one of several processes: what its points add up to, into `totals`, which are zeros.
+    pub(crate) fn finish_share(&mut self, totals: &mut Totals) -> Result<Pass> {
+        self.gather()?.end_share(totals, self.pass)?;
+        Ok(self.pass)
+    }
+
+    /// Waits for the pass: the first GPU's total, which has been handed everything.
+    fn gather(&self) -> Result<&Call<T>> {
         self.wait()?;
         let Some((first, others)) = self.shards.split_first() else { return Err(no_points()) };
         for other in others {
             first.total.gather_total(&other.total, &other.rows, self.pass)?;
         }
         first.total.device.enter()?;
-        first.total.end_total(centroids, self.pass)
+        Ok(&first.total)
     }
 
     /// Begins to look for the `most` points farthest from their centroids, after a pass that has counted empty clusters.
@@ -209,7 +223,8 @@ impl<T: GpuElement> Parts<T> {
     pub(crate) fn sums(&self, clusters: &[Donor]) -> Result<Vec<f64>> {
         let total = &self.shards.first().ok_or_else(no_points)?.total;
         total.device.enter()?;
-        total.sums_by(clusters)
+        let means = total.means_of_sums()?.ok_or_else(no_points)?;
+        Ok(clusters.iter().flat_map(|donor| means.sum(donor.cluster, donor.count as f64)).collect())
     }
 
     /// The labels of the last pass.
@@ -227,10 +242,9 @@ impl<T: GpuElement> Parts<T> {
 impl<T: GpuElement> Shard<T> {
     fn new(
         device: &Device,
-        shape: Shape,
-        by: By,
+        (shape, by): (Shape, By),
         rows: Range<usize>,
-        first: &[T],
+        (first, frame): (&[T], Option<Frame>),
         chunk_rows: usize,
         memory: Option<u64>,
     ) -> Result<Self> {
@@ -241,6 +255,7 @@ impl<T: GpuElement> Shard<T> {
         total.fill(total.places.labels, u32::MAX)?;
         let mut shard = Shard {
             cut,
+            frame,
             total,
             resident: BTreeMap::new(),
             room: 0,
@@ -281,6 +296,7 @@ impl<T: GpuElement> Shard<T> {
         // Between rows of the points there is nothing.
         arena.zero(&call.stream, place)?;
         call.points = Some(Points::Own { arena, place });
+        call.frame = self.frame.clone();
         Ok(call)
     }
 }
@@ -431,43 +447,44 @@ impl<T: GpuElement> Call<T> {
         self.clear()?;
         // Nothing moves in a pass that only labels.
         self.arena()?.zero(&self.stream, self.update()?.moves)?;
-        self.give_centroids(None)?;
+        self.give_centroids(None, self.shape)?;
         // Parts read this on streams of their own.
         self.wait()
     }
 
     /// How many clusters have no points, or none of any mass, as the sums of the pass have them.
     fn empty(&self) -> Result<usize> {
-        if let Some(masses) = self.masses_of_clusters()? {
-            return Ok(masses.into_iter().filter(|&mass| mass == 0.0).count());
-        }
+        let has_none: Vec<bool> = match self.means_of_sums()? {
+            Some(means) if self.by.has_masses() => {
+                (0..self.shape.k as usize).map(|cluster| means.mass(cluster) == 0.0).collect()
+            }
+            _ => self.counts()?.into_iter().map(|count| count == 0).collect(),
+        };
+        Ok(has_none.into_iter().filter(|&has_none| has_none).count())
+    }
+
+    /// The points of each cluster, as the sums of the pass have them.
+    fn counts(&self) -> Result<Vec<u64>> {
         let starts = self.update()?.starts;
         let starts = self.download(starts, starts.len())?;
-        let mut counts = vec![0u64; self.shape.k as usize];
+        let mut counts = vec![0; self.shape.k as usize];
         for panel in starts.chunks_exact(counts.len() + 1) {
             for (count, bounds) in counts.iter_mut().zip(panel.windows(2)) {
                 *count += u64::from(bounds[1] - bounds[0]);
             }
         }
-        Ok(counts.into_iter().filter(|&count| count == 0).count())
+        Ok(counts)
     }
 
     /// Ends a pass of which all parts have been handed over.
     fn end_total(&self, centroids: &mut [f32], pass: Pass) -> Result<Found> {
-        let update = self.update()?;
         let before = if pass.empty { centroids.to_vec() } else { Vec::new() };
         if pass.sums {
             self.upload(self.places.centroids, centroids)?;
-            self.means(update)?;
         }
-        self.converge(update)?;
-        let record: Vec<Record> = self.download(update.records, 1)?;
-        let Record(record) = record.first().copied().ok_or_else(no_points)?;
-        let mut stats = self.stats_of(record);
+        let stats = self.end_pass(pass)?;
         if pass.sums {
             centroids.copy_from_slice(&self.download(self.places.centroids, centroids.len())?);
-        } else {
-            stats.inertia = self.inertias()?.into_iter().sum();
         }
         let mean_variance = if pass.variance { self.variances()?.into_iter().sum() } else { 0.0 };
         let stays = |(after, before): (&[f32], &[f32])| after == before;
@@ -476,5 +493,54 @@ impl<T: GpuElement> Call<T> {
         let empty =
             if centroids.chunks_exact(d).zip(before.chunks_exact(d)).any(stays) { self.empty()? } else { 0 };
         Ok(Found { stats, mean_variance, empty })
+    }
+
+    /// [`Self::end_total`] where other processes have totals, too. A mean times its points is their sum, to the last bit but
+    /// few of f32.
+    fn end_share(&self, totals: &mut Totals, pass: Pass) -> Result<()> {
+        let stats = self.end_pass(pass)?;
+        let into = totals.parts();
+        (*into.inertia, *into.changed) = (stats.inertia, stats.changed as f64);
+        *into.points = f64::from(self.shape.n);
+        if pass.variance {
+            into.moments.copy_from_slice(&self.sums_of_moments()?.concat());
+        }
+        if !pass.sums {
+            return Ok(());
+        }
+        let (means, counts) = (self.means_of_sums()?, self.counts()?);
+        let centroids =
+            if means.is_none() { self.download(self.places.centroids, into.sums.len())? } else { Vec::new() };
+        for (cluster, sum) in into.sums.chunks_exact_mut(self.shape.d as usize).enumerate() {
+            let count = counts[cluster] as f64;
+            match &means {
+                Some(means) => {
+                    into.counts[cluster] = means.weight(cluster, count);
+                    sum.iter_mut().zip(means.sum(cluster, count)).for_each(|(sum, of_here)| *sum = of_here);
+                }
+                None => {
+                    into.counts[cluster] = count;
+                    let mean = &centroids[cluster * sum.len()..][..sum.len()];
+                    sum.iter_mut().zip(mean).for_each(|(sum, &mean)| *sum = count * f64::from(mean));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Means of the pass, where it was for sums, and its statistics.
+    fn end_pass(&self, pass: Pass) -> Result<IterationStats> {
+        let update = self.update()?;
+        if pass.sums {
+            self.means(update)?;
+        }
+        self.converge(update)?;
+        let record: Vec<Record> = self.download(update.records, 1)?;
+        let Record(record) = record.first().copied().ok_or_else(no_points)?;
+        let mut stats = self.stats_of(record);
+        if !pass.sums {
+            stats.inertia = self.inertias()?.into_iter().sum();
+        }
+        Ok(stats)
     }
 }

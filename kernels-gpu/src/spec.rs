@@ -1503,8 +1503,6 @@ pub const fn unit(number: u64) -> f64 {
 /// Shared memory of `lower`.
 #[derive(Clone, Copy, Debug)]
 pub struct LowerShared {
-    /// `[candidate][feature]` of one stage.
-    pub candidates: Slot<f32>,
     /// `[half-warp][pair][lane]`, with one value between pairs, against bank conflicts.
     pub parts: Slot<f64>,
     /// `[candidate][chunk][row]`.
@@ -1527,7 +1525,6 @@ impl LowerShared {
     pub const fn new() -> Self {
         let mut layout = Layout::new();
         LowerShared {
-            candidates: layout.array(LOWER_CANDIDATES * LOWER_FEATURES),
             parts: layout.array(LOWER_TEAMS * LOWER_PAIRS * (DISTANCE_LANES + 1)),
             distances: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * LOWER_CHUNK_PITCH),
             nearest: layout.array(LOWER_CHUNKS * FAN),

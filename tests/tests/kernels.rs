@@ -1655,6 +1655,7 @@ fn check_first_centroids<T: Point>(
     let first = candidates.clone();
     let (states_of, candidates) = (Memory::of(&states), Memory::of(&candidates));
     let nearest = Memory::<f64>::poison(batch * n);
+    let norms = Memory::<f32>::poison(batch * n);
     let distances = Memory::<f64>::poison(batch * most * n);
     let lowered = Memory::<u8>::poison(batch * lower.tiles() as usize * n);
     let chunk_sums = Memory::<f64>::poison(batch * most * chunks);
@@ -1689,9 +1690,11 @@ fn check_first_centroids<T: Point>(
             },
         });
     } else {
+        way.launch(Norms::<T> { points: points.at(), norms: norms.at(), params: NormsParams { shape } });
         for _ in 0..k {
             way.launch(Lower::<T> {
                 points: points.at(),
+                norms: norms.at(),
                 weights: if weighted { weights_of.at() } else { std::ptr::null() },
                 states: states_of.at(),
                 candidates: candidates.at(),

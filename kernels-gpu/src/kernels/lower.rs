@@ -1,21 +1,23 @@
 //! A step of greedy k-means++: how much less each candidate leaves of the distances, with the bits that the CPU has.
 //!
-//! A distance that is not under the nearest so far changes nothing, and most are not. So they are measured in f32, which reads a
-//! row once for all candidates, and only what may be lower is measured in f64, with the additions of the CPU's:
+//! A distance that is not under the nearest so far changes nothing, and most are not. So tensor cores compare them first, which
+//! reads a row once for all candidates, and only what may be lower is measured in f64, with the additions of the CPU's:
 //!
 //! ```text
-//! 8 lanes                4 rows × 8 candidates in f32, a lane every eighth vector; sums over lanes by exchanging halves
+//! warp                   products of 16 rows × 8 candidates, in 16 bits: straight from memory, 8 features a lane
 //!                        at least the nearest, whatever the rounding?  yes: nothing to do   no: listed
 //! half-warp, lane l      terms of features l, l + 16, … of 8 listed pairs, one after the other
 //! 8 × 16 of them         written by lanes, read by pairs: lane l adds up pair l's 16 sums in their order
 //! block                  up to 4 chunks of 64 rows, whose distances one thread a candidate adds up in the order of the rows
 //! ```
-//! Bound: a difference is within a relative 2⁻²⁴, its square within three of these, and a lane's `t` additions and the three over
-//! lanes add one each; all terms are positive. So a sum `s` is at least `1 − (t + 6)·2⁻²⁴` times the distance and at most as
-//! much over it; twice that is taken. Sums that underflow may have touched, or that overflowed, count as unclear.
+//! Bound: a distance is `‖x‖² + ‖c‖² − 2x·c`. Products are within `γ·‖x‖‖c‖`, `γ = 2.5·(d + 16)·2⁻²⁴` (see `bound`) for each of up to
+//! three sums, and for f32 what 16 bits leave out; `2‖x‖‖c‖` is at most `‖x‖² + ‖c‖²`. Norms are within `(d / 32 + 8)·2⁻²⁴`. Together
+//! less than `(7.6·d + 200)·2⁻²⁴` of the norms; `10·d + 256` is taken. Norms that underflow may have touched, or that overflowed,
+//! count as unclear.
 use crate::spec::*;
 use cuda_std::atomic;
-use cuda_std::float::{Scalar, fma};
+use cuda_std::float::{BF16, F16, Scalar};
+use cuda_std::mma;
 use cuda_std::ptr;
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
@@ -25,14 +27,16 @@ use cuda_std::warp::*;
 const SHARED: LowerShared = LowerShared::new();
 const LANES: u32 = DISTANCE_LANES;
 const CANDIDATES: usize = LOWER_CANDIDATES as usize;
-/// Lanes that have a row in f32.
-const ROW_LANES: u32 = 8;
-/// Rows that as many lanes measure at a time.
-const ROWS: usize = 4;
-/// Rows that a block measures at a time in f32.
-const BLOCK_ROWS: u32 = LOWER_THREADS / ROW_LANES * ROWS as u32;
-/// Sums from here on have lost nothing that matters to underflow: each of fewer than 2³² terms may have lost 2⁻¹⁵⁰.
-const LEAST_CLEAR: f32 = f32::from_bits((127 - 90) << 23);
+/// Rows of a warp's products.
+const TILE: u32 = 16;
+/// Rows of a block's at a time.
+const BLOCK_ROWS: u32 = LOWER_THREADS / WARP_SIZE * TILE;
+/// Features of a step of them, and steps that candidates stay in registers for.
+const STEP: u32 = 32;
+const STEPS: usize = 4;
+/// Norms from here to there have lost nothing that matters to underflow, and products did not overflow.
+const LEAST_CLEAR: f64 = 1e-27;
+const MOST_CLEAR: f64 = 1e37;
 
 /// The points of one problem.
 #[derive(Clone, Copy)]
@@ -56,8 +60,9 @@ impl<T: Scalar> Points<T> {
 /// # Safety
 /// Pointers are valid for the shapes in `params`; `weights` may be null; a block has [`LOWER_THREADS`] threads; candidates are under `n`; `counters` are zeros, and zeros again afterwards.
 #[inline(always)]
-pub(super) unsafe fn lower<T: Scalar>(
+pub(super) unsafe fn lower<T: Multiplied>(
     points: *const T,
+    norms: *const f32,
     weights: *const f64,
     states: *const DrawState,
     candidates: *const u32,
@@ -83,6 +88,7 @@ pub(super) unsafe fn lower<T: Scalar>(
         let first = batch * shape.n as u64;
         let values = points.add((first * shape.pitch as u64) as usize);
         let points = Points { values, pitch: shape.pitch, d: shape.d };
+        let norms = norms.add(first as usize);
         let weights = if weights.is_null() { weights } else { weights.add(first as usize) };
         let nearest = nearest.add(first as usize);
         let trials = batch * params.trials as u64;
@@ -119,7 +125,7 @@ pub(super) unsafe fn lower<T: Scalar>(
                 if me == 0 {
                     SHARED.listed.here().set(0, 0);
                 }
-                compare(points, weights, of_tile, count, begin, end);
+                compare(points, norms, weights, of_tile, count, begin, end);
                 sync_threads();
                 measure(points, weights, of_tile, begin);
                 sync_threads();
@@ -251,175 +257,185 @@ pub(super) unsafe fn lane_sum<T: Scalar>(x: *const T, c: *const T, from: u32, to
     sum
 }
 
-/// Compares distances of rows `begin..end`, at most [`LOWER_CHUNKS`] chunks, to `count` candidates with the nearest so far, in f32: what
-/// is not lower has the nearest in its place, and the others are listed. Some of what they are compared with is written by other
-/// threads: the block is together after the first thing that is done.
+/// Points of which tensor cores take 16 bits a value.
+pub(super) trait Multiplied: Scalar {
+    /// Whether values have a rest beside what is multiplied first.
+    const HAS_REST: bool;
+    /// What products of values in 16 bits, with their rests, may be off by, as a share of the norms' product.
+    const LOST: f64;
+    /// Eight values from a multiple of 8 on, two in a word, of a row with `pitch` values; and their rests.
+    ///
+    /// # Safety
+    /// `x` is a row of so many values.
+    unsafe fn words(x: *const Self, feature: u32, pitch: u32) -> [[u32; 4]; 2];
+    /// `A B + C`.
+    ///
+    /// # Safety
+    /// All 32 lanes must reach the same call.
+    unsafe fn multiply(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4];
+}
+
+/// A vector from `feature` on, of zeros past the end of the row. Nobody branches.
 #[inline(always)]
-unsafe fn compare<T: Scalar>(
+unsafe fn vector<T: Scalar>(x: *const T, feature: u32, pitch: u32) -> [u32; 4] {
+    let is_inside = feature < pitch;
+    let words = ptr::load_v4(x.add(if is_inside { feature } else { 0 } as usize).cast());
+    words.map(|word| if is_inside { word } else { 0 })
+}
+
+macro_rules! of_16_bits {
+    ($type:ty, $multiply:ident) => {
+        impl Multiplied for $type {
+            const HAS_REST: bool = false;
+            const LOST: f64 = 0.0;
+            #[inline(always)]
+            unsafe fn words(x: *const Self, feature: u32, pitch: u32) -> [[u32; 4]; 2] {
+                [vector(x, feature, pitch), [0; 4]]
+            }
+            #[inline(always)]
+            unsafe fn multiply(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+                mma::$multiply(a, b, c)
+            }
+        }
+    };
+}
+of_16_bits!(F16, mma_m16n8k16_f32_f16);
+of_16_bits!(BF16, mma_m16n8k16_f32_bf16);
+
+/// The upper half of an f32 is a bfloat16, and what it leaves another, both cut off: each is within a part in 2⁷ of what it
+/// stands for. Products of two rests are left out.
+impl Multiplied for f32 {
+    const HAS_REST: bool = true;
+    const LOST: f64 = 4.0 / (1 << 14) as f64;
+    #[inline(always)]
+    unsafe fn words(x: *const Self, feature: u32, pitch: u32) -> [[u32; 4]; 2] {
+        let mut values = [[0; 4]; 2];
+        unroll!(H in [0, 1] => {
+            values[H] = vector(x, feature + 4 * H as u32, pitch);
+        });
+        let mut words = [[0; 4]; 2];
+        unroll!(W in [0, 1, 2, 3] => {
+            let (low, high) = (values[W / 2][W % 2 * 2], values[W / 2][W % 2 * 2 + 1]);
+            let rest = |value: u32| {
+                (f32::from_bits(value) - f32::from_bits(value & 0xffff_0000)).to_bits()
+            };
+            words[0][W] = low >> 16 | high & 0xffff_0000;
+            words[1][W] = rest(low) >> 16 | rest(high) & 0xffff_0000;
+        });
+        words
+    }
+    #[inline(always)]
+    unsafe fn multiply(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+        mma::mma_m16n8k16_f32_bf16(a, b, c)
+    }
+}
+
+/// Compares distances of rows `begin..end`, at most [`LOWER_CHUNKS`] chunks, to `count` candidates with the nearest so far, by products of
+/// tensor cores: what is not lower has the nearest in its place, and the others are listed. Some of what they are compared with
+/// is written by other threads: the block is together after the first thing that is done.
+#[inline(always)]
+unsafe fn compare<T: Multiplied>(
     points: Points<T>,
+    norms: *const f32,
     weights: *const f64,
     candidates: *const u32,
     count: u32,
     begin: u32,
     end: u32,
 ) {
-    let (team, lane) = (thread_idx_x() / ROW_LANES, thread_idx_x() % ROW_LANES);
-    let (measured, staged) = (SHARED.distances.here(), SHARED.candidates.here());
-    let per_vector = T::PER_VECTOR as u32;
-    // Of 2⁻²⁴, twice: terms of a lane, at most an eighth of a row and a vector of it, and what is constant.
-    let keeps = 1.0 - (points.pitch as f64 / ROW_LANES as f64 + 16.0) / (1u32 << 23) as f64;
-    let mut first = begin;
+    let (group, turn) = (lane_id() / 4, lane_id() % 4);
+    let measured = SHARED.distances.here();
+    let keeps = 1.0 - T::LOST - (10.0 * points.pitch as f64 + 256.0) / (1u32 << 24) as f64;
+    // Of missing candidates the last one again, which is not kept.
+    let place =
+        |candidate: u32| *candidates.add(if candidate < count { candidate } else { count - 1 } as usize);
+    let c = points.row(place(group));
+    let of_candidates = [place(2 * turn), place(2 * turn + 1)].map(|row| *norms.add(row as usize));
+    let mut staged = [[[0; 4]; 2]; STEPS];
+    sync_threads();
+    let mut first = begin + warp_id() * TILE;
     while first < end {
-        let mut x = [points.values; ROWS];
-        unroll!(R in [0, 1, 2, 3] => {
-            // Rows past the end are the last one again, and are not kept.
-            let row = first + team * ROWS as u32 + R as u32;
-            x[R] = points.row(if row < end { row } else { end - 1 });
-        });
-        let mut sums = [[0.0f32; CANDIDATES]; ROWS];
+        let here = [first + group, first + group + 8];
+        // Rows past the end are the last one again, and are not kept.
+        let x = here.map(|row| points.row(if row < end { row } else { end - 1 }));
+        let mut products = [0.0; 4];
         let mut stage = 0;
         while stage < points.pitch {
-            let features = (points.pitch - stage).min(LOWER_FEATURES);
+            let feature = stage + 8 * turn;
             // Candidates of few features stay from one time to the next.
-            if first == begin || points.pitch > LOWER_FEATURES {
-                sync_threads();
-                stage_candidates(points, candidates, count, stage, features);
-                sync_threads();
-            }
-            let mut at = lane * per_vector;
-            if at < features {
-                let mut values = vectors_of(x, stage + at);
-                while at < features {
-                    // The next are under way while these are worked on.
-                    let next = at + ROW_LANES * per_vector;
-                    let mut ahead = values;
-                    if next < features {
-                        ahead = vectors_of(x, stage + next);
-                    }
-                    add_squares::<T>(&mut sums, values, staged.add(at));
-                    values = ahead;
-                    at = next;
-                }
-            }
-            stage += LOWER_FEATURES;
-        }
-        let sums = over_lanes(sums);
-        let row = first - begin + team * ROWS as u32 + lane / 2;
-        if row < end - begin {
-            let near = SHARED.nearest.here().get(row);
-            let mut weight = 1.0;
-            if !weights.is_null() {
-                weight = *weights.add((begin + row) as usize);
-            }
-            let mut unclear = 0u32;
-            unroll!(I in [0, 1, 2, 3] => {
-                let (candidate, sum) = (lane % 2 * 4 + I as u32, sums[I]);
-                let least = weight * (sum as f64 * keeps);
-                let is_clear = near == 0.0 || (LEAST_CLEAR..f32::INFINITY).contains(&sum) && least >= near;
-                if candidate < count {
-                    if is_clear {
-                        measured.set(slot(candidate, row), near);
-                    } else {
-                        unclear |= 1 << I;
-                    }
-                }
-            });
-            if unclear != 0 {
-                let mut place = SHARED.listed.here().fetch_add(0, unclear.count_ones());
-                unroll!(I in [0, 1, 2, 3] => {
-                    if unclear >> I & 1 != 0 {
-                        SHARED.list.here().set(place, (lane % 2 * 4 + I as u32) << 16 | row);
-                        place += 1;
-                    }
+            if first < begin + BLOCK_ROWS || points.pitch > STEPS as u32 * STEP {
+                unroll!(S in [0, 1, 2, 3] => {
+                    staged[S] = T::words(c, feature + S as u32 * STEP, points.pitch);
                 });
             }
+            // All loads of two steps are under way before the first is waited for.
+            unroll!(H in [0, 1] => {
+                if stage + 2 * H as u32 * STEP < points.pitch {
+                    let mut words = [[[[0; 4]; 2]; 2]; 2];
+                    unroll!(S in [0, 1] => {
+                        unroll!(R in [0, 1] => {
+                            words[S][R] = T::words(x[R], feature + (2 * H + S) as u32 * STEP, points.pitch);
+                        });
+                    });
+                    unroll!(S in [0, 1] => {
+                        add_products::<T>(&mut products, words[S], staged[2 * H + S]);
+                    });
+                }
+            });
+            stage += STEPS as u32 * STEP;
         }
+        unroll!(R in [0, 1] => {
+            let row = here[R] - begin;
+            if here[R] < end {
+                let near = SHARED.nearest.here().get(row);
+                let norm = *norms.add(here[R] as usize);
+                let mut weight = 1.0;
+                if !weights.is_null() {
+                    weight = *weights.add(here[R] as usize);
+                }
+                let mut unclear = 0u32;
+                unroll!(C in [0, 1] => {
+                    let candidate = 2 * turn + C as u32;
+                    let both = norm as f64 + of_candidates[C] as f64;
+                    let least = both * keeps - 2.0 * products[2 * R + C] as f64;
+                    let is_clear = near == 0.0 || (LEAST_CLEAR..MOST_CLEAR).contains(&both) && weight * least >= near;
+                    if candidate < count {
+                        if is_clear {
+                            measured.set(slot(candidate, row), near);
+                        } else {
+                            unclear |= 1 << C;
+                        }
+                    }
+                });
+                if unclear != 0 {
+                    let mut place = SHARED.listed.here().fetch_add(0, unclear.count_ones());
+                    unroll!(C in [0, 1] => {
+                        if unclear >> C & 1 != 0 {
+                            SHARED.list.here().set(place, (2 * turn + C as u32) << 16 | row);
+                            place += 1;
+                        }
+                    });
+                }
+            }
+        });
         first += BLOCK_ROWS;
     }
 }
 
-/// Features `stage..stage + features` of `count` candidates, at least one, into shared memory, a thread a feature; for those
-/// that are missing the last one again, whose distances are not kept.
+/// Adds the products of 32 features, of which a lane has eight of two rows and of a candidate: any order of them will do, if it is
+/// the same on both sides.
 #[inline(always)]
-unsafe fn stage_candidates<T: Scalar>(
-    points: Points<T>,
-    candidates: *const u32,
-    count: u32,
-    stage: u32,
-    features: u32,
-) {
-    const { assert!(LOWER_FEATURES <= LOWER_THREADS) };
-    let feature = thread_idx_x();
-    if feature < features {
-        // All loads are under way before the first is waited for.
-        let mut values = [0.0; CANDIDATES];
-        unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            let candidate = if (C as u32) < count { C } else { count as usize - 1 };
-            let x = points.row(*candidates.add(candidate));
-            values[C] = (*x.add((stage + feature) as usize)).to_f32();
-        });
-        unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            SHARED.candidates.here().set(C as u32 * LOWER_FEATURES + feature, values[C]);
-        });
-    }
-}
-
-#[inline(always)]
-unsafe fn vectors_of<T: Scalar>(x: [*const T; ROWS], feature: u32) -> [[u32; 4]; ROWS] {
-    let at = feature as usize;
-    x.map(|x| ptr::load_v4(x.add(at).cast()))
-}
-
-/// Adds the squared differences of a vector of some rows; `staged` has the candidates' values of it.
-#[inline(always)]
-unsafe fn add_squares<T: Scalar>(
-    sums: &mut [[f32; CANDIDATES]; ROWS],
-    values: [[u32; 4]; ROWS],
-    staged: Shared<f32>,
-) {
-    unroll!(J in [0, 1] => {
-        if 4 * J < T::PER_VECTOR {
-            let mut x = [[0.0; 4]; ROWS];
-            unroll!(R in [0, 1, 2, 3] => {
-                unroll!(I in [0, 1, 2, 3] => { x[R][I] = T::of_vector(values[R], 4 * J + I); });
-            });
-            unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                let c = staged.get4(C as u32 * LOWER_FEATURES + 4 * J as u32);
-                unroll!(R in [0, 1, 2, 3] => {
-                    unroll!(I in [0, 1, 2, 3] => {
-                        let difference = x[R][I] - c[I];
-                        sums[R][C] = fma(difference, difference, sums[R][C]);
-                    });
-                });
+unsafe fn add_products<T: Multiplied>(products: &mut [f32; 4], x: [[[u32; 4]; 2]; 2], c: [[u32; 4]; 2]) {
+    unroll!(P in [0, 1, 2] => {
+        // The values, and each side's rests by the other's values.
+        let (of_x, of_c) = ([0, 1, 0][P], [0, 0, 1][P]);
+        if P == 0 || T::HAS_REST {
+            unroll!(H in [0, 1] => {
+                let a = [x[0][of_x][2 * H], x[1][of_x][2 * H], x[0][of_x][2 * H + 1], x[1][of_x][2 * H + 1]];
+                *products = T::multiply(a, [c[of_c][2 * H], c[of_c][2 * H + 1]], *products);
             });
         }
     });
-}
-
-/// The sums over eight lanes: lane `l` has those of row `l / 2` and the four candidates from `l % 2 · 4` on.
-#[inline(always)]
-unsafe fn over_lanes(sums: [[f32; CANDIDATES]; ROWS]) -> [f32; 4] {
-    let lane = lane_id();
-    let mut two = [[0.0; CANDIDATES]; 2];
-    unroll!(R in [0, 1] => {
-        unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            two[R][C] = exchanged(sums[R][C], sums[R + 2][C], lane, 4);
-        });
-    });
-    let mut one = [0.0; CANDIDATES];
-    unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => { one[C] = exchanged(two[0][C], two[1][C], lane, 2); });
-    let mut four = [0.0; 4];
-    unroll!(I in [0, 1, 2, 3] => { four[I] = exchanged(one[I], one[I + 4], lane, 1); });
-    four
-}
-
-/// Of two values, the sum of this lane's and that of the lane that differs in bit `bit`: of `low` where the bit is not set here, else of
-/// `high`.
-#[inline(always)]
-unsafe fn exchanged(low: f32, high: f32, lane: u32, bit: u32) -> f32 {
-    let is_high = lane & bit != 0;
-    let (mine, other) = if is_high { (high, low) } else { (low, high) };
-    mine + warp_shuffle_xor(FULL_MASK, other, bit)
 }
 
 /// Measures what is listed of rows from `begin` on, in f64: what is lower takes its place, the nearest so far that of what is not.

@@ -83,7 +83,7 @@ pub(super) unsafe fn lower_to<T: Scalar>(
     }
 }
 
-/// [`lower_to`] where the nearest of the candidates is known: `labels` has its place among them.
+/// [`lower_to`] where the nearest of the candidates is known: `labels` has its place among them, null for the first of all.
 ///
 /// ```text
 /// half-warp, lane l      terms of features l, l + 16, … of 16 rows, one after the other
@@ -114,7 +114,10 @@ pub(super) unsafe fn lower_to_labels<T: Scalar>(
         while first < begin + BLOCK_CHUNK_ROWS {
             // Rows past the end are the last one again, and are not kept.
             let row = if first + lane < end { first + lane } else { end - 1 };
-            let label = *labels.add(row as usize);
+            let mut label = 0;
+            if !labels.is_null() {
+                label = *labels.add(row as usize);
+            }
             let candidate = *candidates.add(label as usize);
             let mut distance = sums_of_rows(points, [row, candidate], 0, whole);
             if shape.d > whole {

@@ -475,7 +475,7 @@ kernels! {
             = settle::settle::<_, rank::Distance>, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
         /// A step of greedy k-means++: distances to its candidates, and their sums.
         Lower<T>: LowerInstance
-            (points: *const T, weights: *const f64, states: *const DrawState,
+            (points: *const T, norms: *const f32, weights: *const f64, states: *const DrawState,
              candidates: *const u32, nearest: *mut f64, distances: *mut f64, lowered: *mut u8,
              chunk_sums: *mut f64, group_sums: *mut f64, counters: *mut u32; params: LowerParams)
             = lower::lower, LOWER, [fk_lower_f32: f32, fk_lower_f16: F16, fk_lower_bf16: BF16];
@@ -484,7 +484,7 @@ kernels! {
             (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32,
              chunk_sums: *mut f64; params: LowerToParams)
             = lower_to::lower_to, LOWER_TO, [fk_lower_to_f32: f32, fk_lower_to_f16: F16, fk_lower_to_bf16: BF16];
-        /// The same of the candidates that an assignment found to be the nearest.
+        /// The same of the candidates that an assignment found to be the nearest, or of the only one.
         LowerToLabels<T>: LowerToLabelsInstance
             (points: *const T, candidates: *const u32, labels: *const u32, nearest: *mut f64, owners: *mut u32,
              chunk_sums: *mut f64; params: LowerToParams)

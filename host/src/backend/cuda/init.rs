@@ -159,6 +159,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let candidates: Place<u32> = plan.array(batch * most);
         let rows: Place<u32> = plan.array(batch * k);
         let counters: Place<u32> = plan.array(batch * groups);
+        let norms = plan.array(batch * n);
         let nearest = plan.array(batch * n);
         let distances = plan.array(batch * most * n);
         let lowered = plan.array(batch * params.tiles() as usize * n);
@@ -179,8 +180,14 @@ impl<T: GpuElement> Resident<'_, T> {
             arena.upload(device, stream, place, values)?;
             weights = arena.at(place).cast_const();
         }
+        let of_rows = Norms::<T::Device> {
+            points: self.points.cast(),
+            norms: arena.at(norms),
+            params: NormsParams { shape },
+        };
         let lower = Lower::<T::Device> {
             points: self.points.cast(),
+            norms: arena.at(norms),
             weights,
             states: arena.at(states).cast(),
             candidates: arena.at(candidates),
@@ -203,7 +210,9 @@ impl<T: GpuElement> Resident<'_, T> {
             rows: arena.at(rows),
             params: DrawParams { lower: params },
         };
-        device.load(&[<Lower<T::Device> as Kernel>::SPEC, Draw::SPEC])?;
+        device.load(&[<Norms<T::Device> as Kernel>::SPEC, <Lower<T::Device> as Kernel>::SPEC, Draw::SPEC])?;
+        // SAFETY: every array lies in the arena with the length that the parameters say.
+        unsafe { device.launch(stream, &of_rows)? };
         let steps = |count: usize| {
             for _ in 0..count {
                 // SAFETY: every array lies in the arena with the length that the parameters say; rows are under `n`.
@@ -414,16 +423,29 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         let place = plan.array(rows.len());
         let arena = device.arena(plan.bytes())?;
         arena.upload(device, stream, place, &rows)?;
-        let kernel = LowerTo::<T::Device> {
-            points: points.cast(),
-            candidates: arena.at(place),
-            nearest,
-            owners,
-            chunk_sums,
-            params,
-        };
+        let candidates = arena.at(place).cast_const();
+        let points = points.cast();
         // SAFETY: every array lies in an arena with the length that the parameters say; rows are under `n`.
-        unsafe { device.launch(stream, &kernel)? };
+        unsafe {
+            if rows.len() == 1 {
+                let labels = std::ptr::null();
+                device.launch(
+                    stream,
+                    &LowerToLabels::<T::Device> {
+                        points,
+                        candidates,
+                        labels,
+                        nearest,
+                        owners,
+                        chunk_sums,
+                        params,
+                    },
+                )?;
+            } else {
+                let kernel = LowerTo::<T::Device> { points, candidates, nearest, owners, chunk_sums, params };
+                device.launch(stream, &kernel)?;
+            }
+        }
         stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
         device.keep(arena);
         Ok(())

@@ -1467,6 +1467,8 @@ pub const LOWER_TEAMS: u32 = LOWER_THREADS / DISTANCE_LANES;
 pub const LOWER_ROWS: u32 = 4;
 /// Candidates that it measures them to.
 pub const LOWER_CANDIDATES: u32 = 8;
+/// Pairs of a row and a candidate that it measures in f64 before their sums are added up.
+pub const LOWER_PAIRS: u32 = 8;
 /// Features of candidates in shared memory at a time.
 pub const LOWER_FEATURES: u32 = 128;
 /// Most chunks of rows of a block.
@@ -1475,6 +1477,15 @@ pub const LOWER_CHUNKS: u32 = 4;
 pub const LOWER_CHUNK_PITCH: u32 = FAN + 1;
 /// Threads of a block that draws candidates.
 pub const DRAW_THREADS: u32 = 256;
+
+/// Threads of the block that makes all choices among few rows.
+pub const CHOOSE_THREADS: u32 = 1024;
+/// Most rows that it chooses among: what shared memory has room for.
+pub const CHOOSE_ROWS: u32 = 176 * FAN;
+/// Most candidates of a step of it.
+pub const CHOOSE_CANDIDATES: u32 = 8;
+/// Values of a vector of lower bounds of distances.
+pub const CHOOSE_VECTOR: u32 = 8;
 
 /// From one number of the generator to the next, in its counter.
 pub const RANDOM_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -1493,15 +1504,19 @@ pub const fn unit(number: u64) -> f64 {
     (number >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
-/// Shared memory of `lower` and `lower_to`.
+/// Shared memory of `lower`.
 #[derive(Clone, Copy, Debug)]
 pub struct LowerShared {
-    /// `[candidate][feature]` of one stage.
-    pub candidates: Slot<f64>,
-    /// `[half-warp][distance][lane]`, with one value between distances, against bank conflicts.
+    /// `[half-warp][pair][lane]`, with one value between pairs, against bank conflicts.
     pub parts: Slot<f64>,
     /// `[candidate][chunk][row]`.
     pub distances: Slot<f64>,
+    /// Of each row.
+    pub nearest: Slot<f64>,
+    /// Candidates, in the upper half of a word, and rows that f64 decides on.
+    pub list: Slot<u32>,
+    /// How many.
+    pub listed: Slot<u32>,
     /// Blocks of the group that have ended.
     pub ended: Slot<u32>,
     /// Bytes of it all.
@@ -1514,10 +1529,39 @@ impl LowerShared {
     pub const fn new() -> Self {
         let mut layout = Layout::new();
         LowerShared {
+            parts: layout.array(LOWER_TEAMS * LOWER_PAIRS * (DISTANCE_LANES + 1)),
+            distances: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * LOWER_CHUNK_PITCH),
+            nearest: layout.array(LOWER_CHUNKS * FAN),
+            list: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * FAN),
+            listed: layout.array(1),
+            ended: layout.array(1),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Shared memory of `lower_to`.
+#[derive(Clone, Copy, Debug)]
+pub struct LowerToShared {
+    /// `[candidate][feature]` of one stage.
+    pub candidates: Slot<f64>,
+    /// `[half-warp][distance][lane]`, with one value between distances, against bank conflicts.
+    pub parts: Slot<f64>,
+    /// `[candidate][chunk][row]`.
+    pub distances: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl LowerToShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        LowerToShared {
             candidates: layout.array(LOWER_CANDIDATES * LOWER_FEATURES),
             parts: layout.array(LOWER_TEAMS * DISTANCE_LANES * (DISTANCE_LANES + 1)),
             distances: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * LOWER_CHUNK_PITCH),
-            ended: layout.array(1),
             bytes: layout.bytes(),
         }
     }
@@ -1558,6 +1602,11 @@ impl LowerParams {
         let whole = shape.batch as u64 * shape.n.div_ceil(LOWER_CHUNKS * FAN) as u64;
         let doublings = if whole < multiprocessors as u64 { 0 } else { LOWER_CHUNKS.ilog2() };
         LowerParams { shape, trials, doublings }
+    }
+    /// Tiles of the candidates of a step.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.trials.div_ceil(LOWER_CANDIDATES)
     }
     /// Chunks of a problem.
     #[inline]
@@ -1661,6 +1710,117 @@ impl Items for OwnersParams {
     fn blocks(&self) -> u64 {
         self.n.div_ceil(UPDATE_THREADS) as u64
     }
+}
+
+/// Parameters of `pairs`: one block for each [`LOWER_CHUNKS`] chunks of rows and tile of [`LOWER_CANDIDATES`] rows.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PairsParams {
+    /// The one problem, of at most [`CHOOSE_ROWS`] rows.
+    pub shape: Shape,
+}
+impl PairsParams {
+    /// Tiles of rows that distances are taken to.
+    #[inline]
+    pub const fn tiles(&self) -> u32 {
+        self.shape.n.div_ceil(LOWER_CANDIDATES)
+    }
+}
+impl Items for PairsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.n.div_ceil(LOWER_CHUNKS * FAN) as u64 * self.tiles() as u64
+    }
+}
+
+/// Where in the table of all pairs' distances that of two rows is.
+#[inline(always)]
+pub const fn pair_place(a: u32, b: u32) -> u32 {
+    let (less, more) = if a < b { (a, b) } else { (b, a) };
+    more * (more + 1) / 2 + less
+}
+
+/// Shared memory of `choose`.
+#[derive(Clone, Copy, Debug)]
+pub struct ChooseShared {
+    /// `[chunk][row]` weighted distances to the nearest that is chosen, with one value between chunks, against bank conflicts.
+    pub nearest: Slot<f64>,
+    /// `[row]` what lower bounds are compared with.
+    pub thresholds: Slot<f32>,
+    /// `[candidate][row]` bits: whose distances it lowers.
+    pub lowered: Slot<u32>,
+    /// `[chunk]` sums of the nearest.
+    pub sums: Slot<f64>,
+    /// `[candidate][chunk]` sums of what would be nearest with it.
+    pub chunk_sums: Slot<f64>,
+    /// `[candidate][group]`.
+    pub group_sums: Slot<f64>,
+    /// `[candidate]`.
+    pub totals: Slot<f64>,
+    /// The candidates of the step.
+    pub candidates: Slot<u32>,
+    /// Pairs of a candidate and a row that are listed.
+    pub listed: Slot<u32>,
+    /// `[candidate]` values that are passed.
+    pub values: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl ChooseShared {
+    /// Chunks of the most rows.
+    pub const CHUNKS: u32 = CHOOSE_ROWS / FAN;
+    /// Groups of them.
+    pub const GROUPS: u32 = Self::CHUNKS.div_ceil(FAN);
+    /// Words of a candidate's bits.
+    pub const WORDS: u32 = CHOOSE_ROWS / 32;
+
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        ChooseShared {
+            nearest: layout.array(Self::CHUNKS * LOWER_CHUNK_PITCH),
+            thresholds: layout.array(CHOOSE_ROWS),
+            lowered: layout.array(CHOOSE_CANDIDATES * Self::WORDS),
+            sums: layout.array(Self::CHUNKS),
+            chunk_sums: layout.array(CHOOSE_CANDIDATES * Self::CHUNKS),
+            group_sums: layout.array(CHOOSE_CANDIDATES * Self::GROUPS),
+            totals: layout.array(CHOOSE_CANDIDATES),
+            candidates: layout.array(CHOOSE_CANDIDATES),
+            listed: layout.array(1),
+            values: layout.array(CHOOSE_CANDIDATES * FAN),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Parameters of `choose`: one block.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ChooseParams {
+    /// Where the generator stands.
+    pub counter: u64,
+    /// Rows, at most [`CHOOSE_ROWS`].
+    pub n: u32,
+    /// Of which so many are chosen.
+    pub k: u32,
+    /// Candidates of a step, at most [`CHOOSE_CANDIDATES`].
+    pub trials: u32,
+    /// The row that is chosen first.
+    pub first: u32,
+}
+impl Items for ChooseParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        1
+    }
+}
+
+/// Lower bounds from one row to the next, of which each begins with a whole vector.
+#[inline(always)]
+pub const fn bounds_pitch(n: u32) -> u32 {
+    n.next_multiple_of(CHOOSE_VECTOR)
 }
 
 /// Shared memory of `draw`.
@@ -1802,8 +1962,10 @@ default_is_new! {
     ConvergeShared,
     InertiaShared,
     LowerShared,
+    LowerToShared,
     LabelledShared,
     DrawShared,
+    ChooseShared,
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ const SHARED: DrawShared = DrawShared::new();
 pub(super) unsafe fn draw(
     nearest: *const f64,
     distances: *const f64,
+    lowered: *const u8,
     chunk_sums: *const f64,
     group_sums: *const f64,
     states: *mut DrawState,
@@ -70,6 +71,8 @@ pub(super) unsafe fn draw(
                 let chunk_sums = chunk_sums.add((of_best * chunks as u64) as usize);
                 let nearest = nearest.add((batch * shape.n as u64) as usize);
                 let distances = distances.add((of_best * shape.n as u64) as usize);
+                let tile = batch * lower.tiles() as u64 + (best / LOWER_CANDIDATES) as u64;
+                let lowered = lowered.add((tile * shape.n as u64) as usize);
                 let mut trial = warp_id();
                 while trial < most {
                     let number =
@@ -85,8 +88,8 @@ pub(super) unsafe fn draw(
                     let row = chunk * FAN
                         + pass(of_chunk, &mut target, values, |row| {
                             let row = (chunk * FAN + row) as usize;
-                            let (near, distance) = (*nearest.add(row), *distances.add(row));
-                            if distance < near { distance } else { near }
+                            let is_lowered = *lowered.add(row) >> (best % LOWER_CANDIDATES) & 1 != 0;
+                            *if is_lowered { distances } else { nearest }.add(row)
                         });
                     if lane_id() == 0 {
                         *candidates.add(trial as usize) = row;
@@ -142,7 +145,7 @@ unsafe fn sum(len: u32, values: Shared<f64>, load: impl Fn(u32) -> f64) -> f64 {
 /// The index at which the running sum of `len` values passes `target`, which keeps what is left of it; where rounding ran
 /// past the end, the last one of a value above 0. All lanes of a warp go the same way.
 #[inline(always)]
-unsafe fn pass(len: u32, target: &mut f64, values: Shared<f64>, load: impl Fn(u32) -> f64) -> u32 {
+pub(super) unsafe fn pass(len: u32, target: &mut f64, values: Shared<f64>, load: impl Fn(u32) -> f64) -> u32 {
     let mut last = 0;
     let mut found = false;
     let mut first = 0;

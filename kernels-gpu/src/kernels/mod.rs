@@ -13,6 +13,8 @@ mod assign_mma;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod bound;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod choose;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod converge;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod draw;
@@ -26,6 +28,8 @@ mod gather;
 mod inertia;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod lower;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod lower_to;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod masses;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -400,13 +404,18 @@ const ORDER: BlockShape = BlockShape::new(ORDER_THREADS).shared(OrderShared::new
 #[cfg(not(target_arch = "nvptx64"))]
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
-const LOWER: BlockShape = BlockShape::new(LOWER_THREADS).shared(LowerShared::new().bytes).blocks_per_sm(3);
+const LOWER: BlockShape = BlockShape::new(LOWER_THREADS).shared(LowerShared::new().bytes).blocks_per_sm(4);
+#[cfg(not(target_arch = "nvptx64"))]
+const LOWER_TO: BlockShape =
+    BlockShape::new(LOWER_THREADS).shared(LowerToShared::new().bytes).blocks_per_sm(3);
 // Loads in flight are what it lives on: half of the threads that a multiprocessor holds.
 #[cfg(not(target_arch = "nvptx64"))]
 const LABELLED: BlockShape =
     BlockShape::new(LOWER_THREADS).shared(LabelledShared::new().bytes).blocks_per_sm(8);
 #[cfg(not(target_arch = "nvptx64"))]
 const DRAW: BlockShape = BlockShape::new(DRAW_THREADS).shared(DrawShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const CHOOSE: BlockShape = BlockShape::new(CHOOSE_THREADS).shared(ChooseShared::new().bytes);
 
 kernels! {
     each {
@@ -466,21 +475,25 @@ kernels! {
             = settle::settle::<_, rank::Distance>, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
         /// A step of greedy k-means++: distances to its candidates, and their sums.
         Lower<T>: LowerInstance
-            (points: *const T, weights: *const f64, states: *const DrawState,
-             candidates: *const u32, nearest: *mut f64, distances: *mut f64, chunk_sums: *mut f64,
-             group_sums: *mut f64, counters: *mut u32; params: LowerParams)
+            (points: *const T, norms: *const f32, weights: *const f64, states: *const DrawState,
+             candidates: *const u32, nearest: *mut f64, distances: *mut f64, lowered: *mut u8,
+             chunk_sums: *mut f64, group_sums: *mut f64, counters: *mut u32; params: LowerParams)
             = lower::lower, LOWER, [fk_lower_f32: f32, fk_lower_f16: F16, fk_lower_bf16: BF16];
         /// The nearest of the candidates of k-means||.
         LowerTo<T>: LowerToInstance
             (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32,
              chunk_sums: *mut f64; params: LowerToParams)
-            = lower::lower_to, LOWER, [fk_lower_to_f32: f32, fk_lower_to_f16: F16, fk_lower_to_bf16: BF16];
-        /// The same of the candidates that an assignment found to be the nearest.
+            = lower_to::lower_to, LOWER_TO, [fk_lower_to_f32: f32, fk_lower_to_f16: F16, fk_lower_to_bf16: BF16];
+        /// The same of the candidates that an assignment found to be the nearest, or of the only one.
         LowerToLabels<T>: LowerToLabelsInstance
             (points: *const T, candidates: *const u32, labels: *const u32, nearest: *mut f64, owners: *mut u32,
              chunk_sums: *mut f64; params: LowerToParams)
-            = lower::lower_to_labels, LABELLED,
+            = lower_to::lower_to_labels, LABELLED,
             [fk_lower_to_labels_f32: f32, fk_lower_to_labels_f16: F16, fk_lower_to_labels_bf16: BF16];
+        /// Distances of all pairs of few rows, and what they are not below.
+        Pairs<T>: PairsInstance
+            (points: *const T, table: *mut f64, bounds: *mut u16; params: PairsParams)
+            = lower_to::pairs, LOWER_TO, [fk_pairs_f32: f32, fk_pairs_f16: F16, fk_pairs_bf16: BF16];
         /// The centroid of the largest product in plain f32 arithmetic, settled in f64 where that is in doubt.
         AssignProducts<T>: AssignProductsInstance
             (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
@@ -599,9 +612,14 @@ kernels! {
             = converge::converge, CONVERGE, fk_converge;
         /// A step of greedy k-means++: its choice, and the candidates for the next.
         Draw
-            (nearest: *const f64, distances: *const f64, chunk_sums: *const f64, group_sums: *const f64,
-             states: *mut DrawState, candidates: *mut u32, rows: *mut u32; params: DrawParams)
+            (nearest: *const f64, distances: *const f64, lowered: *const u8, chunk_sums: *const f64,
+             group_sums: *const f64, states: *mut DrawState, candidates: *mut u32, rows: *mut u32; params: DrawParams)
             = draw::draw, DRAW, fk_draw;
+        /// All steps of greedy k-means++ among few rows.
+        Choose
+            (table: *const f64, bounds: *const u16, weights: *const f64, lowered: *mut f64, list: *mut u32,
+             rows: *mut u32, state: *mut DrawState; params: ChooseParams)
+            = choose::choose, CHOOSE, fk_choose;
         /// The rows that a round of k-means|| draws.
         Sample
             (nearest: *const f64, rows: *mut u32, count: *mut u32; params: SampleParams)

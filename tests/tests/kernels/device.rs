@@ -36,6 +36,8 @@ impl Point for BF16 {
 /// Any bits are a value.
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: numbers, and structs of numbers without padding.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
 unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}

@@ -86,7 +86,7 @@ fn time_stages(words: &[String]) -> Result<Value> {
 /// What first centroids take, of normal points and of as many normal clusters as are asked for.
 fn time_first(words: &[String]) -> Result<Value> {
     let workload = workload_of(words)?;
-    let Workload { batch, n, k, d, dtype } = workload;
+    let Workload { batch, n, k, d, dtype, .. } = workload;
     let normal = normal_points::<f32>(batch * n * d, 1, |value| value);
     let centres = normal_points::<f32>(k * d, 2, |value| 4.0 * value);
     let of_row = |row: usize| &centres[row.wrapping_mul(0x9e37_79b9) % k * d..][..d];

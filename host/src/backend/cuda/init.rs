@@ -52,7 +52,8 @@ pub(super) fn draw<T: GpuElement>(
 ) -> Result<Option<Vec<u32>>> {
     let shape = points.shape;
     let rows = u64::from(shape.batch) * u64::from(shape.n);
-    let bytes = rows * (u64::from(shape.pitch) * size_of::<T>() as u64 + 8 * (trials(k) as u64 + 2));
+    // Beside the points: a distance and an eighth of a byte for each trial, the nearest, and sums.
+    let bytes = rows * (u64::from(shape.pitch) * size_of::<T>() as u64 + 9 * (trials(k) as u64 + 2));
     if !draws(first, by) || gpus.memory.is_some_and(|memory| bytes > memory) {
         return Ok(None);
     }
@@ -158,8 +159,10 @@ impl<T: GpuElement> Resident<'_, T> {
         let candidates: Place<u32> = plan.array(batch * most);
         let rows: Place<u32> = plan.array(batch * k);
         let counters: Place<u32> = plan.array(batch * groups);
+        let norms = plan.array(batch * n);
         let nearest = plan.array(batch * n);
         let distances = plan.array(batch * most * n);
+        let lowered = plan.array(batch * params.tiles() as usize * n);
         let chunk_sums = plan.array(batch * most * chunks);
         let group_sums = plan.array(batch * most * groups);
         let of_points = weights.map(|weights| (weights, plan.array(batch * n)));
@@ -177,13 +180,20 @@ impl<T: GpuElement> Resident<'_, T> {
             arena.upload(device, stream, place, values)?;
             weights = arena.at(place).cast_const();
         }
+        let of_rows = Norms::<T::Device> {
+            points: self.points.cast(),
+            norms: arena.at(norms),
+            params: NormsParams { shape },
+        };
         let lower = Lower::<T::Device> {
             points: self.points.cast(),
+            norms: arena.at(norms),
             weights,
             states: arena.at(states).cast(),
             candidates: arena.at(candidates),
             nearest: arena.at(nearest),
             distances: arena.at(distances),
+            lowered: arena.at(lowered),
             chunk_sums: arena.at(chunk_sums),
             group_sums: arena.at(group_sums),
             counters: arena.at(counters),
@@ -192,6 +202,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let draw = Draw {
             nearest: arena.at(nearest),
             distances: arena.at(distances),
+            lowered: arena.at(lowered),
             chunk_sums: arena.at(chunk_sums),
             group_sums: arena.at(group_sums),
             states: arena.at(states).cast(),
@@ -199,7 +210,9 @@ impl<T: GpuElement> Resident<'_, T> {
             rows: arena.at(rows),
             params: DrawParams { lower: params },
         };
-        device.load(&[<Lower<T::Device> as Kernel>::SPEC, Draw::SPEC])?;
+        device.load(&[<Norms<T::Device> as Kernel>::SPEC, <Lower<T::Device> as Kernel>::SPEC, Draw::SPEC])?;
+        // SAFETY: every array lies in the arena with the length that the parameters say.
+        unsafe { device.launch(stream, &of_rows)? };
         let steps = |count: usize| {
             for _ in 0..count {
                 // SAFETY: every array lies in the arena with the length that the parameters say; rows are under `n`.
@@ -228,6 +241,63 @@ impl<T: GpuElement> Resident<'_, T> {
             rows[..end.chosen as usize].iter().map(|&row| row as usize).collect()
         };
         Ok(rows.chunks(k).zip(&ends).zip(rngs).map(of_problem).collect())
+    }
+}
+
+/// Bytes of device memory that choices among `n` rows take.
+fn choice_bytes(n: usize) -> u64 {
+    let (n, pitch) = (n as u64, u64::from(bounds_pitch(n as u32)));
+    4 * n * (n + 1) + 2 * n * pitch + (12 * u64::from(CHOOSE_CANDIDATES) + 8) * n
+}
+
+impl<T: GpuElement> Resident<'_, T> {
+    /// What [`Self::greedy`] chooses of one problem of at most [`CHOOSE_ROWS`] rows, by a table of their distances; no more than
+    /// [`CHOOSE_CANDIDATES`] candidates a step.
+    fn choose(&self, weights: &[f64], first: u32, k: usize, rng: &mut Rng) -> Result<Vec<usize>> {
+        let (device, stream, n) = (self.device, self.stream, weights.len());
+        let mut plan = Plan::default();
+        let state: Place<State> = plan.array(1);
+        let rows: Place<u32> = plan.array(k);
+        let table = plan.array(n * (n + 1) / 2);
+        let bounds = plan.array(n * bounds_pitch(n as u32) as usize);
+        let of_rows = plan.array(n);
+        let lowered = plan.array(CHOOSE_CANDIDATES as usize * n);
+        let list = plan.array(CHOOSE_CANDIDATES as usize * n);
+        let arena = device.arena(plan.bytes())?;
+        arena.upload(device, stream, of_rows, weights)?;
+        let pairs = Pairs::<T::Device> {
+            points: self.points.cast(),
+            table: arena.at(table),
+            bounds: arena.at(bounds),
+            params: PairsParams { shape: self.shape },
+        };
+        let choose = Choose {
+            table: arena.at(table),
+            bounds: arena.at(bounds),
+            weights: arena.at(of_rows),
+            lowered: arena.at(lowered),
+            list: arena.at(list),
+            rows: arena.at(rows),
+            state: arena.at(state).cast(),
+            params: ChooseParams {
+                counter: rng.counter(),
+                n: n as u32,
+                k: k as u32,
+                trials: trials(k) as u32,
+                first,
+            },
+        };
+        // SAFETY: every array lies in the arena with the length that the parameters say; the row is under `n`.
+        unsafe {
+            device.launch(stream, &pairs)?;
+            device.launch(stream, &choose)?;
+        }
+        let rows = arena.download(device, stream, rows, k)?;
+        let end = arena.download(device, stream, state, 1)?;
+        device.keep(arena);
+        let State(end) = end.into_iter().next().unwrap_or(State(DrawState::default()));
+        *rng = Rng::at(end.counter);
+        Ok(rows.into_iter().take(end.chosen as usize).map(|row| row as usize).collect())
     }
 }
 
@@ -260,8 +330,8 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             Sample::SPEC,
             CountOwners::SPEC,
             <Gather<T::Device> as Kernel>::SPEC,
-            <Lower<T::Device> as Kernel>::SPEC,
-            Draw::SPEC,
+            <Pairs<T::Device> as Kernel>::SPEC,
+            Choose::SPEC,
         ])?;
         let arena = points.device.arena(plan.bytes())?;
         Ok(OnGpu { points, arena, nearest, owners, chunk_sums, drawn, count, call: None, room })
@@ -303,6 +373,19 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
     }
 }
 
+impl<T: GpuElement> OnGpu<'_, T> {
+    /// Whether choices among `rows` rows are made by a table of their distances.
+    fn has_table(&self, rows: usize, k: usize) -> bool {
+        let Shape { n, d, .. } = self.points.shape;
+        let of_call = |call: &Call<T>| bytes_beside(T::DTYPE, n.into(), d.into(), call.clusters() as u64);
+        let taken = choice_bytes(rows) + self.call.as_ref().map_or(0, of_call);
+        rows <= CHOOSE_ROWS as usize
+            && trials(k) <= CHOOSE_CANDIDATES as usize
+            && Choose::SPEC.shared_bytes <= self.points.device.hardware().shared_bytes
+            && self.room.is_none_or(|room| taken <= room)
+    }
+}
+
 impl<T: GpuElement> Passes for OnGpu<'_, T> {
     fn n(&self) -> usize {
         self.points.shape.n as usize
@@ -340,16 +423,29 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         let place = plan.array(rows.len());
         let arena = device.arena(plan.bytes())?;
         arena.upload(device, stream, place, &rows)?;
-        let kernel = LowerTo::<T::Device> {
-            points: points.cast(),
-            candidates: arena.at(place),
-            nearest,
-            owners,
-            chunk_sums,
-            params,
-        };
+        let candidates = arena.at(place).cast_const();
+        let points = points.cast();
         // SAFETY: every array lies in an arena with the length that the parameters say; rows are under `n`.
-        unsafe { device.launch(stream, &kernel)? };
+        unsafe {
+            if rows.len() == 1 {
+                let labels = std::ptr::null();
+                device.launch(
+                    stream,
+                    &LowerToLabels::<T::Device> {
+                        points,
+                        candidates,
+                        labels,
+                        nearest,
+                        owners,
+                        chunk_sums,
+                        params,
+                    },
+                )?;
+            } else {
+                let kernel = LowerTo::<T::Device> { points, candidates, nearest, owners, chunk_sums, params };
+                device.launch(stream, &kernel)?;
+            }
+        }
         stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
         device.keep(arena);
         Ok(())
@@ -427,8 +523,28 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         unsafe { device.launch(stream, &gather)? };
         let shape = Shape { n: of_rows.k, ..shape };
         let points = Resident { points: arena.at(values).cast_const(), shape, ..self.points };
-        let chosen = points.greedy(Some(&weights), &[first as u32], k, std::slice::from_mut(rng))?;
+        let chosen = match self.has_table(rows.len(), k) {
+            true => match points.choose(&weights, first as u32, k, rng) {
+                Err(Error::OutOfDeviceMemory { requested, free }) => {
+                    tracing::info!(
+                        requested,
+                        free,
+                        "choices by steps: the GPU has no room for all distances"
+                    );
+                    None
+                }
+                chosen => Some(chosen?),
+            },
+            false => None,
+        };
+        let chosen = match chosen {
+            Some(chosen) => chosen,
+            None => {
+                let chosen = points.greedy(Some(&weights), &[first as u32], k, std::slice::from_mut(rng))?;
+                chosen.into_iter().flatten().collect()
+            }
+        };
         device.keep(arena);
-        Ok(chosen.into_iter().flatten().collect())
+        Ok(chosen)
     }
 }

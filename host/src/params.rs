@@ -94,7 +94,8 @@ impl std::fmt::Display for Backend {
 /// longest centroid. Centroids whose scores are equal are told apart in float64.
 ///
 /// A label is a function of the centroids, of the points of the problem and of the kind of GPU: it has the same bits on every
-/// run, on one GPU or several, from memory or from a stream, which is read once more for it where its points are `f32`. To
+/// run, on one GPU or several, by one process or several, from memory or from a stream, which is read once more for it where its
+/// points are `f32`. To
 /// [`predict`](crate::KMeans::predict) the points of a fit gives its labels again; among other points, a point that is as near to
 /// two centroids may get the other one.
 ///

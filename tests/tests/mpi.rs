@@ -162,7 +162,7 @@ fn gpus_of_several_processes_agree_with_cpus_and_with_one() {
     }
     let rank = build("flash-kmeans-tests", "rank", "mpi");
     let folder = tempfile::tempdir().unwrap();
-    for (processes, case) in [(2, "agree"), (4, "agree"), (2, "resumes"), (3, "mixed")] {
+    for (processes, case) in [(2, "agree"), (4, "agree"), (2, "resumes"), (2, "reaches"), (3, "mixed")] {
         let output = run(&rank, folder.path(), processes, case);
         assert!(output.status.success(), "{case} {processes}: {}", text(&output.stderr));
     }

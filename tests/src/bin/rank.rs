@@ -4,11 +4,12 @@
 //! ```text
 //! mpirun -n 2 rank agree    GPUs, CPUs and one process find the same
 //! mpirun -n 2 rank resumes  neither chunks nor a break change bits
+//! mpirun -n 2 rank reaches  labels that depend on all points are those of one process
 //! mpirun -n 2 rank mixed    a job does not compute on GPUs and on CPUs
 //! mpirun -n 2 rank fails    the GPU of the last process fails
 //! ```
 use flash_kmeans::{
-    Backend, Element, Error, FlashKMeans, Init, KMeans, Metric, Streaming, Weighted, part_of,
+    Backend, Element, Error, FlashKMeans, Init, KMeans, Metric, Precision, Streaming, Weighted, part_of,
 };
 use flash_kmeans_tests::emulate;
 use half::{bf16, f16};
@@ -131,6 +132,24 @@ fn resumes(world: &SimpleCommunicator) {
     }
 }
 
+/// Labels that depend on how far the points reach, which lie near each other but for some of the first process, are those
+/// that one process predicts.
+fn reaches(world: &SimpleCommunicator) {
+    let points = Array2::from_shape_fn((2001, 5), |(row, column)| {
+        let noise = ((row * 131 + column * 7919) as u32).wrapping_mul(2_654_435_761) >> 8;
+        noise as f32 / (1 << 24) as f32 * if row < 10 { 30_000.0 } else { 1.0 }
+    });
+    let options = FlashKMeans::new(40).init(Init::Random).seed(1).max_iter(2).precision(Precision::Tf32);
+    let model = fit(&options, &points, None, world).unwrap();
+    let rows = part_of(points.nrows(), world.rank(), world.size());
+    let of_all = model.predict(points.view()).unwrap();
+    assert_eq!(of_all.slice(s![rows.clone()]), model.labels());
+    if !rows.contains(&0) {
+        let of_part = model.predict(points.slice(s![rows, ..])).unwrap();
+        assert_ne!(&of_part, model.labels(), "nothing depends on it here");
+    }
+}
+
 fn mixed(world: &SimpleCommunicator) {
     let points = points::<f32>(100, 3, |v| v);
     let options = FlashKMeans::new(4).init(Init::Random).max_iter(3);
@@ -177,6 +196,7 @@ fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("agree") => agree(&world),
         Some("resumes") => resumes(&world),
+        Some("reaches") => reaches(&world),
         Some("mixed") => mixed(&world),
         Some("fails") => fails(&world),
         other => panic!("{other:?} is no case"),

@@ -1478,15 +1478,6 @@ pub const LOWER_CHUNK_PITCH: u32 = FAN + 1;
 /// Threads of a block that draws candidates.
 pub const DRAW_THREADS: u32 = 256;
 
-/// Threads of the block that makes all choices among few rows.
-pub const CHOOSE_THREADS: u32 = 1024;
-/// Most rows that it chooses among: what shared memory has room for.
-pub const CHOOSE_ROWS: u32 = 176 * FAN;
-/// Most candidates of a step of it.
-pub const CHOOSE_CANDIDATES: u32 = 8;
-/// Values of a vector of lower bounds of distances.
-pub const CHOOSE_VECTOR: u32 = 8;
-
 /// From one number of the generator to the next, in its counter.
 pub const RANDOM_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -1712,117 +1703,6 @@ impl Items for OwnersParams {
     }
 }
 
-/// Parameters of `pairs`: one block for each [`LOWER_CHUNKS`] chunks of rows and tile of [`LOWER_CANDIDATES`] rows.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct PairsParams {
-    /// The one problem, of at most [`CHOOSE_ROWS`] rows.
-    pub shape: Shape,
-}
-impl PairsParams {
-    /// Tiles of rows that distances are taken to.
-    #[inline]
-    pub const fn tiles(&self) -> u32 {
-        self.shape.n.div_ceil(LOWER_CANDIDATES)
-    }
-}
-impl Items for PairsParams {
-    #[inline]
-    fn blocks(&self) -> u64 {
-        self.shape.n.div_ceil(LOWER_CHUNKS * FAN) as u64 * self.tiles() as u64
-    }
-}
-
-/// Where in the table of all pairs' distances that of two rows is.
-#[inline(always)]
-pub const fn pair_place(a: u32, b: u32) -> u32 {
-    let (less, more) = if a < b { (a, b) } else { (b, a) };
-    more * (more + 1) / 2 + less
-}
-
-/// Shared memory of `choose`.
-#[derive(Clone, Copy, Debug)]
-pub struct ChooseShared {
-    /// `[chunk][row]` weighted distances to the nearest that is chosen, with one value between chunks, against bank conflicts.
-    pub nearest: Slot<f64>,
-    /// `[row]` what lower bounds are compared with.
-    pub thresholds: Slot<f32>,
-    /// `[candidate][row]` bits: whose distances it lowers.
-    pub lowered: Slot<u32>,
-    /// `[chunk]` sums of the nearest.
-    pub sums: Slot<f64>,
-    /// `[candidate][chunk]` sums of what would be nearest with it.
-    pub chunk_sums: Slot<f64>,
-    /// `[candidate][group]`.
-    pub group_sums: Slot<f64>,
-    /// `[candidate]`.
-    pub totals: Slot<f64>,
-    /// The candidates of the step.
-    pub candidates: Slot<u32>,
-    /// Pairs of a candidate and a row that are listed.
-    pub listed: Slot<u32>,
-    /// `[candidate]` values that are passed.
-    pub values: Slot<f64>,
-    /// Bytes of it all.
-    pub bytes: u32,
-}
-
-impl ChooseShared {
-    /// Chunks of the most rows.
-    pub const CHUNKS: u32 = CHOOSE_ROWS / FAN;
-    /// Groups of them.
-    pub const GROUPS: u32 = Self::CHUNKS.div_ceil(FAN);
-    /// Words of a candidate's bits.
-    pub const WORDS: u32 = CHOOSE_ROWS / 32;
-
-    /// The layout.
-    #[inline]
-    pub const fn new() -> Self {
-        let mut layout = Layout::new();
-        ChooseShared {
-            nearest: layout.array(Self::CHUNKS * LOWER_CHUNK_PITCH),
-            thresholds: layout.array(CHOOSE_ROWS),
-            lowered: layout.array(CHOOSE_CANDIDATES * Self::WORDS),
-            sums: layout.array(Self::CHUNKS),
-            chunk_sums: layout.array(CHOOSE_CANDIDATES * Self::CHUNKS),
-            group_sums: layout.array(CHOOSE_CANDIDATES * Self::GROUPS),
-            totals: layout.array(CHOOSE_CANDIDATES),
-            candidates: layout.array(CHOOSE_CANDIDATES),
-            listed: layout.array(1),
-            values: layout.array(CHOOSE_CANDIDATES * FAN),
-            bytes: layout.bytes(),
-        }
-    }
-}
-
-/// Parameters of `choose`: one block.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct ChooseParams {
-    /// Where the generator stands.
-    pub counter: u64,
-    /// Rows, at most [`CHOOSE_ROWS`].
-    pub n: u32,
-    /// Of which so many are chosen.
-    pub k: u32,
-    /// Candidates of a step, at most [`CHOOSE_CANDIDATES`].
-    pub trials: u32,
-    /// The row that is chosen first.
-    pub first: u32,
-}
-impl Items for ChooseParams {
-    #[inline]
-    fn blocks(&self) -> u64 {
-        1
-    }
-}
-
-/// Lower bounds from one row to the next, of which each begins with a whole vector.
-#[inline(always)]
-pub const fn bounds_pitch(n: u32) -> u32 {
-    n.next_multiple_of(CHOOSE_VECTOR)
-}
-
 /// Shared memory of `draw`.
 #[derive(Clone, Copy, Debug)]
 pub struct DrawShared {
@@ -1965,7 +1845,6 @@ default_is_new! {
     LowerToShared,
     LabelledShared,
     DrawShared,
-    ChooseShared,
 }
 
 #[cfg(test)]

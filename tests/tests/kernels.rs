@@ -1625,11 +1625,10 @@ fn drawn(nearest: &[f64], number: u64) -> u32 {
     (chunk * fan + passed(&part(nearest, chunk), &mut target)) as u32
 }
 
-/// Greedy k-means++ of each problem of a batch; `weighted`: points count as often as their weights say; `at_once`: by one launch for
-/// the one problem.
+/// Greedy k-means++ of each problem of a batch; `weighted`: points count as often as their weights say.
 fn check_first_centroids<T: Point>(
     size: [u32; 4],
-    (trials, doublings, weighted, at_once): (u32, u32, bool, bool),
+    (trials, doublings, weighted): (u32, u32, bool),
     data: Data,
     seed: u64,
     way: Way,
@@ -1662,62 +1661,33 @@ fn check_first_centroids<T: Point>(
     let group_sums = Memory::<f64>::poison(batch * most * groups);
     let counters = Memory::of(&vec![0u32; batch * groups]);
     let rows = Memory::<u32>::poison(batch * k);
-    if at_once {
-        let table = Memory::<f64>::poison(n * (n + 1) / 2);
-        let bounds = Memory::<u16>::poison(n * bounds_pitch(n as u32) as usize);
-        let list = Memory::<u32>::poison(8 * n);
-        let lowered = Memory::<f64>::poison(8 * n);
-        way.launch(Pairs::<T> {
+    way.launch(Norms::<T> { points: points.at(), norms: norms.at(), params: NormsParams { shape } });
+    for _ in 0..k {
+        way.launch(Lower::<T> {
             points: points.at(),
-            table: table.at(),
-            bounds: bounds.at(),
-            params: PairsParams { shape },
-        });
-        way.launch(Choose {
-            table: table.at(),
-            bounds: bounds.at(),
-            weights: weights_of.at(),
+            norms: norms.at(),
+            weights: if weighted { weights_of.at() } else { std::ptr::null() },
+            states: states_of.at(),
+            candidates: candidates.at(),
+            nearest: nearest.at(),
+            distances: distances.at(),
             lowered: lowered.at(),
-            list: list.at(),
-            rows: rows.at(),
-            state: states_of.at(),
-            params: ChooseParams {
-                counter: states[0].counter,
-                n: n as u32,
-                k: k as u32,
-                trials,
-                first: first[0],
-            },
+            chunk_sums: chunk_sums.at(),
+            group_sums: group_sums.at(),
+            counters: counters.at(),
+            params: lower,
         });
-    } else {
-        way.launch(Norms::<T> { points: points.at(), norms: norms.at(), params: NormsParams { shape } });
-        for _ in 0..k {
-            way.launch(Lower::<T> {
-                points: points.at(),
-                norms: norms.at(),
-                weights: if weighted { weights_of.at() } else { std::ptr::null() },
-                states: states_of.at(),
-                candidates: candidates.at(),
-                nearest: nearest.at(),
-                distances: distances.at(),
-                lowered: lowered.at(),
-                chunk_sums: chunk_sums.at(),
-                group_sums: group_sums.at(),
-                counters: counters.at(),
-                params: lower,
-            });
-            way.launch(Draw {
-                nearest: nearest.at(),
-                distances: distances.at(),
-                lowered: lowered.at(),
-                chunk_sums: chunk_sums.at(),
-                group_sums: group_sums.at(),
-                states: states_of.at(),
-                candidates: candidates.at(),
-                rows: rows.at(),
-                params: DrawParams { lower },
-            });
-        }
+        way.launch(Draw {
+            nearest: nearest.at(),
+            distances: distances.at(),
+            lowered: lowered.at(),
+            chunk_sums: chunk_sums.at(),
+            group_sums: group_sums.at(),
+            states: states_of.at(),
+            candidates: candidates.at(),
+            rows: rows.at(),
+            params: DrawParams { lower },
+        });
     }
     assert!(counters.get().iter().all(|&count| count == 0));
     let (points, rows, ends) = (points.get(), rows.get(), states_of.get());
@@ -1852,15 +1822,7 @@ proptest! {
         d in prop_oneof![1u32..40, prop::sample::select(vec![128u32, 129, 144, 150])],
         trials in 2u32..12, doublings in 0..3u32, weighted: bool, data in data(&Data::ALL), seed: u64, way in way(),
     ) {
-        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, doublings, weighted, false), data, seed, way));
-    }
-
-    #[test]
-    fn choices_at_once_are_those_of_the_definition(
-        t in 0..3, n in prop_oneof![1u32..40, 250u32..270, 500u32..600], k in 1u32..20, d in 1u32..40,
-        trials in 2u32..9, data in data(&Data::ALL), seed: u64, way in way(),
-    ) {
-        for_type!(t, check_first_centroids([1, n, k.min(n), d], (trials, 0, true, true), data, seed, way));
+        for_type!(t, check_first_centroids([batch, n, k.min(n), d], (trials, doublings, weighted), data, seed, way));
     }
 
     #[test]
@@ -1878,13 +1840,6 @@ proptest! {
 fn first_centroids_of_several_groups_are_those_of_the_definition() {
     for doublings in [0, 2] {
         let (n, trials) = (FAN * FAN * 3 + 700, 3);
-        check_first_centroids::<F16>(
-            [1, n, 4, 2],
-            (trials, doublings, false, false),
-            Data::Plain,
-            3,
-            Way::PLAIN,
-        );
+        check_first_centroids::<F16>([1, n, 4, 2], (trials, doublings, false), Data::Plain, 3, Way::PLAIN);
     }
-    check_first_centroids::<F16>([1, FAN * FAN + 700, 40, 2], (8, 0, true, true), Data::Plain, 3, Way::PLAIN);
 }

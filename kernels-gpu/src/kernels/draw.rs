@@ -145,7 +145,7 @@ unsafe fn sum(len: u32, values: Shared<f64>, load: impl Fn(u32) -> f64) -> f64 {
 /// The index at which the running sum of `len` values passes `target`, which keeps what is left of it; where rounding ran
 /// past the end, the last one of a value above 0. All lanes of a warp go the same way.
 #[inline(always)]
-pub(super) unsafe fn pass(len: u32, target: &mut f64, values: Shared<f64>, load: impl Fn(u32) -> f64) -> u32 {
+unsafe fn pass(len: u32, target: &mut f64, values: Shared<f64>, load: impl Fn(u32) -> f64) -> u32 {
     let mut last = 0;
     let mut found = false;
     let mut first = 0;

@@ -114,7 +114,12 @@ struct Item {
 
 impl Item {
     #[inline(always)]
-    unsafe fn of(item: u64, is_own: bool, states: *const LoopState, params: FinaliseParams) -> (Self, LoopState) {
+    unsafe fn of(
+        item: u64,
+        is_own: bool,
+        states: *const LoopState,
+        params: FinaliseParams,
+    ) -> (Self, LoopState) {
         let of_problem = params.shape.k as u64 * params.chunks() as u64;
         let is_one = is_own && item < params.items();
         let batch = if is_one { div_u64(item, of_problem) } else { 0 };

@@ -48,7 +48,7 @@ pub(super) unsafe fn lower_to<T: Scalar>(
         let mut tile = 0;
         while tile < params.candidates {
             let count = (params.candidates - tile).min(LOWER_CANDIDATES);
-            measure(points, |candidate| *candidates.add((tile + candidate) as usize), count, begin, end);
+            measure(points, candidates.add(tile as usize), count, begin, end);
             let mut row = begin + thread_idx_x();
             while row < end {
                 let is_first = params.first + tile == 0;
@@ -144,58 +144,6 @@ pub(super) unsafe fn lower_to_labels<T: Scalar>(
     }
 }
 
-/// Squared distances of all pairs of rows, each once, at [`pair_place`]; and in `bounds`, for both rows, bfloat16 values that they are
-/// not below.
-///
-/// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`LOWER_THREADS`] threads.
-#[inline(always)]
-pub(super) unsafe fn pairs<T: Scalar>(
-    points: *const T,
-    table: *mut f64,
-    bounds: *mut u16,
-    params: PairsParams,
-) {
-    let (shape, tiles) = (params.shape, params.tiles());
-    let points = Points { values: points, pitch: shape.pitch, d: shape.d };
-    let measured = SHARED.distances.here();
-    let pitch = bounds_pitch(shape.n);
-    let mut item = block_idx_x() as u64;
-    while item < params.blocks() {
-        let block = div(item as u32, tiles);
-        let (begin, end) = rows_of(block as u64, shape);
-        let tile = (item as u32 - block * tiles) * LOWER_CANDIDATES;
-        // Else another block has these pairs the other way round.
-        if tile < end {
-            let count = (shape.n - tile).min(LOWER_CANDIDATES);
-            measure(points, |candidate| tile + candidate, count, begin, end);
-            let mut row = begin + thread_idx_x();
-            while row < end {
-                let mut candidate = 0;
-                while candidate < count && tile + candidate <= row {
-                    let (other, distance) = (tile + candidate, measured.get(slot(candidate, row - begin)));
-                    let bound = bound_of(distance);
-                    *table.add(pair_place(row, other) as usize) = distance;
-                    *bounds.add((row * pitch + other) as usize) = bound;
-                    *bounds.add((other * pitch + row) as usize) = bound;
-                    candidate += 1;
-                }
-                row += LOWER_THREADS;
-            }
-            sync_threads();
-        }
-        item += grid_dim_x() as u64;
-    }
-}
-
-/// The upper half of an f32 that is not above `distance`, and finite.
-#[inline(always)]
-fn bound_of(distance: f64) -> u16 {
-    // The nearest f32 of what is less by several of its units.
-    let less = (distance * (1.0 - 1.0 / (1 << 20) as f64)) as f32;
-    ((less.to_bits() >> 16) as u16).min(0x7f7f)
-}
-
 /// The rows of a block of `lower_to` or `lower_to_labels`.
 #[inline(always)]
 fn rows_of(item: u64, shape: Shape) -> (u32, u32) {
@@ -243,13 +191,7 @@ unsafe fn sums_of_rows<T: Scalar>(points: Points<T>, pair: [u32; 2], from: u32, 
 /// Squared distances of rows `begin..end`, at most [`LOWER_CHUNKS`] chunks, to `count` candidates, into shared memory: the block is together
 /// afterwards.
 #[inline(always)]
-unsafe fn measure<T: Scalar>(
-    points: Points<T>,
-    candidates: impl Fn(u32) -> u32,
-    count: u32,
-    begin: u32,
-    end: u32,
-) {
+unsafe fn measure<T: Scalar>(points: Points<T>, candidates: *const u32, count: u32, begin: u32, end: u32) {
     let (team, lane) = (thread_idx_x() / LANES, thread_idx_x() % LANES);
     let staged = SHARED.candidates.here();
     let whole = points.d / LANES * LANES;
@@ -268,7 +210,7 @@ unsafe fn measure<T: Scalar>(
             // Candidates of few features stay from one time to the next.
             if first == begin || points.d > LOWER_FEATURES {
                 sync_threads();
-                stage_candidates(points, &candidates, count, stage, features);
+                stage_candidates(points, candidates, count, stage, features);
                 sync_threads();
             }
             let end = if whole < stage + LOWER_FEATURES { whole } else { stage + LOWER_FEATURES };
@@ -314,7 +256,7 @@ unsafe fn measure<T: Scalar>(
 #[inline(always)]
 unsafe fn stage_candidates<T: Scalar>(
     points: Points<T>,
-    candidates: &impl Fn(u32) -> u32,
+    candidates: *const u32,
     count: u32,
     stage: u32,
     features: u32,
@@ -325,7 +267,8 @@ unsafe fn stage_candidates<T: Scalar>(
         // All loads are under way before the first is waited for.
         let mut values = [0.0; CANDIDATES];
         unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            let x = points.row(candidates(if (C as u32) < count { C as u32 } else { count - 1 }));
+            let candidate = if (C as u32) < count { C } else { count as usize - 1 };
+            let x = points.row(*candidates.add(candidate));
             values[C] = (*x.add((stage + feature) as usize)).to_f32() as f64;
         });
         unroll!(C in [0, 1, 2, 3, 4, 5, 6, 7] => {

@@ -13,8 +13,6 @@ mod assign_mma;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod bound;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
-mod choose;
-#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod converge;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod draw;
@@ -414,8 +412,6 @@ const LABELLED: BlockShape =
     BlockShape::new(LOWER_THREADS).shared(LabelledShared::new().bytes).blocks_per_sm(8);
 #[cfg(not(target_arch = "nvptx64"))]
 const DRAW: BlockShape = BlockShape::new(DRAW_THREADS).shared(DrawShared::new().bytes);
-#[cfg(not(target_arch = "nvptx64"))]
-const CHOOSE: BlockShape = BlockShape::new(CHOOSE_THREADS).shared(ChooseShared::new().bytes);
 
 kernels! {
     each {
@@ -490,10 +486,6 @@ kernels! {
              chunk_sums: *mut f64; params: LowerToParams)
             = lower_to::lower_to_labels, LABELLED,
             [fk_lower_to_labels_f32: f32, fk_lower_to_labels_f16: F16, fk_lower_to_labels_bf16: BF16];
-        /// Distances of all pairs of few rows, and what they are not below.
-        Pairs<T>: PairsInstance
-            (points: *const T, table: *mut f64, bounds: *mut u16; params: PairsParams)
-            = lower_to::pairs, LOWER_TO, [fk_pairs_f32: f32, fk_pairs_f16: F16, fk_pairs_bf16: BF16];
         /// The centroid of the largest product in plain f32 arithmetic, settled in f64 where that is in doubt.
         AssignProducts<T>: AssignProductsInstance
             (points: *const T, centroids: *const T, states: *const LoopState, labels: *mut u32,
@@ -615,11 +607,6 @@ kernels! {
             (nearest: *const f64, distances: *const f64, lowered: *const u8, chunk_sums: *const f64,
              group_sums: *const f64, states: *mut DrawState, candidates: *mut u32, rows: *mut u32; params: DrawParams)
             = draw::draw, DRAW, fk_draw;
-        /// All steps of greedy k-means++ among few rows.
-        Choose
-            (table: *const f64, bounds: *const u16, weights: *const f64, lowered: *mut f64, list: *mut u32,
-             rows: *mut u32, state: *mut DrawState; params: ChooseParams)
-            = choose::choose, CHOOSE, fk_choose;
         /// The rows that a round of k-means|| draws.
         Sample
             (nearest: *const f64, rows: *mut u32, count: *mut u32; params: SampleParams)

@@ -244,63 +244,6 @@ impl<T: GpuElement> Resident<'_, T> {
     }
 }
 
-/// Bytes of device memory that choices among `n` rows take.
-fn choice_bytes(n: usize) -> u64 {
-    let (n, pitch) = (n as u64, u64::from(bounds_pitch(n as u32)));
-    4 * n * (n + 1) + 2 * n * pitch + (12 * u64::from(CHOOSE_CANDIDATES) + 8) * n
-}
-
-impl<T: GpuElement> Resident<'_, T> {
-    /// What [`Self::greedy`] chooses of one problem of at most [`CHOOSE_ROWS`] rows, by a table of their distances; no more than
-    /// [`CHOOSE_CANDIDATES`] candidates a step.
-    fn choose(&self, weights: &[f64], first: u32, k: usize, rng: &mut Rng) -> Result<Vec<usize>> {
-        let (device, stream, n) = (self.device, self.stream, weights.len());
-        let mut plan = Plan::default();
-        let state: Place<State> = plan.array(1);
-        let rows: Place<u32> = plan.array(k);
-        let table = plan.array(n * (n + 1) / 2);
-        let bounds = plan.array(n * bounds_pitch(n as u32) as usize);
-        let of_rows = plan.array(n);
-        let lowered = plan.array(CHOOSE_CANDIDATES as usize * n);
-        let list = plan.array(CHOOSE_CANDIDATES as usize * n);
-        let arena = device.arena(plan.bytes())?;
-        arena.upload(device, stream, of_rows, weights)?;
-        let pairs = Pairs::<T::Device> {
-            points: self.points.cast(),
-            table: arena.at(table),
-            bounds: arena.at(bounds),
-            params: PairsParams { shape: self.shape },
-        };
-        let choose = Choose {
-            table: arena.at(table),
-            bounds: arena.at(bounds),
-            weights: arena.at(of_rows),
-            lowered: arena.at(lowered),
-            list: arena.at(list),
-            rows: arena.at(rows),
-            state: arena.at(state).cast(),
-            params: ChooseParams {
-                counter: rng.counter(),
-                n: n as u32,
-                k: k as u32,
-                trials: trials(k) as u32,
-                first,
-            },
-        };
-        // SAFETY: every array lies in the arena with the length that the parameters say; the row is under `n`.
-        unsafe {
-            device.launch(stream, &pairs)?;
-            device.launch(stream, &choose)?;
-        }
-        let rows = arena.download(device, stream, rows, k)?;
-        let end = arena.download(device, stream, state, 1)?;
-        device.keep(arena);
-        let State(end) = end.into_iter().next().unwrap_or(State(DrawState::default()));
-        *rng = Rng::at(end.counter);
-        Ok(rows.into_iter().take(end.chosen as usize).map(|row| row as usize).collect())
-    }
-}
-
 /// The passes of k-means|| over one problem's points.
 struct OnGpu<'a, T: GpuElement> {
     points: Resident<'a, T>,
@@ -330,8 +273,8 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             Sample::SPEC,
             CountOwners::SPEC,
             <Gather<T::Device> as Kernel>::SPEC,
-            <Pairs<T::Device> as Kernel>::SPEC,
-            Choose::SPEC,
+            <Lower<T::Device> as Kernel>::SPEC,
+            Draw::SPEC,
         ])?;
         let arena = points.device.arena(plan.bytes())?;
         Ok(OnGpu { points, arena, nearest, owners, chunk_sums, drawn, count, call: None, room })
@@ -370,19 +313,6 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             call.assign_to_rows(rows)?;
         }
         Ok(Some(call))
-    }
-}
-
-impl<T: GpuElement> OnGpu<'_, T> {
-    /// Whether choices among `rows` rows are made by a table of their distances.
-    fn has_table(&self, rows: usize, k: usize) -> bool {
-        let Shape { n, d, .. } = self.points.shape;
-        let of_call = |call: &Call<T>| bytes_beside(T::DTYPE, n.into(), d.into(), call.clusters() as u64);
-        let taken = choice_bytes(rows) + self.call.as_ref().map_or(0, of_call);
-        rows <= CHOOSE_ROWS as usize
-            && trials(k) <= CHOOSE_CANDIDATES as usize
-            && Choose::SPEC.shared_bytes <= self.points.device.hardware().shared_bytes
-            && self.room.is_none_or(|room| taken <= room)
     }
 }
 
@@ -523,28 +453,8 @@ impl<T: GpuElement> Passes for OnGpu<'_, T> {
         unsafe { device.launch(stream, &gather)? };
         let shape = Shape { n: of_rows.k, ..shape };
         let points = Resident { points: arena.at(values).cast_const(), shape, ..self.points };
-        let chosen = match self.has_table(rows.len(), k) {
-            true => match points.choose(&weights, first as u32, k, rng) {
-                Err(Error::OutOfDeviceMemory { requested, free }) => {
-                    tracing::info!(
-                        requested,
-                        free,
-                        "choices by steps: the GPU has no room for all distances"
-                    );
-                    None
-                }
-                chosen => Some(chosen?),
-            },
-            false => None,
-        };
-        let chosen = match chosen {
-            Some(chosen) => chosen,
-            None => {
-                let chosen = points.greedy(Some(&weights), &[first as u32], k, std::slice::from_mut(rng))?;
-                chosen.into_iter().flatten().collect()
-            }
-        };
+        let chosen = points.greedy(Some(&weights), &[first as u32], k, std::slice::from_mut(rng))?;
         device.keep(arena);
-        Ok(chosen)
+        Ok(chosen.into_iter().flatten().collect())
     }
 }

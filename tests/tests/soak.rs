@@ -35,13 +35,12 @@ impl Random {
 
 /// A round: a fit by each way to ask for one, checked.
 fn fit<T: Element>(random: &mut Random, backend: Backend, of: impl Fn(f64) -> T) {
-    let on_cpu = backend == Backend::Cpu;
     let (batch, n, d) = (random.size(1..4), random.size(1..3000), random.size(1..130));
     let k = random.size(1..n.min(70) + 1);
     let (offset, scale) = (random.of(&[0.0, 0.5, 30.0]), random.of(&[1.0, 20.0, 1e-2]));
     let points = Array3::from_shape_fn((batch, n, d), |_| of((random.unit() - 0.5 + offset) * scale));
     let metrics = [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot];
-    let metric = if on_cpu { random.of(&metrics) } else { Metric::Euclidean };
+    let metric = random.of(&metrics);
     let parallel = Init::KMeansParallel { oversampling: 2.0, rounds: 3 };
     let options = FlashKMeans::new(k)
         .init(random.of(&[Init::Random, Init::KMeansPlusPlus, parallel]))
@@ -69,18 +68,16 @@ fn fit<T: Element>(random: &mut Random, backend: Backend, of: impl Fn(f64) -> T)
     let again = options.fit(first.view()).expect(&context);
     assert_eq!((streamed.labels(), streamed.centroids()), (again.labels(), again.centroids()), "{context}");
 
-    if on_cpu {
-        let mut weights = Array1::from_shape_fn(n, |_| random.of(&[0.0, 0.5, 1.0, 7.25]));
-        weights[0] = 2.0;
-        let model = options.fit_weighted(first.view(), weights.view(), &mut ()).expect(&context);
-        let outcome = Outcome {
-            centroids: model.centroids().view(),
-            labels: model.labels().view(),
-            sizes: model.sizes().view(),
-            inertia: model.inertia(),
-        };
-        check_outcome(first.view(), Some(weights.view()), metric, &outcome, &context);
-    }
+    let mut weights = Array1::from_shape_fn(n, |_| random.of(&[0.0, 0.5, 1.0, 7.25]));
+    weights[0] = 2.0;
+    let model = options.fit_weighted(first.view(), weights.view(), &mut ()).expect(&context);
+    let outcome = Outcome {
+        centroids: model.centroids().view(),
+        labels: model.labels().view(),
+        sizes: model.sizes().view(),
+        inertia: model.inertia(),
+    };
+    check_outcome(first.view(), Some(weights.view()), metric, &outcome, &context);
 }
 
 /// Rounds of fits from many threads until the time is over; how many.

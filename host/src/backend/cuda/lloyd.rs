@@ -728,10 +728,8 @@ impl<T: GpuElement> Call<T> {
     fn reset(&self) -> Result<()> {
         self.clear()?;
         self.arena()?.zero(&self.stream, self.places.open)?;
-        if self.places.update.is_some() {
-            // No label is this one, so the first assignment changes all of them.
-            self.fill(self.places.labels, u32::MAX)?;
-        }
+        // No label is this one, so the first assignment changes all of them.
+        self.fill(self.places.labels, u32::MAX)?;
         self.prepare()
     }
 
@@ -1194,7 +1192,7 @@ impl<T: GpuElement> Call<T> {
         };
         let is_product = self.by.metric.is_product();
         if entry.takes_floors && !is_product && self.device.plan().has_floors(shape) {
-            // SAFETY: as in `means`; labels that were never written are some bits, which any will do.
+            // SAFETY: as in `means`; labels that were never written are no centroid's.
             unsafe { self.device.launch(&self.stream, &floors)? };
         }
         let assign = hopper::Arguments {

@@ -1,11 +1,12 @@
 //! What says how near a centroid is, for [`settle`](super::settle): the less, the nearer.
 use super::assign::{distance_f64, product_f64};
-use super::settle::nearest_by_lanes;
+use super::settle::{nearest_by_lanes, nearest_in_order};
 use crate::spec::*;
 use cuda_std::float::{Scalar, fma};
 use cuda_std::unroll;
 use cuda_std::warp::*;
 
+/// Of a pair of a point and a centroid.
 pub(super) trait Rank {
     /// Whether terms may cancel, so that a sum's error is relative to their size only.
     const CANCELS: bool;
@@ -87,7 +88,7 @@ impl Rank for Product {
     }
     #[inline(always)]
     unsafe fn nearest_f64<T: Scalar>(x: *const T, centroids: *const T, shape: Shape) -> u32 {
-        super::settle::nearest_in_order::<T, Product>(x, centroids, shape)
+        nearest_in_order::<T, Product>(x, centroids, shape)
     }
 }
 

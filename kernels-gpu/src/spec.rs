@@ -1214,18 +1214,23 @@ impl Items for PanelSumsParams {
 pub const FINALISE_VALUES: u32 = 4;
 /// Features of a chunk of a cluster, a warp's.
 pub const FINALISE_FEATURES: u32 = 32 * FINALISE_VALUES;
+/// Values from one row of partial sums to the next: whole vectors of four, what lies between zeros.
+#[inline]
+pub const fn sums_pitch(width: u32) -> u32 {
+    width.next_multiple_of(FINALISE_VALUES)
+}
 /// Rows of partial sums that a warp has in flight.
 pub const FINALISE_IN_FLIGHT: u32 = 4;
-/// Rows of partial sums that a warp adds up quickly.
-const QUICK_ROWS: u32 = 32;
+/// Of a cluster of more rows of partial sums, all warps of a block add up a share. Bits depend on it.
+pub const FINALISE_MANY_ROWS: u32 = 128;
 
 /// Shared memory of `finalise`.
 #[derive(Clone, Copy, Debug)]
 pub struct FinaliseShared {
-    /// `[warp][value][lane]` sums of a warp.
+    /// `[warp][value][lane]` sums of a warp's share.
     pub sums: Slot<f64>,
-    /// Rows of each warp's cluster, where all warps share it.
-    pub rows: Slot<u32>,
+    /// Each warp's clusters of many rows, a bit each.
+    pub many: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -1237,13 +1242,13 @@ impl FinaliseShared {
         let mut layout = Layout::new();
         FinaliseShared {
             sums: layout.array(UPDATE_THREADS * FINALISE_VALUES),
-            rows: layout.array(UPDATE_WARPS),
+            many: layout.array(UPDATE_WARPS),
             bytes: layout.bytes(),
         }
     }
 }
 
-/// Parameters of `finalise`: an item for each chunk of [`FINALISE_FEATURES`] features of each cluster of each problem.
+/// Parameters of `finalise`: a warp takes a chunk of [`FINALISE_FEATURES`] features of some clusters of a problem.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct FinaliseParams {
@@ -1251,50 +1256,65 @@ pub struct FinaliseParams {
     pub shape: Shape,
     /// Their panels.
     pub panels: Panels,
-    /// Items of a block: one that its warps share, or one for each of them.
-    pub items_of_block: u32,
+    /// Lanes that look at a cluster: a panel each, or the next ones after 32 panels.
+    pub lanes_of_cluster: u32,
+    /// Clusters of a warp, which has lanes for each: a power of two.
+    pub clusters_of_warp: u32,
+    /// Warps of a block that have clusters.
+    pub warps_of_block: u32,
 }
 impl FinaliseParams {
-    /// For `multiprocessors`: items are shared where there are more warps than items, and where they have many rows.
+    /// For `multiprocessors`: a warp has as many clusters as leave it enough other warps beside, and few warps are spread over
+    /// many blocks.
     #[inline]
     pub const fn new(shape: Shape, panels: Panels, multiprocessors: u32) -> Self {
-        /// Blocks that a multiprocessor has at a time, or soon after.
-        const FEW: u64 = 4;
-        let mut params = FinaliseParams { shape, panels, items_of_block: 1 };
-        if params.items() > FEW * multiprocessors as u64 && params.usual_rows() <= QUICK_ROWS {
-            params.items_of_block = UPDATE_WARPS;
+        /// Warps that hide what each waits for.
+        const WARPS: u64 = 32;
+        /// Blocks of a multiprocessor, where they have fewer warps for it.
+        const BLOCKS: u64 = 2;
+        let lanes_of_cluster = if panels.count < 32 { panels.count.next_power_of_two() } else { 32 };
+        let warps_of_block = UPDATE_WARPS;
+        let mut params = FinaliseParams { shape, panels, lanes_of_cluster, clusters_of_warp: 1, warps_of_block };
+        let multiprocessors = multiprocessors as u64;
+        while 2 * params.clusters_of_warp * lanes_of_cluster <= 32
+            && params.groups() > 2 * WARPS * multiprocessors
+        {
+            params.clusters_of_warp *= 2;
+        }
+        while params.warps_of_block > 1 && params.blocks_of_all() < BLOCKS * multiprocessors {
+            params.warps_of_block /= 2;
         }
         params
-    }
-    /// Rows of partial sums of a cluster of usual size.
-    const fn usual_rows(&self) -> u32 {
-        match (self.panels.count * self.panels.stretches()).checked_div(self.shape.k) {
-            Some(heads) => self.panels.count + heads,
-            None => 0,
-        }
     }
     /// Chunks of a cluster.
     #[inline]
     pub const fn chunks(&self) -> u32 {
         self.shape.d.div_ceil(FINALISE_FEATURES)
     }
-    /// Most rows of partial sums of a cluster that one warp adds up: twice those of a usual one, or what is quick in any
-    /// case. Of more, all warps of a block have a share.
-    #[inline]
-    pub const fn most_rows(&self) -> u32 {
-        let most = 2 * self.usual_rows();
-        if most > QUICK_ROWS { most } else { QUICK_ROWS }
-    }
     /// Chunks of all clusters.
     #[inline]
     pub const fn items(&self) -> u64 {
         self.shape.batch as u64 * self.shape.k as u64 * self.chunks() as u64
     }
+    /// What warps have of a problem.
+    #[inline]
+    pub const fn groups_of_problem(&self) -> u32 {
+        let runs = ((self.shape.k - 1) >> self.clusters_of_warp.trailing_zeros()) + 1;
+        runs * self.chunks()
+    }
+    /// What warps have of all problems.
+    #[inline]
+    pub const fn groups(&self) -> u64 {
+        self.shape.batch as u64 * self.groups_of_problem() as u64
+    }
+    const fn blocks_of_all(&self) -> u64 {
+        self.groups().div_ceil(self.warps_of_block as u64)
+    }
 }
 impl Items for FinaliseParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.items().div_ceil(self.items_of_block as u64)
+        self.blocks_of_all()
     }
 }
 

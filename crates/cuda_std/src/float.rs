@@ -82,7 +82,15 @@ mod device {
         fn from_f32(value: f32) -> Self;
         /// Value `index` of a 16-byte vector; `index` is a constant once loops are unrolled.
         fn of_vector(vector: [u32; 4], index: usize) -> f32;
+        /// Stores the nearest values, at once.
+        ///
+        /// # Safety
+        /// `p` is a multiple of four values' bytes, with room for them, which no other thread uses meanwhile.
+        unsafe fn store_four(p: *mut Self, values: [f32; 4]);
     }
+    /// Four values of 16 bits, which the compiler may store at once.
+    #[repr(align(8))]
+    struct Four<T>(#[allow(dead_code, reason = "memory is what reads it")] [T; 4]);
     impl Scalar for f32 {
         #[inline(always)]
         fn to_f32(self) -> f32 {
@@ -95,6 +103,10 @@ mod device {
         #[inline(always)]
         fn of_vector(vector: [u32; 4], index: usize) -> f32 {
             f32::from_bits(vector[index & 3])
+        }
+        #[inline(always)]
+        unsafe fn store_four(p: *mut Self, values: [f32; 4]) {
+            crate::ptr::store_v4(p.cast(), values.map(f32::to_bits));
         }
     }
     impl Scalar for F16 {
@@ -111,6 +123,10 @@ mod device {
             let word = vector[(index >> 1) & 3];
             F16((word >> (16 * (index & 1))) as u16).to_f32()
         }
+        #[inline(always)]
+        unsafe fn store_four(p: *mut Self, values: [f32; 4]) {
+            p.cast::<Four<Self>>().write(Four(values.map(Self::from_f32)));
+        }
     }
     impl Scalar for BF16 {
         #[inline(always)]
@@ -125,6 +141,10 @@ mod device {
         fn of_vector(vector: [u32; 4], index: usize) -> f32 {
             let word = vector[(index >> 1) & 3];
             f32::from_bits(if index & 1 == 0 { word << 16 } else { word & 0xffff_0000 })
+        }
+        #[inline(always)]
+        unsafe fn store_four(p: *mut Self, values: [f32; 4]) {
+            p.cast::<Four<Self>>().write(Four(values.map(Self::from_f32)));
         }
     }
 }

@@ -14,6 +14,23 @@ pub unsafe fn load_v4(p: *const u32) -> [u32; 4] {
     sys::global_load_v4(p)
 }
 
+/// 16 bytes that the compiler may load or store at once.
+#[derive(Clone, Copy)]
+#[repr(align(16))]
+struct Vector([u32; 4]);
+
+/// Loads 16 bytes, which this thread may write afterwards.
+///
+/// # Safety
+/// `p` is a global address, a multiple of 16, with 16 readable bytes that no other thread writes meanwhile.
+///
+/// # PTX
+/// `ld.global.v4.u32`
+#[inline(always)]
+pub unsafe fn read_v4(p: *const u32) -> [u32; 4] {
+    p.cast::<Vector>().read().0
+}
+
 /// Stores 16 bytes.
 ///
 /// # Safety
@@ -23,8 +40,5 @@ pub unsafe fn load_v4(p: *const u32) -> [u32; 4] {
 /// `st.global.v4.u32`
 #[inline(always)]
 pub unsafe fn store_v4(p: *mut u32, words: [u32; 4]) {
-    /// What the compiler may store at once.
-    #[repr(align(16))]
-    struct Vector(#[allow(dead_code, reason = "memory is what reads it")] [u32; 4]);
     p.cast::<Vector>().write(Vector(words));
 }

@@ -3,14 +3,15 @@
 //! ```text
 //! rows of a cluster     panel 0: what the panel has where the cluster begins, heads of the stretches that it goes on
 //!                       through; panel 1: …
-//! shares                eight of equal length, in f64, each added up row by row, four at a time, and then one by one
-//! a warp                all shares, for 128 features; where a cluster has many rows, or clusters are few, the eight
-//!                       warps of a block have a share each
+//! a warp                some clusters, one after the other: 128 features of their rows, four rows at a time, in f64
+//! a block               a cluster of very many rows: eight shares of equal length, a warp each, and then their sum
 //! ```
-//! Which warp adds a share changes no bits: those depend on the labels alone.
+//! A lane looks at one panel's share of a cluster, so that a warp learns of `32 / panels` clusters at a time where they begin
+//! and end. Which warp adds changes no bits: those depend on the labels alone. Bound by the reading of the rows.
 use super::segment_sums::sums_about_first;
 use crate::spec::*;
 use cuda_std::float::Scalar;
+use cuda_std::ptr;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
@@ -23,7 +24,7 @@ const VALUES: usize = FINALISE_VALUES as usize;
 /// centroid.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads.
+/// Pointers are valid for the shapes in `params` and aligned to 16 bytes; a block has [`UPDATE_THREADS`] threads.
 #[inline(always)]
 pub(super) unsafe fn finalise<T: Scalar>(
     origin: *const T,
@@ -37,192 +38,230 @@ pub(super) unsafe fn finalise<T: Scalar>(
     params: FinaliseParams,
 ) {
     let partials = Partials { sums, heads, starts, params };
-    let shared_rows = SHARED.rows.here();
-    // Items of a block: its warps' own, or one that they share.
-    let own = params.items_of_block;
-    let most_rows = if own == 1 { 0 } else { params.most_rows() };
-    let mut first = block_idx_x() as u64 * own as u64;
-    while first < params.items() {
-        // Loads that need no other's value go first: what a warp waits for is the longest chain of them.
-        let (mine, state) = Item::of(first + warp_id() as u64, warp_id() < own, states, params);
-        let before = Before::of(mine, origin, centroids, params);
-        let mut total = Total::NONE;
-        let mut rows = 0;
-        total.points = partials.count(mine, &mut rows);
-        let is_open = state.done == 0 && mine.is_one;
-        rows = if is_open { rows } else { 0 };
-        if lane_id() == 0 {
-            shared_rows.set(warp_id(), if rows > most_rows { rows } else { 0 });
+    let means = Means { origin, centroids, rounded, moves, params };
+    let many = SHARED.many.here();
+    let warps = params.warps_of_block;
+    let mut first = block_idx_x() as u64 * warps as u64;
+    while first < params.groups() {
+        // First the warp's own clusters, then those of many rows of each warp. One loop: code that runs once is waited for.
+        let mut turn = 0;
+        while turn <= warps {
+            let is_own = turn == 0;
+            let owner = if is_own { warp_id() } else { turn - 1 };
+            let mut clusters = if is_own { u32::MAX } else { many.get(owner) };
+            let mut of_many_rows = 0;
+            let group = Group::of(first + owner as u64, params);
+            if owner < warps && clusters != 0 && group.is_open(states) {
+                let look = partials.look(group, 0);
+                let (rows, points) = partials.count(group, look);
+                clusters &= u32::MAX >> (WARP_SIZE - group.clusters);
+                while clusters != 0 {
+                    let at = clusters.trailing_zeros();
+                    clusters &= clusters - 1;
+                    let lane = at * params.lanes_of_cluster + params.lanes_of_cluster - 1;
+                    let rows = warp_shuffle_idx(FULL_MASK, rows, lane);
+                    let points = warp_shuffle_idx(FULL_MASK, points, lane);
+                    let (mut from, mut to) = (0, rows);
+                    if is_own && rows > FINALISE_MANY_ROWS {
+                        of_many_rows |= 1 << at;
+                        continue;
+                    }
+                    if !is_own {
+                        let share = rows.div_ceil(UPDATE_WARPS * FINALISE_IN_FLIGHT) * FINALISE_IN_FLIGHT;
+                        from = (share * warp_id()).min(rows);
+                        to = (from + share).min(rows);
+                    }
+                    let mut total = partials.add(group, look, at, from, to);
+                    if !is_own {
+                        total = sum_of_shares(total);
+                    }
+                    if is_own || warp_id() == 0 {
+                        means.end(group, at, total, points);
+                    }
+                }
+            }
+            if is_own {
+                if lane_id() == 0 {
+                    many.set(warp_id(), of_many_rows);
+                }
+                sync_threads();
+            }
+            turn += 1;
         }
+        // What each warp has to tell has been read.
         sync_threads();
-        // Its own, if they are few; then its share of each warp's that are many. One loop, for code that runs once is
-        // waited for.
-        let mut item = mine;
-        let mut share_rows = share_of(rows);
-        let (mut from, mut to) = (0, if rows > most_rows { 0 } else { rows });
-        let mut owner = 0;
-        loop {
-            let mut sums = [0.0; VALUES];
-            partials.add(item, from, to, share_rows, &mut sums);
-            if owner == 0 {
-                total.sums = sums;
-            } else {
-                total.take_shares(sums, owner - 1);
-            }
-            let mut many = 0;
-            while many == 0 && owner < own {
-                many = shared_rows.get(owner);
-                owner += 1;
-            }
-            if many == 0 {
-                break;
-            }
-            item = Item::of(first + owner as u64 - 1, true, states, params).0;
-            share_rows = share_of(many);
-            let border = |warp: u32| (share_rows * warp).min(many);
-            (from, to) = (border(warp_id()), border(warp_id() + 1));
-        }
-        if is_open {
-            let moved = mine.end(total, before, centroids, rounded, params);
-            if lane_id() == 0 {
-                *moves.add((first + warp_id() as u64) as usize) = moved;
-            }
-        }
-        // The counts of rows have been read.
-        sync_threads();
-        first += grid_dim_x() as u64 * own as u64;
+        first += grid_dim_x() as u64 * warps as u64;
     }
 }
 
-/// Rows of a share: an eighth of all, in whole steps.
+/// The sum of the warps' shares, in the order of the warps.
 #[inline(always)]
-fn share_of(rows: u32) -> u32 {
-    const STEP: u32 = UPDATE_WARPS * FINALISE_IN_FLIGHT;
-    rows.div_ceil(STEP) * FINALISE_IN_FLIGHT
+unsafe fn sum_of_shares(share: [f64; VALUES]) -> [f64; VALUES] {
+    let sums = SHARED.sums.here();
+    // Places are worked out here, where few need them.
+    let lane = opaque(lane_id());
+    let place = |warp: u32, value: u32| (warp * FINALISE_VALUES + value) * WARP_SIZE + lane;
+    // Those of the cluster before have been read.
+    sync_threads();
+    unroll!(V in [0, 1, 2, 3] => { sums.set(place(warp_id(), V as u32), share[V]); });
+    sync_threads();
+    let mut total = [0.0; VALUES];
+    let mut warp = 0;
+    while warp < UPDATE_WARPS {
+        unroll!(V in [0, 1, 2, 3] => { total[V] += sums.get(place(warp, V as u32)); });
+        warp += 1;
+    }
+    total
 }
 
-/// A chunk of a cluster's features.
+/// Some clusters of a problem, one after the other, and a chunk of their features.
 #[derive(Clone, Copy)]
-struct Item {
-    batch: u64,
-    cluster: u64,
-    /// The lane's first feature; the others are 32 apart.
-    feature: u32,
-    /// Whether there is such an item; else it is the first one again.
-    is_one: bool,
+struct Group {
+    batch: u32,
+    /// The first cluster.
+    first: u32,
+    /// How many there are; 0 past the last group.
+    clusters: u32,
+    chunk: u32,
 }
 
-impl Item {
+impl Group {
     #[inline(always)]
-    unsafe fn of(
-        item: u64,
-        is_own: bool,
-        states: *const LoopState,
-        params: FinaliseParams,
-    ) -> (Self, LoopState) {
-        let of_problem = params.shape.k as u64 * params.chunks() as u64;
-        let is_one = is_own && item < params.items();
-        let batch = if is_one { div_u64(item, of_problem) } else { 0 };
-        let of_batch = if is_one { item - batch * of_problem } else { 0 };
-        let cluster = div_u64(of_batch, params.chunks() as u64);
-        let chunk = (of_batch - cluster * params.chunks() as u64) as u32;
-        let feature = chunk * FINALISE_FEATURES + lane_id();
-        (Item { batch, cluster, feature, is_one }, *states.add(batch as usize))
+    unsafe fn of(group: u64, params: FinaliseParams) -> Self {
+        if group >= params.groups() {
+            return Group { batch: 0, first: 0, clusters: 0, chunk: 0 };
+        }
+        let of_problem = params.groups_of_problem();
+        let batch = div_u64(group, of_problem as u64) as u32;
+        let of_batch = (group - batch as u64 * of_problem as u64) as u32;
+        let run = div(of_batch, params.chunks());
+        let first = run * params.clusters_of_warp;
+        let rest = params.shape.k - first;
+        let clusters = if rest < params.clusters_of_warp { rest } else { params.clusters_of_warp };
+        Group { batch, first, clusters, chunk: of_batch - run * params.chunks() }
     }
 
-    /// Stores the mean; the squared distance from the centroid before.
+    /// The lane's first feature.
     #[inline(always)]
-    unsafe fn end<T: Scalar>(
-        self,
-        total: Total,
-        before: Before,
-        centroids: *mut f32,
-        rounded: *mut T,
-        params: FinaliseParams,
-    ) -> f64 {
+    fn feature(self) -> u32 {
+        self.chunk * FINALISE_FEATURES + lane_id() * FINALISE_VALUES
+    }
+
+    #[inline(always)]
+    unsafe fn is_open(self, states: *const LoopState) -> bool {
+        self.clusters > 0 && (*states.add(self.batch as usize)).done == 0
+    }
+}
+
+/// Where means go, and what they are compared to.
+#[derive(Clone, Copy)]
+struct Means<T> {
+    origin: *const T,
+    centroids: *mut f32,
+    rounded: *mut T,
+    moves: *mut f64,
+    params: FinaliseParams,
+}
+
+impl<T: Scalar> Means<T> {
+    /// Cluster `at` of the group, counted over all problems.
+    #[inline(always)]
+    fn cluster(self, group: Group, at: u32) -> u64 {
+        group.batch as u64 * self.params.shape.k as u64 + (group.first + at) as u64
+    }
+
+    /// Where its centroid is.
+    #[inline(always)]
+    fn row(self, group: Group, at: u32) -> u64 {
+        self.cluster(group, at) * self.params.shape.d as u64
+    }
+
+    /// Whether all rows begin with a whole vector.
+    #[inline(always)]
+    fn has_vectors(self) -> bool {
+        self.params.shape.d % FINALISE_VALUES == 0
+    }
+
+    /// The lane's features of the centroid so far.
+    #[inline(always)]
+    unsafe fn before(self, group: Group, at: u32) -> [f32; VALUES] {
+        let (d, feature) = (self.params.shape.d, group.feature());
+        let row = self.centroids.add(self.row(group, at) as usize).cast_const();
+        let mut values = [0.0; VALUES];
+        if self.has_vectors() {
+            if feature < d {
+                values = ptr::read_v4(row.add(feature as usize).cast()).map(f32::from_bits);
+            }
+        } else {
+            unroll!(V in [0, 1, 2, 3] => {
+                if feature + (V as u32) < d {
+                    values[V] = *row.add(feature as usize + V);
+                }
+            });
+        }
+        values
+    }
+
+    /// Stores the mean of `points` points that sum up to `total`, and how far it is from the centroid so far.
+    #[inline(always)]
+    unsafe fn end(self, group: Group, at: u32, total: [f64; VALUES], points: u32) {
+        // What follows from these takes no registers until here.
+        let [batch, first, chunk] = [opaque(group.batch), opaque(group.first), opaque(group.chunk)];
+        let group = Group { batch, first, chunk, ..group };
+        let (shape, feature) = (self.params.shape, group.feature());
+        // Sums may be of points less their problem's first.
+        let rows = group.batch as u64 * shape.n as u64;
+        let origin = self.origin.add((rows * shape.pitch as u64) as usize);
+        let share = 1.0 / points as f64;
+        let before = self.before(group, at);
+        let mut new = before;
         let mut moved = 0.0;
         unroll!(V in [0, 1, 2, 3] => {
-            let feature = self.feature + V as u32 * WARP_SIZE;
-            if feature < params.shape.d {
-                let place = (self.row(params) + feature as u64) as usize;
-                let old = before.centroid[V];
-                let mean = before.origin[V] as f64 + total.sums[V] / total.points as f64;
-                let new = if total.points == 0 { old } else { mean as f32 };
-                *centroids.add(place) = new;
-                *rounded.add(place) = T::from_f32(new);
-                let difference = new as f64 - old as f64;
+            if points > 0 && feature + (V as u32) < shape.d {
+                let mut mean = total[V] * share;
+                if sums_about_first::<T>() {
+                    mean += (*origin.add(feature as usize + V)).to_f32() as f64;
+                }
+                new[V] = mean as f32;
+                let difference = new[V] as f64 - before[V] as f64;
                 moved += difference * difference;
             }
         });
-        warp_sum_f64(moved)
-    }
-
-    /// Where the centroid is.
-    #[inline(always)]
-    fn row(self, params: FinaliseParams) -> u64 {
-        (self.batch * params.shape.k as u64 + self.cluster) * params.shape.d as u64
-    }
-}
-
-/// What an item's lane finds before it adds: its features of the centroid, and of the point that sums are about.
-#[derive(Clone, Copy)]
-struct Before {
-    centroid: [f32; VALUES],
-    origin: [f32; VALUES],
-}
-
-impl Before {
-    #[inline(always)]
-    unsafe fn of<T: Scalar>(
-        item: Item,
-        origin: *const T,
-        centroids: *const f32,
-        params: FinaliseParams,
-    ) -> Self {
-        let shape = params.shape;
-        // Sums may be of points less their problem's first.
-        let origin = origin.add((item.batch * shape.n as u64 * shape.pitch as u64) as usize);
-        let mut before = Before { centroid: [0.0; VALUES], origin: [0.0; VALUES] };
-        unroll!(V in [0, 1, 2, 3] => {
-            let feature = item.feature + V as u32 * WARP_SIZE;
+        let place = (self.row(group, at) + feature as u64) as usize;
+        if self.has_vectors() {
             if feature < shape.d {
-                before.centroid[V] = *centroids.add((item.row(params) + feature as u64) as usize);
-                if sums_about_first::<T>() {
-                    before.origin[V] = (*origin.add(feature as usize)).to_f32();
-                }
+                ptr::store_v4(self.centroids.add(place).cast(), new.map(f32::to_bits));
+                T::store_four(self.rounded.add(place), new);
             }
-        });
-        before
-    }
-}
-
-/// A lane's sums over a cluster's points, and how many those are.
-#[derive(Clone, Copy)]
-struct Total {
-    sums: [f64; VALUES],
-    points: u32,
-}
-
-impl Total {
-    const NONE: Total = Total { sums: [0.0; VALUES], points: 0 };
-
-    /// Adds up the shares that the warps of the block have, in warp `owner`.
-    #[inline(always)]
-    unsafe fn take_shares(&mut self, share: [f64; VALUES], owner: u32) {
-        let sums = SHARED.sums.here();
-        let place = |warp: u32, value: u32| (warp * FINALISE_VALUES + value) * WARP_SIZE + lane_id();
-        unroll!(V in [0, 1, 2, 3] => { sums.set(place(warp_id(), V as u32), share[V]); });
-        sync_threads();
-        let mut warp = if warp_id() == owner { 0 } else { UPDATE_WARPS };
-        while warp < UPDATE_WARPS {
-            unroll!(V in [0, 1, 2, 3] => { self.sums[V] += sums.get(place(warp, V as u32)); });
-            warp += 1;
+        } else {
+            unroll!(V in [0, 1, 2, 3] => {
+                if feature + (V as u32) < shape.d {
+                    *self.centroids.add(place + V) = new[V];
+                    *self.rounded.add(place + V) = T::from_f32(new[V]);
+                }
+            });
         }
-        sync_threads();
+        let moved = warp_sum_f64(moved);
+        if lane_id() == 0 {
+            *self.moves.add((self.cluster(group, at) * self.params.chunks() as u64 + group.chunk as u64) as usize) = moved;
+        }
     }
 }
 
-/// The rows of partial sums. A lane looks at one panel's share of a cluster, the warp at 32 at a time.
+/// What a lane knows of a cluster in a panel.
+#[derive(Clone, Copy)]
+struct Look {
+    /// Its points there.
+    points: u32,
+    /// Its rows there, and in the lanes before that look at the same cluster.
+    through: u32,
+    /// Its rows there.
+    rows: u32,
+    /// The stretch in which it begins.
+    stretch: u32,
+}
+
+/// The rows of partial sums.
 #[derive(Clone, Copy)]
 struct Partials {
     sums: *const f32,
@@ -232,111 +271,141 @@ struct Partials {
 }
 
 impl Partials {
-    /// Where the cluster begins and ends in panel `panel`, counted over all problems.
+    /// What the group's clusters have in panels from `first_panel` on, as many as each has lanes for.
     #[inline(always)]
-    unsafe fn segment(self, panel: u64, cluster: u64) -> (u32, u32) {
-        let border = self.starts.add((panel * (self.params.shape.k as u64 + 1) + cluster) as usize);
-        (*border, *border.add(1))
-    }
-
-    /// Rows of a segment.
-    #[inline(always)]
-    unsafe fn rows_of(self, (begin, end): (u32, u32)) -> u32 {
-        let stretch = self.params.panels.stretch();
-        if end > begin { 1 + div(end - 1, stretch) - div(begin, stretch) } else { 0 }
-    }
-
-    /// The cluster's points, and its rows.
-    #[inline(always)]
-    unsafe fn count(self, item: Item, rows: &mut u32) -> u32 {
-        let panels = self.params.panels.count;
-        let mut points = 0;
-        let mut panel = lane_id();
-        while panel < panels {
-            let segment = self.segment(item.batch * panels as u64 + panel as u64, item.cluster);
-            points += segment.1 - segment.0;
-            *rows += self.rows_of(segment);
-            panel += WARP_SIZE;
+    unsafe fn look(self, group: Group, first_panel: u32) -> Look {
+        let (panels, k) = (self.params.panels, self.params.shape.k);
+        let lanes = self.params.lanes_of_cluster;
+        let at = lane_id() >> lanes.trailing_zeros();
+        let panel = first_panel + (lane_id() & (lanes - 1));
+        let mut look = Look { points: 0, through: 0, rows: 0, stretch: 0 };
+        if at < group.clusters && panel < panels.count {
+            let borders = (group.batch * panels.count + panel) as u64 * (k as u64 + 1);
+            let border = self.starts.add((borders + (group.first + at) as u64) as usize);
+            let (begin, end) = (*border, *border.add(1));
+            let shift = panels.stretch().trailing_zeros();
+            look.points = end - begin;
+            look.stretch = begin >> shift;
+            look.rows = if end > begin { 1 + ((end - 1) >> shift) - look.stretch } else { 0 };
         }
-        *rows = warp_shuffle_idx(FULL_MASK, warp_inclusive_sum_u32(*rows), WARP_SIZE - 1);
-        warp_shuffle_idx(FULL_MASK, warp_inclusive_sum_u32(points), WARP_SIZE - 1)
+        look.through = self.sum_of_cluster(look.rows);
+        look
     }
 
-    /// The sum of the cluster's rows from `from`, where a share begins, up to `to`: of the sums of its shares.
+    /// The sum over the lanes up to this one that look at the same cluster.
     #[inline(always)]
-    unsafe fn add(self, item: Item, from: u32, to: u32, share_rows: u32, total: &mut [f64; VALUES]) {
-        let shape = self.params.shape;
-        let panels = self.params.panels;
-        let (stretch, stretches) = (panels.stretch(), panels.stretches() as u64);
-        let mut share = [0.0; VALUES];
-        let mut share_end = from + share_rows;
-        // Rows of the panels before.
-        let mut before = 0;
-        let mut first_panel = 0;
-        while first_panel < panels.count && before < to {
-            let panel = first_panel + lane_id();
-            let group = item.batch * panels.count as u64 + panel as u64;
-            let segment = if panel < panels.count { self.segment(group, item.cluster) } else { (0, 0) };
-            let rows = self.rows_of(segment);
-            let through = warp_inclusive_sum_u32(rows);
-            let first_row = through - rows;
-            let sums = group * shape.k as u64 + item.cluster;
-            let heads = group * stretches + div(segment.0, stretch) as u64;
-            let all = warp_shuffle_idx(FULL_MASK, through, WARP_SIZE - 1);
+    unsafe fn sum_of_cluster(self, mut value: u32) -> u32 {
+        let lanes = self.params.lanes_of_cluster;
+        let mut offset = 1;
+        while offset < lanes {
+            let below = warp_shuffle_up(FULL_MASK, value, offset);
+            value += if (lane_id() & (lanes - 1)) >= offset { below } else { 0 };
+            offset <<= 1;
+        }
+        value
+    }
 
-            let mut row = from.saturating_sub(before);
-            let end = if to - before < all { to - before } else { all };
-            while row < end {
-                // Where the row is that is so many further on as the lane's number. The panel is that of the last lane
-                // whose first row is not beyond it: those without rows are passed by.
-                let mine = row + lane_id();
-                let mut lane = 0;
-                unroll!(B in [16, 8, 4, 2, 1] => {
-                    let further = lane + B as u32;
-                    lane = if warp_shuffle_idx(FULL_MASK, first_row, further) <= mine { further } else { lane };
-                });
-                let of_panel = (mine - warp_shuffle_idx(FULL_MASK, first_row, lane)) as u64;
-                let of_sums = warp_shuffle_idx(FULL_MASK, sums, lane);
-                let of_heads = warp_shuffle_idx(FULL_MASK, heads, lane);
-                // The lowest bit says which array: a pointer that has passed between lanes would be one to anywhere.
-                let source = if of_panel == 0 { of_sums << 1 } else { (of_heads + of_panel) << 1 | 1 };
-                let stop = end.min(share_end - before);
-                let mut at = 0;
-                while at < WARP_SIZE && row + at < stop {
-                    self.add_rows(item, source, at, stop - row - at, &mut share);
-                    at += FINALISE_IN_FLIGHT;
-                }
-                row = stop.min(row + at);
-                if row + before == share_end {
-                    unroll!(V in [0, 1, 2, 3] => { total[V] += share[V]; });
-                    share = [0.0; VALUES];
-                    share_end += share_rows;
-                }
-            }
-            before += all;
+    /// Rows and points of each cluster, in the last of its lanes.
+    #[inline(always)]
+    unsafe fn count(self, group: Group, look: Look) -> (u32, u32) {
+        let (mut rows, mut points) = (look.through, look.points);
+        let mut first_panel = WARP_SIZE;
+        while first_panel < self.params.panels.count {
+            let further = self.look(group, first_panel);
+            rows += further.through;
+            points += further.points;
             first_panel += WARP_SIZE;
         }
-        unroll!(V in [0, 1, 2, 3] => { total[V] += share[V]; });
+        (rows, self.sum_of_cluster(points))
     }
 
-    /// Adds the first `rows` of the four rows whose places lanes `at` to `at + 3` have.
+    /// The sum of rows `from..to` of cluster `at`, where `look` is at the first panels.
     #[inline(always)]
-    unsafe fn add_rows(self, item: Item, source: u64, at: u32, rows: u32, sums: &mut [f64; VALUES]) {
-        let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
-        unroll!(R in [0, 1, 2, 3] => {
-            let source = warp_shuffle_idx(FULL_MASK, source, at + R as u32);
-            let array = if source & 1 == 0 { self.sums } else { self.heads };
-            let source = array.add(((source >> 1) * self.params.shape.d as u64) as usize);
-            unroll!(V in [0, 1, 2, 3] => {
-                let feature = item.feature + V as u32 * WARP_SIZE;
-                if (R as u32) < rows && feature < self.params.shape.d {
-                    values[R][V] = *source.add(feature as usize);
+    unsafe fn add(self, group: Group, mut look: Look, at: u32, from: u32, to: u32) -> [f64; VALUES] {
+        let lanes = self.params.lanes_of_cluster;
+        let (first_lane, last_lane) = (at * lanes, at * lanes + lanes - 1);
+        // Past the last feature a lane adds up others, which it does not use.
+        let feature = if group.feature() < self.params.shape.d { group.feature() } else { 0 };
+        let panels = self.params.panels;
+        let mut total = [0.0; VALUES];
+        let mut first_panel = 0;
+        // Rows of the panels before.
+        let mut before = 0;
+        let mut row = from;
+        while row < to {
+            let all = before + warp_shuffle_idx(FULL_MASK, look.through, last_lane);
+            let end = if to < all { to } else { all };
+            while row < end {
+                // Where the row is that is so many further on as the lane's number. Its panel is that of the last lane whose
+                // first row is not beyond it: those without rows are passed by.
+                let mine = row + lane_id() - before;
+                let first_row = look.through - look.rows;
+                let mut lane = 0;
+                let mut step = lanes / 2;
+                while step > 0 {
+                    let is_beyond = warp_shuffle_idx(FULL_MASK, first_row, first_lane + lane + step) > mine;
+                    lane += if is_beyond { 0 } else { step };
+                    step /= 2;
                 }
-            });
+                let of_panel = mine - warp_shuffle_idx(FULL_MASK, first_row, first_lane + lane);
+                let stretch = warp_shuffle_idx(FULL_MASK, look.stretch, first_lane + lane);
+                let panel = group.batch * panels.count + first_panel + lane;
+                let is_head = of_panel > 0;
+                let of_each = if is_head { panels.stretches() } else { self.params.shape.k };
+                let of_this = if is_head { stretch + of_panel } else { group.first + at };
+                // The lowest bit says which array: a pointer that has passed between lanes would be one to anywhere.
+                let source = (panel as u64 * of_each as u64 + of_this as u64) << 1 | is_head as u64;
+
+                let rows = if end - row < WARP_SIZE { end - row } else { WARP_SIZE };
+                let mut done = 0;
+                while done + FINALISE_IN_FLIGHT <= rows {
+                    self.add_rows::<4>(feature, source, done, &mut total);
+                    done += FINALISE_IN_FLIGHT;
+                }
+                if rows & 2 != 0 {
+                    self.add_rows::<2>(feature, source, done, &mut total);
+                    done += 2;
+                }
+                if rows & 1 != 0 {
+                    self.add_rows::<1>(feature, source, done, &mut total);
+                }
+                row += rows;
+            }
+            before = all;
+            if row < to {
+                first_panel += WARP_SIZE;
+                look = self.look(group, first_panel);
+            }
+        }
+        total
+    }
+
+    /// Adds four features, from `feature` on, of the rows whose places lanes `first` to `first + ROWS - 1` have.
+    #[inline(always)]
+    unsafe fn add_rows<const ROWS: usize>(
+        self,
+        feature: u32,
+        source: u64,
+        first: u32,
+        total: &mut [f64; VALUES],
+    ) {
+        let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
+        let pitch = sums_pitch(self.params.shape.d) as u64;
+        unroll!(R in [0, 1, 2, 3] => {
+            if R < ROWS {
+                let source = warp_shuffle_idx(FULL_MASK, source, first + R as u32);
+                let array = if source & 1 == 0 { self.sums } else { self.heads };
+                let place = (source >> 1) * pitch + feature as u64;
+                values[R] = ptr::load_v4(array.add(place as usize).cast()).map(f32::from_bits);
+            }
         });
         unroll!(V in [0, 1, 2, 3] => {
             let value = |row: usize| values[row][V] as f64;
-            sums[V] += (value(0) + value(1)) + (value(2) + value(3));
+            total[V] += match ROWS {
+                1 => value(0),
+                2 => value(0) + value(1),
+                _ => (value(0) + value(1)) + (value(2) + value(3)),
+            };
         });
     }
 }

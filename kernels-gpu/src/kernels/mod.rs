@@ -370,7 +370,7 @@ const SUMS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(4);
 const SUMS_BY_MASS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(3);
 #[cfg(not(target_arch = "nvptx64"))]
 const FINALISE: BlockShape =
-    BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes).blocks_per_sm(2);
+    BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes).blocks_per_sm(3);
 #[cfg(not(target_arch = "nvptx64"))]
 const SETTLE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(SettleShared::new().bytes).blocks_per_sm(2);
 #[cfg(not(target_arch = "nvptx64"))]

@@ -7,7 +7,7 @@
 //! ```
 //! What it writes is what `segment_sums` does, for stretches of [`SHORT_STRETCH`]. Blocks that have other features of the
 //! same points sort them again, which takes less than to tell each other.
-use super::segment_sums::{origin_of, sums_about_first, width};
+use super::segment_sums::{origin_of, pitch, store_mass, sums_about_first};
 use super::sort::{bits_of, lanes_of};
 use crate::spec::*;
 use cuda_std::float::Scalar;
@@ -92,9 +92,9 @@ unsafe fn sums_by<T: Scalar, const MASSES: bool>(
                 points: points.add((row * shape.pitch as u64) as usize),
                 origin: origin_of::<T, MASSES>(origin, batch, shape),
                 masses: if MASSES { masses.add(row as usize) } else { masses },
-                sums: sums.add((group * shape.k as u64 * width::<MASSES>(shape)) as usize),
+                sums: sums.add((group * shape.k as u64 * pitch::<MASSES>(shape)) as usize),
                 head: heads.add(
-                    ((group * panels.stretches() as u64 + warp_id() as u64) * width::<MASSES>(shape))
+                    ((group * panels.stretches() as u64 + warp_id() as u64) * pitch::<MASSES>(shape))
                         as usize,
                 ),
                 first: chunk * PANEL_SUMS_FEATURES,
@@ -283,7 +283,7 @@ impl<T: Scalar, const MASSES: bool> Chunk<T, MASSES> {
                     });
                     if lasts >> row & 1 == 1 {
                         let label = warp_shuffle_idx(FULL_MASK, label, row);
-                        let of_cluster = self.sums.add((label as u64 * width::<MASSES>(self.shape)) as usize);
+                        let of_cluster = self.sums.add((label as u64 * pitch::<MASSES>(self.shape)) as usize);
                         self.store(if is_head { self.head } else { of_cluster }, sum);
                         if MASSES {
                             self.store_mass(if is_head { self.head } else { of_cluster }, sum_of_masses);
@@ -302,16 +302,18 @@ impl<T: Scalar, const MASSES: bool> Chunk<T, MASSES> {
     #[inline(always)]
     unsafe fn store_mass(self, target: *mut f32, sum: f32) {
         if self.first == 0 && lane_id() == 0 {
-            *target.add(self.shape.d as usize) = sum;
+            store_mass(target, sum, self.shape);
         }
     }
 
     #[inline(always)]
     unsafe fn store(self, target: *mut f32, sum: [f32; VALUES]) {
+        // Behind features are zeros, or the mass.
+        let end = if MASSES { self.shape.d as u64 } else { pitch::<MASSES>(self.shape) };
         unroll!(V in [0, 1, 2, 3] => {
             let (word, part) = (V / Self::PER_WORD as usize, V % Self::PER_WORD as usize);
             let feature = self.feature(word) + part as u32;
-            if feature < self.shape.d {
+            if (feature as u64) < end {
                 *target.add(feature as usize) = sum[V];
             }
         });

@@ -117,9 +117,9 @@ unsafe fn sums_by<T: Scalar, const MASSES: bool>(
                 let next = *starts.add(cluster as usize + 1);
                 let stop = if next < end { next } else { end };
                 let target = if begin == place {
-                    sums.add(((group * shape.k as u64 + cluster as u64) * width::<MASSES>(shape)) as usize)
+                    sums.add(((group * shape.k as u64 + cluster as u64) * pitch::<MASSES>(shape)) as usize)
                 } else {
-                    heads.add((stretch_of_all * width::<MASSES>(shape)) as usize)
+                    heads.add((stretch_of_all * pitch::<MASSES>(shape)) as usize)
                 };
                 sum_run::<T, MASSES>(points, origin, masses, sorted, place, stop, chunk, target, params);
                 place = stop;
@@ -142,10 +142,24 @@ pub(super) unsafe fn origin_of<T, const MASSES: bool>(
     origin.add((batch * shape.n as u64 * shape.pitch as u64) as usize)
 }
 
-/// Values of a row of partial sums.
+/// Values from one row of partial sums to the next.
 #[inline(always)]
-pub(super) fn width<const MASSES: bool>(shape: Shape) -> u64 {
-    if MASSES { shape.d as u64 + 1 } else { shape.d as u64 }
+pub(super) fn pitch<const MASSES: bool>(shape: Shape) -> u64 {
+    sums_pitch(if MASSES { shape.d + 1 } else { shape.d }) as u64
+}
+
+/// Stores the sum of a row's masses, behind those of its features, and zeros up to the next row.
+///
+/// # Safety
+/// The row is there, and no other thread writes behind its features.
+#[inline(always)]
+pub(super) unsafe fn store_mass(row: *mut f32, sum: f32, shape: Shape) {
+    *row.add(shape.d as usize) = sum;
+    let mut place = shape.d + 1;
+    while (place as u64) < pitch::<true>(shape) {
+        *row.add(place as usize) = 0.0;
+        place += 1;
+    }
 }
 
 /// Sums the rows at sorted places `place..stop` and writes this chunk of their features.
@@ -229,13 +243,15 @@ unsafe fn sum_run<T: Scalar, const MASSES: bool>(
         offset <<= 1;
     }
     if inside && row_of_lane == 0 {
+        // Behind features are zeros of the points' pitch, or the mass.
+        let end = if MASSES { d as u64 } else { pitch::<MASSES>(params.shape) };
         unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if J < T::PER_VECTOR && feature + (J as u32) < d {
+            if J < T::PER_VECTOR && ((feature + J as u32) as u64) < end {
                 *target.add(feature as usize + J) = sum[J];
             }
         });
         if MASSES && feature == 0 {
-            *target.add(d as usize) = sum_of_masses;
+            store_mass(target, sum_of_masses, params.shape);
         }
     }
 }

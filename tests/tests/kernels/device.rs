@@ -187,8 +187,9 @@ impl<T: Point> Arrays<T> {
     /// `panel_len` is the length of panels; `done` are the problems that have stopped already.
     pub(crate) fn new(shape: Shape, panel_len: u32, points: &[T], centroids: &[f32], done: &[bool]) -> Self {
         let panels = Panels { count: shape.n.div_ceil(panel_len), len: panel_len };
-        let [batch, n, k, d] = [shape.batch, shape.n, shape.k, shape.d].map(|v| v as usize);
+        let [batch, n, k] = [shape.batch, shape.n, shape.k].map(|v| v as usize);
         let groups = batch * panels.count as usize;
+        let pitch = sums_pitch(shape.d) as usize;
         let tiles = AssignParams { shape }.blocks() as usize;
         let rounded: Vec<T> = centroids.iter().map(|&c| T::from_f32(c)).collect();
         let states: Vec<_> =
@@ -207,8 +208,8 @@ impl<T: Point> Arrays<T> {
             histogram: Memory::poison(groups * SORT_DIGITS as usize * panels.tiles() as usize),
             totals: Memory::poison(groups * SORT_DIGITS as usize),
             starts: Memory::poison(groups * (k + 1)),
-            sums: Memory::poison(groups * k * d),
-            heads: Memory::poison(groups * panels.stretches() as usize * d),
+            sums: Memory::poison(groups * k * pitch),
+            heads: Memory::poison(groups * panels.stretches() as usize * pitch),
             moves: Memory::poison(FinaliseParams::new(shape, panels, 1).items() as usize),
             thresholds: Memory::poison(batch),
             records: Memory::poison(batch),
@@ -302,10 +303,10 @@ impl<T: Point> Arrays<T> {
     }
 
     pub(crate) fn finalise(&self, way: Way) {
-        self.finalise_by(FinaliseParams::new(self.shape, self.panels, 1).items_of_block, way);
+        self.finalise_by(FinaliseParams::new(self.shape, self.panels, 1), way);
     }
 
-    pub(crate) fn finalise_by(&self, items_of_block: u32, way: Way) {
+    pub(crate) fn finalise_by(&self, params: FinaliseParams, way: Way) {
         way.launch(Finalise::<T> {
             origin: self.points.at(),
             sums: self.sums.at(),
@@ -315,7 +316,7 @@ impl<T: Point> Arrays<T> {
             centroids: self.centroids.at(),
             rounded: self.rounded.at(),
             moves: self.moves.at(),
-            params: FinaliseParams { shape: self.shape, panels: self.panels, items_of_block },
+            params,
         });
     }
 

@@ -294,8 +294,9 @@ fn check_update<T: Point>(
     let units = Memory::<f64>::of(&units);
     let masses = Memory::<f32>::poison((batch * n) as usize);
     let groups = (batch * arrays.panels.count) as usize;
-    let sums = Memory::<f32>::poison(groups * k as usize * width as usize);
-    let heads = Memory::<f32>::poison(groups * (arrays.panels.stretches() * width) as usize);
+    let pitch = sums_pitch(width);
+    let sums = Memory::<f32>::poison(groups * (k * pitch) as usize);
+    let heads = Memory::<f32>::poison(groups * (arrays.panels.stretches() * pitch) as usize);
     // Differences of a row's values may be all of the next one's: masses of cosines go about nothing.
     let origin = if by == By::Cosine { null() } else { arrays.points.at().cast_const() };
     let (points_at, labels_at, states) = (arrays.points.at(), arrays.labels.at(), arrays.states.at());

@@ -381,7 +381,7 @@ impl<T: GpuElement> Call<T> {
         };
         let sort = device.plan().sort(panels, shape.k);
         let finalise = FinaliseParams::new(by.shape_of_sums(shape), panels, device.multiprocessors());
-        let width = by.width(shape) as usize;
+        let pitch = sums_pitch(by.width(shape)) as usize;
         let converge = converge_params(shape, by, tiles / batch, window);
         let updates = role.updates();
         let places = Places {
@@ -420,8 +420,8 @@ impl<T: GpuElement> Call<T> {
                     histogram: plan.array(histogram),
                     totals: plan.array(totals),
                     starts: plan.array(groups * (k + 1)),
-                    sums: plan.array(groups * k * width),
-                    heads: plan.array(groups * panels.stretches() as usize * width),
+                    sums: plan.array(groups * k * pitch),
+                    heads: plan.array(groups * panels.stretches() as usize * pitch),
                     moves: plan.array(finalise.items() as usize),
                     thresholds: plan.array(batch),
                     records: plan.array(window * batch),

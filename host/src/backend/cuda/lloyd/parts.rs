@@ -384,7 +384,7 @@ impl<T: GpuElement> Call<T> {
     /// Copies what the rows of `self` have given to the total, or, of a total that is not `self`, its share of rows.
     fn hand_over(&self, total: &Call<T>, rows: Range<usize>, pass: Pass, is_part: bool) -> Result<()> {
         let (k, d) = (self.shape.k as usize, self.shape.d as usize);
-        let width = self.by.width(self.shape) as usize;
+        let pitch = sums_pitch(self.by.width(self.shape)) as usize;
         let panel_rows = self.panels.len as usize;
         let panels = [rows.start / panel_rows, rows.len().div_ceil(panel_rows)];
         let (from, to) = (self.update()?, total.update()?);
@@ -403,8 +403,8 @@ impl<T: GpuElement> Call<T> {
             }};
         }
         if pass.sums {
-            copy!(from.sums, to.sums, each(panels, k * width));
-            copy!(from.heads, to.heads, each(panels, self.panels.stretches() as usize * width));
+            copy!(from.sums, to.sums, each(panels, k * pitch));
+            copy!(from.heads, to.heads, each(panels, self.panels.stretches() as usize * pitch));
             copy!(from.starts, to.starts, each(panels, k + 1));
         } else {
             let rows_of_part = INERTIA_ROWS as usize;

@@ -53,6 +53,8 @@ pub const WHOLE_CLUSTERS: u32 = 4096;
 pub const WHOLE_TILE: u32 = 1 << 14;
 /// Threads of a block that finds where a panel's clusters begin.
 pub const WHOLE_STARTS_THREADS: u32 = 1024;
+/// Threads of `whole_place`.
+pub const WHOLE_PLACE_THREADS: u32 = 512;
 
 /// Threads of the kernels that reduce statistics.
 pub const REDUCE_THREADS: u32 = 256;
@@ -1019,10 +1021,15 @@ impl WholeStartsShared {
 /// Shared memory of `whole_place`.
 #[derive(Clone, Copy, Debug)]
 pub struct WholePlaceShared {
-    /// Where the tile's first key of each cluster goes.
-    pub bases: Slot<u32>,
-    /// `[warp][cluster]`, 16 bits each: a warp's keys of each cluster, then how far on its next one goes.
+    /// 16 bits each: the tile's keys of each cluster, then where in the tile the first of them goes.
+    pub firsts: Slot<u32>,
+    /// How much further on they go in the panel.
+    pub onwards: Slot<u32>,
+    /// `[warp][cluster]`, 16 bits each: a warp's keys of each cluster, then how far on its next one goes. In the end the
+    /// tile's keys in their order: label above, and place before below 2^16.
     pub offsets: Slot<u32>,
+    /// Sums of warps in the scan of clusters.
+    pub warp_sums: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -1033,12 +1040,15 @@ impl WholePlaceShared {
     pub const fn new() -> Self {
         let mut layout = Layout::new();
         WholePlaceShared {
-            bases: layout.array(WHOLE_CLUSTERS),
-            offsets: layout.array(SORT_THREADS / 32 * WHOLE_CLUSTERS / 2),
+            firsts: layout.array(WHOLE_CLUSTERS / 2),
+            onwards: layout.array(WHOLE_CLUSTERS),
+            offsets: layout.array(WHOLE_PLACE_THREADS / 32 * WHOLE_CLUSTERS / 2),
+            warp_sums: layout.array(WHOLE_PLACE_THREADS / 32),
             bytes: layout.bytes(),
         }
     }
 }
+const _: () = assert!(WHOLE_TILE < 1 << 16 && WHOLE_TILE <= WHOLE_PLACE_THREADS / 32 * WHOLE_CLUSTERS / 2);
 
 /// Parameters of the sort by whole labels: a block a tile.
 #[derive(Clone, Copy, Debug)]

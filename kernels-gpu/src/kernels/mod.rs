@@ -359,7 +359,7 @@ const WHOLE_COUNT: BlockShape = BlockShape::new(SORT_THREADS).shared(WholeCountS
 #[cfg(not(target_arch = "nvptx64"))]
 const WHOLE_STARTS: BlockShape = BlockShape::new(WHOLE_STARTS_THREADS).shared(WholeStartsShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
-const WHOLE_PLACE: BlockShape = BlockShape::new(SORT_THREADS).shared(WholePlaceShared::new().bytes);
+const WHOLE_PLACE: BlockShape = BlockShape::new(WHOLE_PLACE_THREADS).shared(WholePlaceShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
 // Loads in flight are what the sums live on: half of the threads that a multiprocessor holds, at least.

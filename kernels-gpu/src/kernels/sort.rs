@@ -477,10 +477,11 @@ pub(super) unsafe fn whole_starts(
     }
 }
 
-/// Row indices to their places.
+/// Row indices to their places: first to those of the tile, in shared memory, so that what is written afterwards lies side by
+/// side as far as clusters go on. What L2 has to take is not keys but the sectors that they touch.
 ///
 /// # Safety
-/// As [`whole_count`].
+/// As [`whole_count`], but a block has [`WHOLE_PLACE_THREADS`] threads.
 #[inline(always)]
 pub(super) unsafe fn whole_place(
     labels: *const u32,
@@ -490,8 +491,13 @@ pub(super) unsafe fn whole_place(
     sorted: *mut u32,
     params: WholeParams,
 ) {
+    const WARPS: u32 = WHOLE_PLACE_THREADS / WARP_SIZE;
+    const OF_WARP: u32 = WHOLE_TILE / WARPS;
+    const { assert!(OF_WARP == 4 * 8 * WARP_SIZE) };
     let k = params.shape.k;
-    let (bases, offsets) = (PLACE.bases.here(), PLACE.offsets.here());
+    let (firsts, onwards) = (PLACE.firsts.here(), PLACE.onwards.here());
+    // One after the other in the same place.
+    let (offsets, keys) = (PLACE.offsets.here(), PLACE.offsets.here());
     // Two clusters a word: a tile has fewer than 2¹⁶ keys.
     let words = k.div_ceil(2);
     let mine = offsets.add(warp_id() * words);
@@ -502,14 +508,14 @@ pub(super) unsafe fn whole_place(
             let mut word = thread_idx_x();
             while word < WARPS * words {
                 offsets.set(word, 0);
-                word += SORT_THREADS;
+                word += WHOLE_PLACE_THREADS;
             }
             sync_threads();
 
             // Each warp owns consecutive places of the tile. Count, then place: what makes it stable.
             let labels = labels.add((tile.batch * params.shape.n as u64) as usize);
-            let first = tile.first + warp_id() * (WHOLE_TILE / WARPS);
-            let last = first + WHOLE_TILE / WARPS;
+            let first = tile.first + warp_id() * OF_WARP;
+            let last = first + OF_WARP;
             let last = if last < tile.last { last } else { tile.last };
             let mut place = first;
             while place < last {
@@ -523,13 +529,6 @@ pub(super) unsafe fn whole_place(
             }
             sync_threads();
 
-            let base = starts.add((tile.group * (k as u64 + 1)) as usize);
-            let row = histogram.add((item * k as u64) as usize);
-            let mut cluster = thread_idx_x();
-            while cluster < k {
-                bases.set(cluster, *base.add(cluster as usize) + *row.add(cluster as usize));
-                cluster += SORT_THREADS;
-            }
             // Halves of a word are summed at once: neither overflows.
             let mut word = thread_idx_x();
             while word < words {
@@ -541,38 +540,106 @@ pub(super) unsafe fn whole_place(
                     before += count;
                     warp += 1;
                 }
-                word += SORT_THREADS;
+                firsts.set(word, before);
+                word += WHOLE_PLACE_THREADS;
             }
+            sync_threads();
+            counts_to_firsts(words);
+            sync_threads();
+
+            let base = starts.add((tile.group * (k as u64 + 1)) as usize);
+            let row = histogram.add((item * k as u64) as usize);
+            let mut cluster = thread_idx_x();
+            while cluster < k {
+                let place = *base.add(cluster as usize) + *row.add(cluster as usize);
+                onwards.set(cluster, place.wrapping_sub(half_of(firsts.get(cluster / 2), cluster)));
+                cluster += WHOLE_PLACE_THREADS;
+            }
+            // Label above and place in the tile below 2¹⁶, of each of a thread's keys: the counts are where keys will be.
+            let mut placed = [[u32::MAX; 8]; 4];
+            unroll!(J in [0, 1, 2, 3] => {
+                let place = first + J as u32 * 8 * WARP_SIZE;
+                if place < last {
+                    let labels = eight_labels(labels, tile.panel_first, place, last);
+                    let lanes = lanes_of(labels, bits_of(params.shape.k));
+                    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                        // Lanes past the end form a group of their own, which places nothing.
+                        let label = labels[I];
+                        let inside = label != u32::MAX;
+                        let peers = lanes[I];
+                        let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
+                        let mut offset = 0;
+                        if inside && earlier == 0 {
+                            offset = half_of(mine.fetch_add(label / 2, peers.count_ones() << (label % 2 * 16)), label);
+                        }
+                        let offset = warp_shuffle_idx(FULL_MASK, offset, peers.trailing_zeros());
+                        if inside {
+                            placed[J][I] = label << 16 | (half_of(firsts.get(label / 2), label) + offset + earlier);
+                        }
+                    });
+                }
+            });
+            sync_threads();
+            unroll!(J in [0, 1, 2, 3] => {
+                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                    let place = warp_id() * OF_WARP + (J as u32 * 8 + I as u32) * WARP_SIZE + lane_id();
+                    let key = placed[J][I];
+                    if key != u32::MAX {
+                        keys.set(key & 0xffff, key & 0xffff_0000 | place);
+                    }
+                });
+            });
             sync_threads();
 
             let sorted = sorted.add((tile.batch * params.shape.n as u64 + tile.panel_first as u64) as usize);
-            let mut place = first;
-            while place < last {
-                let labels = eight_labels(labels, tile.panel_first, place, last);
-                let lanes = lanes_of(labels, bits_of(params.shape.k));
-                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    // Lanes past the end form a group of their own, which places nothing.
-                    let label = labels[I];
-                    let inside = label != u32::MAX;
-                    let peers = lanes[I];
-                    let earlier = (peers & ((1 << lane_id()) - 1)).count_ones();
-                    let half = label % 2 * 16;
-                    let mut offset = 0;
-                    if inside && earlier == 0 {
-                        offset = mine.fetch_add(label / 2, peers.count_ones() << half) >> half & 0xffff;
-                    }
-                    let offset = warp_shuffle_idx(FULL_MASK, offset, peers.trailing_zeros());
-                    if inside {
-                        let to = bases.get(label) + offset + earlier;
-                        *sorted.add(to as usize) = tile.panel_first + place + I as u32 * WARP_SIZE + lane_id();
-                    }
-                });
-                place += 8 * WARP_SIZE;
+            let row = tile.panel_first + tile.first;
+            let mut at = thread_idx_x();
+            while at < tile.last - tile.first {
+                let key = keys.get(at);
+                *sorted.add(onwards.get(key >> 16).wrapping_add(at) as usize) = row + (key & 0xffff);
+                at += WHOLE_PLACE_THREADS;
             }
             sync_threads();
         }
         item += grid_dim_x() as u64;
     }
+}
+
+/// The value of a cluster in the word that two share.
+#[inline(always)]
+fn half_of(word: u32, cluster: u32) -> u32 {
+    word >> (cluster % 2 * 16) & 0xffff
+}
+
+/// Turns the tile's keys of each cluster into the place of the first, for two clusters a word.
+#[inline(always)]
+unsafe fn counts_to_firsts(words: u32) {
+    const { assert!(WHOLE_CLUSTERS == 8 * WHOLE_PLACE_THREADS && WHOLE_PLACE_THREADS <= WARP_SIZE * WARP_SIZE) };
+    let (firsts, warps) = (PLACE.firsts.here(), PLACE.warp_sums.here());
+    let me = thread_idx_x();
+    let mut mine = [0; 4];
+    let mut sum = 0;
+    unroll!(I in [0, 1, 2, 3] => {
+        let word = me * 4 + I as u32;
+        mine[I] = if word < words { firsts.get(word) } else { 0 };
+        sum += (mine[I] & 0xffff) + (mine[I] >> 16);
+    });
+    let through = warp_inclusive_sum_u32(sum);
+    if lane_id() == WARP_SIZE - 1 {
+        warps.set(warp_id(), through);
+    }
+    sync_threads();
+    let of_warps = warp_inclusive_sum_u32(warps.get(lane_id() % (WHOLE_PLACE_THREADS / WARP_SIZE)));
+    let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
+    let mut place = through - sum + if warp_id() == 0 { 0 } else { before };
+    unroll!(I in [0, 1, 2, 3] => {
+        let word = me * 4 + I as u32;
+        let (low, high) = (mine[I] & 0xffff, mine[I] >> 16);
+        if word < words {
+            firsts.set(word, place | (place + low) << 16);
+        }
+        place += low + high;
+    });
 }
 
 /// Labels of eight places of a lane, 32 apart, all on their way at once; `u32::MAX`, which is no label, past the last.

@@ -404,10 +404,11 @@ mod tests {
         assert_eq!((h200.narrow_steps, h200.settle_blocks), (8, 4));
         assert_eq!(h200.whole_sort_clusters, 4096);
         // 3 MiB hold the open sectors of 56 tiles for no more clusters than this.
-        assert_eq!(LaunchPlan::by_rule(&SMALL).whole_sort_clusters, 1755);
-        let tiny = LaunchPlan::by_rule(&Hardware { shared_bytes: 48 << 10, ..SMALL });
-        assert_eq!(tiny.whole_sort_clusters, 0);
-        assert_eq!(tiny.sort(Panels::of(1000, 1000), 1000), Sort::Digits);
+        let middling = LaunchPlan::by_rule(&Hardware { shared_bytes: 163 << 10, ..SMALL });
+        assert_eq!(middling.whole_sort_clusters, 1755);
+        let small = LaunchPlan::by_rule(&SMALL);
+        assert_eq!(small.whole_sort_clusters, 0);
+        assert_eq!(small.sort(Panels::of(1000, 1000), 1000), Sort::Digits);
     }
 
     #[test]

@@ -1231,8 +1231,46 @@ pub const fn sums_pitch(width: u32) -> u32 {
 }
 /// Rows of partial sums that a warp has in flight.
 pub const FINALISE_IN_FLIGHT: u32 = 4;
-/// Of a cluster of more rows of partial sums, all warps of a block add up a share. Bits depend on it.
-pub const FINALISE_MANY_ROWS: u32 = 128;
+/// Shares of a cluster's rows: one for each warp of a block.
+pub const FINALISE_SHARES: u32 = UPDATE_WARPS;
+/// Stretches whose heads are added up in advance, where one cluster has all of them.
+pub const FOLD: u32 = 32;
+
+/// Parameters of `fold_heads`: a warp for each [`FOLD`] stretches of a panel and chunk of their rows.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FoldParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels.
+    pub panels: Panels,
+    /// Values from one row of heads to the next.
+    pub pitch: u32,
+}
+impl FoldParams {
+    /// Blocks of [`FOLD`] stretches of a panel; fewer are not added up.
+    #[inline]
+    pub const fn folds(&self) -> u32 {
+        self.panels.stretches() / FOLD
+    }
+    /// Chunks of a row.
+    #[inline]
+    pub const fn chunks(&self) -> u32 {
+        self.pitch.div_ceil(FINALISE_FEATURES)
+    }
+    /// What warps have to do.
+    #[inline]
+    pub const fn items(&self) -> u64 {
+        self.shape.batch as u64 * self.panels.count as u64 * self.folds() as u64 * self.chunks() as u64
+    }
+}
+impl Items for FoldParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        // One also where there is nothing to do: a launch has blocks.
+        self.items().div_ceil(UPDATE_WARPS as u64).max(1)
+    }
+}
 
 /// Shared memory of `finalise`.
 #[derive(Clone, Copy, Debug)]
@@ -1266,25 +1304,41 @@ pub struct FinaliseParams {
     pub shape: Shape,
     /// Their panels.
     pub panels: Panels,
+    /// Values from one row of partial sums to the next.
+    pub pitch: u32,
     /// Lanes that look at a cluster: a panel each, or the next ones after 32 panels.
     pub lanes_of_cluster: u32,
     /// Clusters of a warp, which has lanes for each: a power of two.
     pub clusters_of_warp: u32,
     /// Warps of a block that have clusters.
     pub warps_of_block: u32,
+    /// Most rows of a cluster that one warp adds up; of more, all warps of the block have a share.
+    pub rows_of_warp: u32,
+    /// Whether heads are folded. Bits depend on it.
+    pub is_folded: u32,
 }
 impl FinaliseParams {
-    /// For `multiprocessors`: a warp has as many clusters as leave it enough other warps beside, and few warps are spread over
-    /// many blocks.
+    /// For `multiprocessors`: a warp has as many clusters as leave it enough other warps beside; few are spread over many
+    /// blocks, whose other warps help.
     #[inline]
     pub const fn new(shape: Shape, panels: Panels, multiprocessors: u32) -> Self {
         /// Warps that hide what each waits for.
         const WARPS: u64 = 32;
         /// Blocks of a multiprocessor, where they have fewer warps for it.
         const BLOCKS: u64 = 2;
+        /// What takes a warp as long as waiting for others would.
+        const MANY_ROWS: u32 = 128;
         let lanes_of_cluster = if panels.count < 32 { panels.count.next_power_of_two() } else { 32 };
-        let warps_of_block = UPDATE_WARPS;
-        let mut params = FinaliseParams { shape, panels, lanes_of_cluster, clusters_of_warp: 1, warps_of_block };
+        let mut params = FinaliseParams {
+            shape,
+            panels,
+            pitch: sums_pitch(shape.d),
+            lanes_of_cluster,
+            clusters_of_warp: 1,
+            warps_of_block: UPDATE_WARPS,
+            rows_of_warp: MANY_ROWS,
+            is_folded: !panels.fit_a_block(shape.k) as u32,
+        };
         let multiprocessors = multiprocessors as u64;
         while 2 * params.clusters_of_warp * lanes_of_cluster <= 32
             && params.groups() > 2 * WARPS * multiprocessors
@@ -1293,6 +1347,7 @@ impl FinaliseParams {
         }
         while params.warps_of_block > 1 && params.blocks_of_all() < BLOCKS * multiprocessors {
             params.warps_of_block /= 2;
+            params.rows_of_warp = FINALISE_SHARES;
         }
         params
     }

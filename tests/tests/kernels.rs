@@ -263,13 +263,24 @@ fn check_sums<T: Point>(
     }
     let (sums, heads) = (arrays.sums.get(), arrays.heads.get());
     let before = (arrays.centroids.get(), arrays.rounded.get());
-    let few = FinaliseParams { clusters_of_warp: 1, warps_of_block: 1, ..FinaliseParams::new(shape, panels, 1) };
+    let is_folded = !by_blocks && seed.is_multiple_of(2);
+    if is_folded {
+        arrays.fold(&order, way);
+    }
+    let few = FinaliseParams {
+        clusters_of_warp: 1,
+        warps_of_block: 1,
+        rows_of_warp: 3,
+        is_folded: is_folded.into(),
+        ..FinaliseParams::new(shape, panels, 1)
+    };
     arrays.finalise_by(few, way);
     let by_few = (arrays.centroids.bytes(), arrays.rounded.bytes(), arrays.moves.bytes());
     arrays.centroids.set(&before.0);
     arrays.rounded.set(&before.1);
     let clusters_of_warp = 32 / few.lanes_of_cluster;
-    arrays.finalise_by(FinaliseParams { clusters_of_warp, warps_of_block: UPDATE_WARPS, ..few }, way);
+    let (warps_of_block, rows_of_warp) = (UPDATE_WARPS, 128);
+    arrays.finalise_by(FinaliseParams { clusters_of_warp, warps_of_block, rows_of_warp, ..few }, way);
     let by_many = (arrays.centroids.bytes(), arrays.rounded.bytes(), arrays.moves.bytes());
     assert!(by_many == by_few, "which warp adds decides nothing");
 
@@ -384,6 +395,13 @@ fn sums_cross_stretches() {
     // More panels than `finalise` looks at at a time, and more rows of a cluster than one warp adds up.
     for (k, labels) in [(1, Labels::One), (5, Labels::Uniform), (40, Labels::One)] {
         check_update::<F16>([1, 1500, k, 3], 7, Data::Plain, labels, 4, Way::PLAIN);
+    }
+    // Blocks of stretches of one cluster: none, one, and several between others.
+    for (n, panel_len, k, labels) in
+        [(1055, 1055, 1, Labels::One), (2100, 2100, 2, Labels::One), (7000, 4500, 3, Labels::Runs)]
+    {
+        check_update::<F16>([1, n, k, 5], panel_len, Data::Plain, labels, 6, Way::PLAIN);
+        check_update::<f32>([2, n, k, 3], panel_len, Data::Plain, labels, 8, Way::PLAIN);
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! rows of a cluster     panel 0: what the panel has where the cluster begins, heads of the stretches that it goes on
-//!                       through; panel 1: …
-//! a warp                some clusters, one after the other: 128 features of their rows, four rows at a time, in f64
-//! a block               a cluster of very many rows: eight shares of equal length, a warp each, and then their sum
+//!                       through, of some 32 the sum; panel 1: …
+//! shares                eight of equal length, in f64, each added up row by row, four at a time, and then one by one
+//! a warp                some clusters, one after the other: 128 features of all shares; or a share of a cluster of many rows
 //! ```
 //! A lane looks at one panel's share of a cluster, so that a warp learns of `32 / panels` clusters at a time where they begin
 //! and end. Which warp adds changes no bits: those depend on the labels alone. Bound by the reading of the rows.
@@ -12,6 +12,7 @@ use super::segment_sums::sums_about_first;
 use crate::spec::*;
 use cuda_std::float::Scalar;
 use cuda_std::ptr;
+use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
@@ -49,41 +50,42 @@ pub(super) unsafe fn finalise<T: Scalar>(
             let is_own = turn == 0;
             let owner = if is_own { warp_id() } else { turn - 1 };
             let mut clusters = if is_own { u32::MAX } else { many.get(owner) };
-            let mut of_many_rows = 0;
+            if is_own && lane_id() == 0 {
+                many.set(owner, 0);
+            }
             let group = Group::of(first + owner as u64, params);
             if owner < warps && clusters != 0 && group.is_open(states) {
                 let look = partials.look(group, 0);
                 let (rows, points) = partials.count(group, look);
+                // What a point is of its cluster's mean, 0 where there is none.
+                let weight = if points > 0 { 1.0 / points as f64 } else { 0.0 };
                 clusters &= u32::MAX >> (WARP_SIZE - group.clusters);
                 while clusters != 0 {
                     let at = clusters.trailing_zeros();
                     clusters &= clusters - 1;
                     let lane = at * params.lanes_of_cluster + params.lanes_of_cluster - 1;
                     let rows = warp_shuffle_idx(FULL_MASK, rows, lane);
-                    let points = warp_shuffle_idx(FULL_MASK, points, lane);
-                    let (mut from, mut to) = (0, rows);
-                    if is_own && rows > FINALISE_MANY_ROWS {
-                        of_many_rows |= 1 << at;
+                    if is_own && rows > params.rows_of_warp {
+                        if lane_id() == 0 {
+                            many.set(owner, many.get(owner) | 1 << at);
+                        }
                         continue;
                     }
+                    let (from, shares) = if is_own { (0, FINALISE_SHARES) } else { (warp_id(), 1) };
+                    partials.add(group, look, at, rows, from, shares);
                     if !is_own {
-                        let share = rows.div_ceil(UPDATE_WARPS * FINALISE_IN_FLIGHT) * FINALISE_IN_FLIGHT;
-                        from = (share * warp_id()).min(rows);
-                        to = (from + share).min(rows);
-                    }
-                    let mut total = partials.add(group, look, at, from, to);
-                    if !is_own {
-                        total = sum_of_shares(total);
+                        sync_threads();
                     }
                     if is_own || warp_id() == 0 {
-                        means.end(group, at, total, points);
+                        let total = total_of(if is_own { 1 } else { UPDATE_WARPS });
+                        means.end(group, at, total, warp_shuffle_idx(FULL_MASK, weight, lane));
+                    }
+                    if !is_own {
+                        sync_threads();
                     }
                 }
             }
             if is_own {
-                if lane_id() == 0 {
-                    many.set(warp_id(), of_many_rows);
-                }
                 sync_threads();
             }
             turn += 1;
@@ -94,21 +96,20 @@ pub(super) unsafe fn finalise<T: Scalar>(
     }
 }
 
-/// The sum of the warps' shares, in the order of the warps.
+/// Where a warp has what it has added up, value `V` of its lane: there, for it is not needed while rows are added.
 #[inline(always)]
-unsafe fn sum_of_shares(share: [f64; VALUES]) -> [f64; VALUES] {
-    let sums = SHARED.sums.here();
-    // Places are worked out here, where few need them.
-    let lane = opaque(lane_id());
-    let place = |warp: u32, value: u32| (warp * FINALISE_VALUES + value) * WARP_SIZE + lane;
-    // Those of the cluster before have been read.
-    sync_threads();
-    unroll!(V in [0, 1, 2, 3] => { sums.set(place(warp_id(), V as u32), share[V]); });
-    sync_threads();
+unsafe fn sum_of_warp(warp: u32, value: usize) -> Shared<f64> {
+    SHARED.sums.here().add((warp * FINALISE_VALUES + value as u32) * WARP_SIZE + lane_id())
+}
+
+/// What `warps` warps from this one on have added up, in their order.
+#[inline(always)]
+unsafe fn total_of(warps: u32) -> [f64; VALUES] {
     let mut total = [0.0; VALUES];
-    let mut warp = 0;
-    while warp < UPDATE_WARPS {
-        unroll!(V in [0, 1, 2, 3] => { total[V] += sums.get(place(warp, V as u32)); });
+    let mut warp = warp_id();
+    let end = warp + warps;
+    while warp < end {
+        unroll!(V in [0, 1, 2, 3] => { total[V] += sum_of_warp(warp, V).get(0); });
         warp += 1;
     }
     total
@@ -202,9 +203,9 @@ impl<T: Scalar> Means<T> {
         values
     }
 
-    /// Stores the mean of `points` points that sum up to `total`, and how far it is from the centroid so far.
+    /// Stores the mean, `total` times `weight`, and how far it is from the centroid so far.
     #[inline(always)]
-    unsafe fn end(self, group: Group, at: u32, total: [f64; VALUES], points: u32) {
+    unsafe fn end(self, group: Group, at: u32, total: [f64; VALUES], weight: f64) {
         // What follows from these takes no registers until here.
         let [batch, first, chunk] = [opaque(group.batch), opaque(group.first), opaque(group.chunk)];
         let group = Group { batch, first, chunk, ..group };
@@ -212,13 +213,12 @@ impl<T: Scalar> Means<T> {
         // Sums may be of points less their problem's first.
         let rows = group.batch as u64 * shape.n as u64;
         let origin = self.origin.add((rows * shape.pitch as u64) as usize);
-        let share = 1.0 / points as f64;
         let before = self.before(group, at);
         let mut new = before;
         let mut moved = 0.0;
         unroll!(V in [0, 1, 2, 3] => {
-            if points > 0 && feature + (V as u32) < shape.d {
-                let mut mean = total[V] * share;
+            if weight > 0.0 && feature + (V as u32) < shape.d {
+                let mut mean = total[V] * weight;
                 if sums_about_first::<T>() {
                     mean += (*origin.add(feature as usize + V)).to_f32() as f64;
                 }
@@ -259,6 +259,8 @@ struct Look {
     rows: u32,
     /// The stretch in which it begins.
     stretch: u32,
+    /// Folded rows.
+    folds: u32,
 }
 
 /// The rows of partial sums.
@@ -278,7 +280,7 @@ impl Partials {
         let lanes = self.params.lanes_of_cluster;
         let at = lane_id() >> lanes.trailing_zeros();
         let panel = first_panel + (lane_id() & (lanes - 1));
-        let mut look = Look { points: 0, through: 0, rows: 0, stretch: 0 };
+        let mut look = Look { points: 0, through: 0, rows: 0, stretch: 0, folds: 0 };
         if at < group.clusters && panel < panels.count {
             let borders = (group.batch * panels.count + panel) as u64 * (k as u64 + 1);
             let border = self.starts.add((borders + (group.first + at) as u64) as usize);
@@ -286,7 +288,13 @@ impl Partials {
             let shift = panels.stretch().trailing_zeros();
             look.points = end - begin;
             look.stretch = begin >> shift;
-            look.rows = if end > begin { 1 + ((end - 1) >> shift) - look.stretch } else { 0 };
+            if end > begin {
+                let last = (end - 1) >> shift;
+                if self.params.is_folded != 0 {
+                    look.folds = ((last + 1) / FOLD).saturating_sub((look.stretch + FOLD) / FOLD);
+                }
+                look.rows = 1 + last - look.stretch - look.folds * (FOLD - 1);
+            }
         }
         look.through = self.sum_of_cluster(look.rows);
         look
@@ -319,26 +327,38 @@ impl Partials {
         (rows, self.sum_of_cluster(points))
     }
 
-    /// The sum of rows `from..to` of cluster `at`, where `look` is at the first panels.
+    /// Has the warp's sum be that of some of the shares of the `rows` rows of cluster `at`, from share `from` on; `look` is at the first panels.
     #[inline(always)]
-    unsafe fn add(self, group: Group, mut look: Look, at: u32, from: u32, to: u32) -> [f64; VALUES] {
+    unsafe fn add(
+        self,
+        group: Group,
+        mut look: Look,
+        at: u32,
+        rows: u32,
+        from: u32,
+        shares: u32,
+    ) {
         let lanes = self.params.lanes_of_cluster;
         let (first_lane, last_lane) = (at * lanes, at * lanes + lanes - 1);
         // Past the last feature a lane adds up others, which it does not use.
         let feature = if group.feature() < self.params.shape.d { group.feature() } else { 0 };
         let panels = self.params.panels;
-        let mut total = [0.0; VALUES];
+        let of_share = rows.div_ceil(FINALISE_SHARES * FINALISE_IN_FLIGHT) * FINALISE_IN_FLIGHT;
+        let mut row = (from * of_share).min(rows);
+        let to = (row + shares * of_share).min(rows);
+        let mut share_end = row + of_share;
+        let mut share = [0.0; VALUES];
+        unroll!(V in [0, 1, 2, 3] => { sum_of_warp(warp_id(), V).set(0, 0.0); });
         let mut first_panel = 0;
         // Rows of the panels before.
         let mut before = 0;
-        let mut row = from;
         while row < to {
             let all = before + warp_shuffle_idx(FULL_MASK, look.through, last_lane);
             let end = if to < all { to } else { all };
             while row < end {
-                // Where the row is that is so many further on as the lane's number. Its panel is that of the last lane whose
+                // Where the row is that is the lane's of 32, if it is of these panels. Its panel is that of the last lane whose
                 // first row is not beyond it: those without rows are passed by.
-                let mine = row + lane_id() - before;
+                let mine = (row & !(WARP_SIZE - 1)).wrapping_add(lane_id()).wrapping_sub(before);
                 let first_row = look.through - look.rows;
                 let mut lane = 0;
                 let mut step = lanes / 2;
@@ -347,29 +367,37 @@ impl Partials {
                     lane += if is_beyond { 0 } else { step };
                     step /= 2;
                 }
-                let of_panel = mine - warp_shuffle_idx(FULL_MASK, first_row, first_lane + lane);
+                let of_panel = mine.wrapping_sub(warp_shuffle_idx(FULL_MASK, first_row, first_lane + lane));
                 let stretch = warp_shuffle_idx(FULL_MASK, look.stretch, first_lane + lane);
                 let panel = group.batch * panels.count + first_panel + lane;
+                let folds = warp_shuffle_idx(FULL_MASK, look.folds, first_lane + lane);
+                // Heads before the first block that may be folded.
+                let lead = FOLD - 1 - stretch % FOLD;
                 let is_head = of_panel > 0;
+                let folded = of_panel.saturating_sub(1 + lead).min(folds) * (FOLD - 1);
                 let of_each = if is_head { panels.stretches() } else { self.params.shape.k };
-                let of_this = if is_head { stretch + of_panel } else { group.first + at };
+                let of_this = if is_head { stretch + of_panel + folded } else { group.first + at };
                 // The lowest bit says which array: a pointer that has passed between lanes would be one to anywhere.
                 let source = (panel as u64 * of_each as u64 + of_this as u64) << 1 | is_head as u64;
 
-                let rows = if end - row < WARP_SIZE { end - row } else { WARP_SIZE };
-                let mut done = 0;
-                while done + FINALISE_IN_FLIGHT <= rows {
-                    self.add_rows::<4>(feature, source, done, &mut total);
-                    done += FINALISE_IN_FLIGHT;
+                // At the same rows wherever a warp began, for how rows are grouped decides their sum's bits.
+                let stop = end.min((row | (WARP_SIZE - 1)) + 1);
+                while row < stop {
+                    let stop = stop.min(share_end);
+                    while row < stop {
+                        self.add_rows(feature, source, row % WARP_SIZE, stop - row, &mut share);
+                        row += FINALISE_IN_FLIGHT;
+                    }
+                    row = stop;
+                    if row == share_end || row == to {
+                        unroll!(V in [0, 1, 2, 3] => {
+                            let sum = sum_of_warp(warp_id(), V);
+                            sum.set(0, sum.get(0) + share[V]);
+                        });
+                        share = [0.0; VALUES];
+                        share_end += of_share;
+                    }
                 }
-                if rows & 2 != 0 {
-                    self.add_rows::<2>(feature, source, done, &mut total);
-                    done += 2;
-                }
-                if rows & 1 != 0 {
-                    self.add_rows::<1>(feature, source, done, &mut total);
-                }
-                row += rows;
             }
             before = all;
             if row < to {
@@ -377,35 +405,24 @@ impl Partials {
                 look = self.look(group, first_panel);
             }
         }
-        total
     }
 
-    /// Adds four features, from `feature` on, of the rows whose places lanes `first` to `first + ROWS - 1` have.
+    /// Adds four features, from `feature` on, of the first `rows` of the four rows whose places lanes from `first` on have.
     #[inline(always)]
-    unsafe fn add_rows<const ROWS: usize>(
-        self,
-        feature: u32,
-        source: u64,
-        first: u32,
-        total: &mut [f64; VALUES],
-    ) {
+    unsafe fn add_rows(self, feature: u32, source: u64, first: u32, rows: u32, sum: &mut [f64; VALUES]) {
         let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
-        let pitch = sums_pitch(self.params.shape.d) as u64;
+        let pitch = self.params.pitch as u64;
         unroll!(R in [0, 1, 2, 3] => {
-            if R < ROWS {
-                let source = warp_shuffle_idx(FULL_MASK, source, first + R as u32);
-                let array = if source & 1 == 0 { self.sums } else { self.heads };
-                let place = (source >> 1) * pitch + feature as u64;
-                values[R] = ptr::load_v4(array.add(place as usize).cast()).map(f32::from_bits);
-            }
+            // The first again where there are fewer.
+            let lane = if (R as u32) < rows { first + R as u32 } else { first };
+            let source = warp_shuffle_idx(FULL_MASK, source, lane);
+            let array = if source & 1 == 0 { self.sums } else { self.heads };
+            let place = (source >> 1) * pitch + feature as u64;
+            values[R] = ptr::load_v4(array.add(place as usize).cast()).map(f32::from_bits);
         });
         unroll!(V in [0, 1, 2, 3] => {
-            let value = |row: usize| values[row][V] as f64;
-            total[V] += match ROWS {
-                1 => value(0),
-                2 => value(0) + value(1),
-                _ => (value(0) + value(1)) + (value(2) + value(3)),
-            };
+            let value = |row: usize| if (row as u32) < rows { values[row][V] as f64 } else { 0.0 };
+            sum[V] += (value(0) + value(1)) + (value(2) + value(3));
         });
     }
 }

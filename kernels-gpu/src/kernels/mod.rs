@@ -21,6 +21,8 @@ mod finalise;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod floors;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod fold_heads;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod gather;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod inertia;
@@ -596,6 +598,11 @@ kernels! {
             (labels: *const u32, sorted: *const u32, states: *const LoopState, starts: *mut u32;
              params: StartsParams)
             = sort::segment_starts, UPDATE, fk_segment_starts;
+        /// Heads of stretches that lie in one cluster, added up in advance.
+        FoldHeads
+            (labels: *const u32, sorted: *const u32, starts: *const u32, states: *const LoopState,
+             heads: *mut f32; params: FoldParams)
+            = fold_heads::fold_heads, UPDATE, fk_fold_heads;
         /// Whether each problem has converged.
         Converge
             (moves: *const f64, tile_cost: *const f64, tile_changed: *const u32, thresholds: *const f64,

@@ -302,8 +302,16 @@ impl<T: Point> Arrays<T> {
         });
     }
 
-    pub(crate) fn finalise(&self, way: Way) {
-        self.finalise_by(FinaliseParams::new(self.shape, self.panels, 1), way);
+    /// Adds up heads in advance, after [`Self::sum`].
+    pub(crate) fn fold(&self, sorted: &Memory<u32>, way: Way) {
+        way.launch(FoldHeads {
+            labels: self.labels.at(),
+            sorted: sorted.at(),
+            starts: self.starts.at(),
+            states: self.states.at(),
+            heads: self.heads.at(),
+            params: FoldParams { shape: self.shape, panels: self.panels, pitch: sums_pitch(self.shape.d) },
+        });
     }
 
     pub(crate) fn finalise_by(&self, params: FinaliseParams, way: Way) {
@@ -343,7 +351,8 @@ impl<T: Point> Arrays<T> {
         self.assign(way);
         let sorted = self.sort(way);
         self.sum(sorted, way);
-        self.finalise(way);
+        self.fold(sorted, way);
+        self.finalise_by(FinaliseParams { is_folded: 1, ..FinaliseParams::new(self.shape, self.panels, 1) }, way);
         self.converge(way);
     }
 

@@ -310,6 +310,7 @@ fn check_update<T: Point>(
         });
     }
     let (starts, panels) = (arrays.starts.at(), arrays.panels);
+    let mut is_folded = 0;
     match panel_len {
         None if has_masses => way.launch(PanelSumsByMass::<T> {
             points: points_at,
@@ -336,6 +337,7 @@ fn check_update<T: Point>(
             let sorted = arrays.sort(way).at();
             let params = SumsParams::new(shape, panels, T::PER_VECTOR as u32);
             let (sums, heads) = (sums.at(), heads.at());
+            is_folded = 1;
             if has_masses {
                 way.launch(SegmentSumsByMass::<T> {
                     points: points_at,
@@ -362,6 +364,8 @@ fn check_update<T: Point>(
                     params,
                 });
             }
+            let params = FoldParams { shape, panels, pitch };
+            way.launch(FoldHeads { labels: labels_at, sorted, starts, states, heads, params });
         }
     }
     let rows = (batch * k) as usize;
@@ -369,7 +373,7 @@ fn check_update<T: Point>(
     let rounded_means = Memory::<T>::poison(rows * width as usize);
     let zeros = Memory::<T>::of(&vec![T::from_f32(0.0); width as usize]);
     let finalise_shape = if has_masses { Shape { n: 0, d: width, ..shape } } else { shape };
-    let finalise = FinaliseParams::new(finalise_shape, panels, 1);
+    let finalise = FinaliseParams { is_folded, ..FinaliseParams::new(finalise_shape, panels, 1) };
     let moves = Memory::<f64>::poison(finalise.items() as usize);
     way.launch(Finalise::<T> {
         origin: if has_masses { zeros.at() } else { arrays.points.at() },

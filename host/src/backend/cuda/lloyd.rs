@@ -486,10 +486,17 @@ impl<T: GpuElement> Call<T> {
             kernels.extend(match sort {
                 Sort::Block if by.has_masses() => vec![<PanelSumsByMass<T::Device> as Kernel>::SPEC],
                 Sort::Block => vec![<PanelSums<T::Device> as Kernel>::SPEC],
-                Sort::Whole => vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums],
-                Sort::Digits => {
-                    vec![SortHistogram::SPEC, SortScan::SPEC, SortScatter::SPEC, SegmentStarts::SPEC, sums]
+                Sort::Whole => {
+                    vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums, FoldHeads::SPEC]
                 }
+                Sort::Digits => vec![
+                    SortHistogram::SPEC,
+                    SortScan::SPEC,
+                    SortScatter::SPEC,
+                    SegmentStarts::SPEC,
+                    sums,
+                    FoldHeads::SPEC,
+                ],
             });
             kernels.extend([
                 <Finalise<T::Device> as Kernel>::SPEC,
@@ -1304,6 +1311,16 @@ impl<T: GpuElement> Call<T> {
         let (labels, states) = (self.at(self.places.labels)?, self.at(self.places.states)?.cast());
         let (starts, sums, heads) = (self.at(update.starts)?, self.at(update.sums)?, self.at(update.heads)?);
         let params = PanelSumsParams { shape, panels };
+        let pitch = sums_pitch(self.by.width(shape));
+        let fold = |sorted| {
+            let params = FoldParams { shape, panels, pitch };
+            if params.items() == 0 {
+                return Ok(());
+            }
+            let kernel = FoldHeads { labels, sorted, starts, states, heads, params };
+            // SAFETY: see below.
+            unsafe { self.device.launch(&self.stream, &kernel) }
+        };
         let of_stretches = SumsParams::new(shape, panels, 16 / size_of::<T>() as u32);
         // SAFETY, of all launches: as in `means`; the pitch makes rows of whole vectors, and panels that are not sorted fit a
         // block.
@@ -1337,7 +1354,8 @@ impl<T: GpuElement> Call<T> {
                 params: of_stretches,
             };
             // SAFETY: see above.
-            return unsafe { self.device.launch(&self.stream, &kernel) };
+            unsafe { self.device.launch(&self.stream, &kernel)? };
+            return fold(sorted);
         }
         let Some(sorted) = sorted else {
             let kernel =
@@ -1349,7 +1367,8 @@ impl<T: GpuElement> Call<T> {
         let kernel =
             SegmentSums::<T::Device> { points, origin, labels, sorted, starts, states, sums, heads, params };
         // SAFETY: see above.
-        unsafe { self.device.launch(&self.stream, &kernel) }
+        unsafe { self.device.launch(&self.stream, &kernel)? };
+        fold(sorted)
     }
 
     /// The inertia of parts of each problem.

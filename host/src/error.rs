@@ -3,11 +3,38 @@ use crate::params::Backend;
 use std::path::PathBuf;
 
 /// What every fallible function returns.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, Result};
+/// use ndarray::{ArrayView2, array};
+///
+/// fn inertia(points: ArrayView2<'_, f32>) -> Result<f64> {
+///     Ok(FlashKMeans::new(2).fit(points)?.inertia())
+/// }
+///
+/// assert_eq!(inertia(array![[0.0], [1.0], [8.0], [9.0]].view())?, 1.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a call was refused or failed.
 ///
 /// Messages are sentences for people; match on the variant in programs.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{Error, FlashKMeans};
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32], [1.0]];
+/// match FlashKMeans::new(3).fit(points.view()) {
+///     Err(Error::TooManyClusters { k, n }) => assert_eq!((k, n), (3, 2)),
+///     other => panic!("{other:?}"),
+/// }
+/// let error = FlashKMeans::new(0).fit(points.view()).unwrap_err();
+/// assert_eq!(error.to_string(), "n_clusters is 0: there must be at least one cluster");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -25,10 +25,35 @@ use ndarray_linfa as theirs;
 use theirs::{Array1, Array2, ArrayBase, CowArray, Data};
 
 /// [`FlashKMeans`] or a [`KMeans`] of it with linfa's traits: the methods of those names take the `ndarray` of this crate.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, linfa::Linfa};
+/// use linfa::prelude::*;
+/// # use ndarray_linfa as ndarray;
+/// use ndarray::array;
+///
+/// let points = DatasetBase::from(array![[0.0f32], [1.0], [8.0], [9.0]]);
+/// let model = Linfa(FlashKMeans::new(2)).fit(&points)?;
+/// assert_eq!(model.0.inertia(), 1.0);
+/// # Ok::<(), flash_kmeans::linfa::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Linfa<P>(pub P);
 
 /// Why a fit failed.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, linfa::{Error, Linfa}};
+/// use linfa::prelude::*;
+/// # use ndarray_linfa as ndarray;
+/// use ndarray::array;
+///
+/// let points = DatasetBase::from(array![[0.0f32], [1.0]]);
+/// let error = Linfa(FlashKMeans::new(3)).fit(&points).unwrap_err();
+/// assert!(matches!(error, Error::KMeans(flash_kmeans::Error::TooManyClusters { k: 3, n: 2 })));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -58,6 +83,18 @@ impl<F: Float + crate::Float, D: Data<Elem = F>, T> Fit<ArrayBase<D, theirs::Ix2
 
 impl<F: Float + Element<Centroid = F>> Linfa<KMeans<F, Ix2>> {
     /// The centroids, `(k, d)`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, linfa::Linfa};
+    /// # use linfa::prelude::*;
+    /// # use ndarray_linfa as ndarray;
+    /// # use ndarray::array;
+    /// let points = DatasetBase::from(array![[0.0f32], [1.0]]);
+    /// let model = Linfa(FlashKMeans::new(1)).fit(&points)?;
+    /// assert_eq!(model.centroids(), array![[0.5]]);
+    /// # Ok::<(), flash_kmeans::linfa::Error>(())
+    /// ```
     pub fn centroids(&self) -> Array2<F> {
         let centroids = self.0.centroids();
         Array2::from_shape_fn(centroids.dim(), |at| centroids[at])

@@ -23,6 +23,19 @@ use crate::element::{DType, Element, Float};
 /// k-means++ and k-means|| draw by squared Euclidean distance for `Euclidean` and `Dot`, by `1 − cos` for `Cosine` and by
 /// `‖x‖·(1 − cos)` for `SphericalDot`; rows of zeros are not drawn for the latter two while there are others. The
 /// tolerance of the two is a share of the variance of `x/‖x‖`.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, Metric};
+/// use ndarray::array;
+///
+/// // Two directions, whatever the lengths.
+/// let points = array![[1.0f32, 0.0], [9.0, 0.0], [0.0, 2.0], [0.0, 5.0]];
+/// let model = FlashKMeans::new(2).metric(Metric::Cosine).fit(points.view())?;
+/// assert_eq!(model.labels()[0], model.labels()[1]);
+/// assert_ne!(model.labels()[1], model.labels()[2]);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

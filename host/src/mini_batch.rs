@@ -62,6 +62,17 @@ impl FlashKMeans {
     /// # Errors
     /// [`Error::InvalidArgument`] for several starts, a sample or [`EmptyClusters::Relocate`](crate::EmptyClusters::Relocate), and as [`fit`](Self::fit);
     /// [`Error::BackendUnavailable`] when the backend was named and cannot be had.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::FlashKMeans;
+    /// use ndarray::array;
+    ///
+    /// let mut clusters = FlashKMeans::new(2).mini_batch::<f32>()?;
+    /// clusters.partial_fit(array![[0.0], [1.0], [8.0], [9.0]].view())?;
+    /// assert_eq!(clusters.n_steps(), 1);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn mini_batch<T: Element>(&self) -> Result<MiniBatch<T>> {
         self.check()?;
         self.check_streams()?;
@@ -85,6 +96,17 @@ impl<T: Element> MiniBatch<T> {
     /// # Errors
     /// [`Error::InvalidArgument`] for no points, [`Error::Shape`] for another `d`, [`Error::TooManyClusters`] for too small
     /// a first batch, [`Error::NonFinite`], and the device's errors. Nothing has changed then.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// let mut clusters = FlashKMeans::new(1).mini_batch()?;
+    /// clusters.partial_fit(array![[0.0f32], [1.0]].view())?;
+    /// clusters.partial_fit(array![[5.0]].view())?;
+    /// assert_eq!(clusters.centroids(), Some(array![[2.0]].view()));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn partial_fit(&mut self, points: ArrayView2<'_, T>) -> Result<()> {
         let problem = self.checked(points)?;
         T::step(self, &problem)
@@ -95,6 +117,16 @@ impl<T: Element> MiniBatch<T> {
     ///
     /// # Errors
     /// As [`partial_fit`](Self::partial_fit), and those of weights as [`FlashKMeans::fit_weighted`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// let mut clusters = FlashKMeans::new(1).mini_batch()?;
+    /// clusters.partial_fit_weighted(array![[0.0f32], [4.0]].view(), array![3.0f32, 1.0].view())?;
+    /// assert_eq!(clusters.centroids(), Some(array![[1.0]].view()));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn partial_fit_weighted<W: Float>(
         &mut self,
         points: ArrayView2<'_, T>,
@@ -193,6 +225,17 @@ impl<T: Element> MiniBatch<T> {
     }
 
     /// The centroids, `(k, d)`, for 16-bit points values of that type; `None` before the first batch.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// let mut clusters = FlashKMeans::new(1).mini_batch()?;
+    /// assert!(clusters.centroids().is_none());
+    /// clusters.partial_fit(array![[0.0f32], [1.0]].view())?;
+    /// assert_eq!(clusters.centroids(), Some(array![[0.5]].view()));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn centroids(&self) -> Option<ArrayView2<'_, T::Centroid>> {
         let k = self.counts.len();
         let shape = (self.n_steps > 0).then_some((k, self.centroids.len() / k))?;
@@ -200,11 +243,32 @@ impl<T: Element> MiniBatch<T> {
     }
 
     /// The points that each cluster was given so far.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// let mut clusters = FlashKMeans::new(1).mini_batch()?;
+    /// clusters.partial_fit(array![[0.0f32], [1.0]].view())?;
+    /// assert_eq!(clusters.counts(), [2]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
     /// Batches taken.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// let mut clusters = FlashKMeans::new(1).mini_batch()?;
+    /// clusters.partial_fit(array![[0.0f32], [1.0]].view())?;
+    /// clusters.partial_fit(array![[5.0]].view())?;
+    /// assert_eq!(clusters.n_steps(), 2);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn n_steps(&self) -> usize {
         self.n_steps
     }
@@ -214,6 +278,17 @@ impl<T: Element> MiniBatch<T> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] before the first batch; [`Error::Shape`], [`Error::NonFinite`] and the device's errors.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// let mut clusters = FlashKMeans::new(1).mini_batch()?;
+    /// clusters.partial_fit(array![[0.0f32], [2.0]].view())?;
+    /// let model = clusters.into_model(array![[0.0], [1.0]].view())?;
+    /// assert_eq!((model.n_iter(), model.inertia()), (1, 1.0));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn into_model(self, points: ArrayView2<'_, T>) -> Result<KMeans<T, Ix2>> {
         if self.n_steps == 0 {
             let rule = "centroids are found in the first batch: a model is made after it";

@@ -9,6 +9,19 @@ use ndarray::{Array, ArrayView};
 use rayon::prelude::*;
 
 /// One iteration of one problem.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::FlashKMeans;
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// let model = FlashKMeans::new(2).fit(points.view())?;
+/// let first = model.problems()[0].history[0];
+/// assert_eq!(first.changed, 4);
+/// assert!(first.inertia > model.inertia());
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IterationStats {
@@ -21,6 +34,19 @@ pub struct IterationStats {
 }
 
 /// How one problem of a batch ended.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::FlashKMeans;
+/// use ndarray::array;
+///
+/// // Two problems of two points.
+/// let points = array![[[0.0f32], [1.0]], [[0.0], [4.0]]];
+/// let model = FlashKMeans::new(1).fit(points.view())?;
+/// let inertia: Vec<f64> = model.problems().iter().map(|problem| problem.inertia).collect();
+/// assert_eq!(inertia, [0.5, 8.0]);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchSummary {
@@ -36,6 +62,19 @@ pub struct BatchSummary {
 }
 
 /// A fitted k-means. `D` is the points' dimension: `Ix2` for one problem, `Ix3` for a batch.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::FlashKMeans;
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// let model = FlashKMeans::new(2).fit(points.view())?;
+/// let labels = model.predict(array![[0.4], [8.4]].view())?;
+/// assert_eq!(labels[0], model.labels()[0]);
+/// assert_eq!(model.centroids()[(labels[1] as usize, 0)], 8.5);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct KMeans<T: Element, D: PointsDim> {
     centroids: Array<T::Centroid, D>,
@@ -71,6 +110,16 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// # Errors
     /// [`Error::InvalidArgument`] for centroids without rows or columns, [`Error::NonFinite`], and
     /// [`Error::BackendUnavailable`] when the backend was named and cannot be had.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{Backend, KMeans};
+    /// use ndarray::array;
+    ///
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// assert_eq!(model.predict(array![[1.0], [8.0]].view())?.to_vec(), [0, 1]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn from_centroids(centroids: ArrayView<'_, T::Centroid, D>, backend: Backend) -> Result<Self> {
         Self::with_metric(centroids, Metric::Euclidean, backend)
     }
@@ -80,6 +129,17 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ///
     /// # Errors
     /// As [`from_centroids`](Self::from_centroids).
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{Backend, KMeans, Metric};
+    /// use ndarray::array;
+    ///
+    /// let centroids = array![[3.0, 4.0]];
+    /// let model = KMeans::<f32, _>::with_metric(centroids.view(), Metric::Cosine, Backend::Auto)?;
+    /// assert_eq!(model.centroids(), &array![[0.6, 0.8]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn with_metric(
         centroids: ArrayView<'_, T::Centroid, D>,
         metric: Metric,
@@ -106,16 +166,48 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     }
 
     /// The centroids, `(k, d)` or `(batch, k, d)`. For 16-bit points they are values of that type.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, Init};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let first = Init::Given(array![[0.0], [9.0]].into_dyn());
+    /// let model = FlashKMeans::new(2).init(first).fit(points.view())?;
+    /// assert_eq!(model.centroids(), &array![[0.5], [8.5]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn centroids(&self) -> &Array<T::Centroid, D> {
         &self.centroids
     }
 
     /// The nearest centroid of each point, `(n)` or `(batch, n)`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, Init};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let first = Init::Given(array![[0.0], [9.0]].into_dyn());
+    /// let model = FlashKMeans::new(2).init(first).fit(points.view())?;
+    /// assert_eq!(model.labels().to_vec(), [0, 0, 1, 1]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn labels(&self) -> &Array<u32, D::Smaller> {
         &self.labels
     }
 
     /// The labels, given away.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let labels = FlashKMeans::new(2).fit(points.view())?.into_labels();
+    /// assert_eq!(labels[2], labels[3]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn into_labels(self) -> Array<u32, D::Smaller> {
         self.labels
     }
@@ -126,52 +218,161 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     }
 
     /// Points in each cluster, whatever their weight: `(k)` or `(batch, k)`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// assert_eq!(model.sizes().to_vec(), [2, 2]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn sizes(&self) -> &Array<u64, D::Smaller> {
         &self.sizes
     }
 
     /// Sum over all points of all problems of their weight times the squared distance to their centroid, or what the
     /// [`Metric`] says in its place.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// assert_eq!(model.inertia(), 4.0 * 0.5f64.powi(2));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn inertia(&self) -> f64 {
         self.problems.iter().map(|p| p.inertia).sum()
     }
 
     /// What is near.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # use flash_kmeans::Metric;
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// assert_eq!(model.metric(), Metric::Euclidean);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn metric(&self) -> Metric {
         self.metric
     }
 
     /// Whether [`predict`](Self::predict) is exact: after a fit as that was, else it is.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # use flash_kmeans::{Backend, Precision};
+    /// // The CPU has no use for the permission.
+    /// let options = FlashKMeans::new(2).precision(Precision::Tf32).backend(Backend::Cpu);
+    /// assert_eq!(options.fit(points.view())?.precision(), Precision::Exact);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn precision(&self) -> Precision {
         self.engine.precision()
     }
 
     /// Makes [`predict`](Self::predict) exact or not.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # use flash_kmeans::Precision;
+    /// let mut model = FlashKMeans::new(2).fit(points.view())?;
+    /// model.set_precision(Precision::Tf32);
+    /// // No point is nearly as near to the other centroid.
+    /// assert_eq!(&model.predict(points.view())?, model.labels());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn set_precision(&mut self, precision: Precision) {
         self.engine.set_precision(precision);
     }
 
     /// Iterations done; of the problem that took most, in a batch.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).max_iter(1).fit(points.view())?;
+    /// assert_eq!(model.n_iter(), 1);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn n_iter(&self) -> usize {
         self.problems.iter().map(|p| p.n_iter).max().unwrap_or(0)
     }
 
     /// Whether every problem converged.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// assert!(model.converged() && model.n_iter() < 300);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn converged(&self) -> bool {
         self.problems.iter().all(|p| p.converged)
     }
 
     /// How each problem of the batch ended, with its history; one entry for `(n, d)` points.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// assert_eq!(model.problems().len(), 1);
+    /// assert_eq!(model.problems()[0].history.len(), model.n_iter());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn problems(&self) -> &[BatchSummary] {
         &self.problems
     }
 
     /// Where the fit ran; never [`Backend::Auto`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # use flash_kmeans::Backend;
+    /// let model = FlashKMeans::new(2).backend(Backend::Cpu).fit(points.view())?;
+    /// assert_eq!(model.backend(), Backend::Cpu);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn backend(&self) -> Backend {
         self.engine.backend()
     }
 
     /// The device's name, for people.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// println!("fitted on {}", model.device());
+    /// # assert!(!model.device().is_empty());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn device(&self) -> String {
         self.engine.device()
     }
@@ -181,6 +382,17 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     /// # Errors
     /// [`Error::Shape`] when `d` or the batch differ from the centroids', [`Error::NonFinite`], and the
     /// device's errors.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// let labels = model.predict(array![[2.0], [7.0]].view())?;
+    /// assert_eq!((labels[0], labels[1]), (model.labels()[0], model.labels()[3]));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn predict(&self, points: ArrayView<'_, T, D>) -> Result<Array<u32, D::Smaller>> {
         let problem = self.matching(points)?;
         let (_, k, _) = D::split(self.centroids.shape());

@@ -9,6 +9,17 @@ use ndarray::{Array, ArrayView, Dimension};
 use rayon::prelude::*;
 
 /// The nearest centroids of points.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{Backend, KMeans, Nearest};
+/// use ndarray::array;
+///
+/// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+/// let Nearest { labels, distances } = model.predict_nearest(array![[7.0]].view(), 2)?;
+/// assert_eq!((labels, distances), (array![[1, 0]], array![[2.0, 7.0]]));
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Nearest<C, D: Dimension> {
     /// Indices of the centroids: for the `m` nearest, `(n, m)` or `(batch, n, m)`, nearest first, and of equally near
@@ -26,6 +37,17 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ///
     /// # Errors
     /// As [`predict`](Self::predict).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans};
+    /// # use ndarray::array;
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// let nearest = model.predict_with_distances(array![[1.0], [7.0]].view())?;
+    /// assert_eq!(nearest.labels, array![0, 1]);
+    /// assert_eq!(nearest.distances, array![1.0, 2.0]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn predict_with_distances(
         &self,
         points: ArrayView<'_, T, D>,
@@ -43,6 +65,17 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when `m` is not in `1..=k`; else as [`predict`](Self::predict).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans};
+    /// # use ndarray::array;
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// let nearest = model.predict_nearest(array![[1.0], [7.0]].view(), 2)?;
+    /// assert_eq!(nearest.labels, array![[0, 1], [1, 0]]);
+    /// assert_eq!(nearest.distances, array![[1.0, 8.0], [2.0, 7.0]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn predict_nearest(&self, points: ArrayView<'_, T, D>, m: usize) -> Result<Nearest<T::Centroid, D>> {
         let (problem, metric) = (self.matching(points)?, self.metric());
         let (_, k, _) = D::split(self.centroids().shape());
@@ -65,6 +98,16 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ///
     /// # Errors
     /// As [`predict`](Self::predict).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans};
+    /// # use ndarray::array;
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// let distances = model.transform(array![[1.0], [7.0]].view())?;
+    /// assert_eq!(distances, array![[1.0, 8.0], [7.0, 2.0]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn transform(&self, points: ArrayView<'_, T, D>) -> Result<Array<T::Centroid, D>> {
         let (problem, metric) = (self.matching(points)?, self.metric());
         let (_, k, _) = D::split(self.centroids().shape());
@@ -78,6 +121,15 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ///
     /// # Errors
     /// As [`predict`](Self::predict).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans};
+    /// # use ndarray::array;
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// assert_eq!(model.score(array![[1.0], [7.0]].view())?, -5.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn score(&self, points: ArrayView<'_, T, D>) -> Result<f64> {
         let labels = self.predict(points.view())?;
         Ok(-total(&self.losses(&Problem::new(points)?, &labels)))
@@ -87,6 +139,16 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ///
     /// # Errors
     /// As [`score`](Self::score), and those of weights as [`FlashKMeans::fit_weighted`](crate::FlashKMeans::fit_weighted).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans};
+    /// # use ndarray::array;
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// let weights = array![1.0, 0.5];
+    /// assert_eq!(model.score_weighted(array![[1.0], [7.0]].view(), weights.view())?, -3.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn score_weighted<W: Float>(
         &self,
         points: ArrayView<'_, T, D>,

@@ -29,12 +29,49 @@ use std::sync::{Mutex, PoisonError};
 /// ```
 pub trait Observer<C: Float>: Send {
     /// Some more points have been assigned. To break here abandons the fit: it returns [`Error::Stopped`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Error, FlashKMeans, Observer, Progress};
+    /// # use ndarray::array;
+    /// # use std::ops::ControlFlow;
+    /// struct Never;
+    ///
+    /// impl Observer<f32> for Never {
+    ///     fn progress(&mut self, _: Progress) -> ControlFlow<()> {
+    ///         ControlFlow::Break(())
+    ///     }
+    /// }
+    ///
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let stopped = FlashKMeans::new(2).fit_observed(points.view(), &mut Never);
+    /// assert!(matches!(stopped, Err(Error::Stopped { iterations: 0 })));
+    /// ```
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
         let _ = progress;
         ControlFlow::Continue(())
     }
 
     /// An iteration is complete. To break here ends the fit as `max_iter` would: with labels of the centroids.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, IterationEnd, Observer};
+    /// # use ndarray::array;
+    /// # use std::ops::ControlFlow;
+    /// struct Once;
+    ///
+    /// impl Observer<f32> for Once {
+    ///     fn iteration(&mut self, _: IterationEnd<'_, f32>) -> ControlFlow<()> {
+    ///         ControlFlow::Break(())
+    ///     }
+    /// }
+    ///
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit_observed(points.view(), &mut Once)?;
+    /// assert_eq!(model.n_iter(), 1);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     fn iteration(&mut self, end: IterationEnd<'_, C>) -> ControlFlow<()> {
         let _ = end;
         ControlFlow::Continue(())
@@ -44,6 +81,29 @@ pub trait Observer<C: Float>: Send {
 impl<C: Float> Observer<C> for () {}
 
 /// How far a pass over the points has come.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, Observer, Progress};
+/// use ndarray::array;
+/// use std::ops::ControlFlow;
+///
+/// /// The share of the pass that is done.
+/// struct Share(f64);
+///
+/// impl Observer<f32> for Share {
+///     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
+///         self.0 = progress.rows as f64 / progress.n as f64;
+///         ControlFlow::Continue(())
+///     }
+/// }
+///
+/// let mut share = Share(0.0);
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// FlashKMeans::new(2).fit_observed(points.view(), &mut share)?;
+/// assert_eq!(share.0, 1.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The problem of a batch; 0 where there is one.
@@ -57,6 +117,29 @@ pub struct Progress {
 }
 
 /// An iteration that is complete.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, IterationEnd, Observer};
+/// use ndarray::array;
+/// use std::ops::ControlFlow;
+///
+/// /// The inertia of each iteration.
+/// struct Inertia(Vec<f64>);
+///
+/// impl Observer<f32> for Inertia {
+///     fn iteration(&mut self, end: IterationEnd<'_, f32>) -> ControlFlow<()> {
+///         self.0.push(end.stats.inertia);
+///         ControlFlow::Continue(())
+///     }
+/// }
+///
+/// let mut inertia = Inertia(Vec::new());
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// let model = FlashKMeans::new(2).fit_observed(points.view(), &mut inertia)?;
+/// assert_eq!(inertia.0.len(), model.n_iter());
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct IterationEnd<'a, C> {
     /// The problem of a batch; 0 where there is one.

@@ -10,6 +10,18 @@ use ndarray::{Array, ArrayView};
 use std::borrow::Cow;
 
 /// Where the work is done.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{Backend, FlashKMeans};
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// let model = FlashKMeans::new(2).backend(Backend::Cpu).fit(points.view())?;
+/// assert_eq!(model.backend(), Backend::Cpu);
+/// assert_eq!(Backend::Cuda { ordinal: 1 }.to_string(), "cuda:1");
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -38,6 +50,15 @@ impl Backend {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for none, and for ordinals from 64 on.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::Backend;
+    ///
+    /// assert_eq!(Backend::cuda_devices([0, 2])?.to_string(), "cuda:0,2");
+    /// assert!(Backend::cuda_devices([]).is_err());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn cuda_devices(ordinals: impl IntoIterator<Item = u32>) -> Result<Self> {
         let mut set = 0u64;
         for ordinal in ordinals {
@@ -100,6 +121,18 @@ impl std::fmt::Display for Backend {
 /// two centroids may get the other one.
 ///
 /// There is no `Bf16`: tensor cores are no faster with it than with half precision, and it has three bits less.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, Precision};
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// let model = FlashKMeans::new(2).precision(Precision::Tf32).fit(points.view())?;
+/// // No point is nearly as near to the other centroid.
+/// assert_eq!(model.inertia(), 1.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -121,6 +154,21 @@ impl std::fmt::Display for Precision {
 }
 
 /// How the first centroids are found.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, Init};
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// let first = Init::Given(array![[0.0], [9.0]].into_dyn());
+/// let model = FlashKMeans::new(2).init(first).fit(points.view())?;
+/// assert_eq!(model.centroids(), &array![[0.5], [8.5]]);
+/// // A warm start.
+/// let again = FlashKMeans::new(2).init(Init::from(&model)).fit(points.view())?;
+/// assert_eq!(again.n_iter(), 1);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -152,6 +200,20 @@ impl Init {
 }
 
 /// What becomes of a cluster that has lost all its points, or all of them that have a weight.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{EmptyClusters, FlashKMeans, Init};
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32], [0.5], [1.0], [8.0], [9.0]];
+/// // No point is nearest to the last of these.
+/// let options = FlashKMeans::new(3).init(Init::Given(array![[0.0], [8.5], [1000.0]].into_dyn()));
+/// assert_eq!(options.fit(points.view())?.sizes().to_vec(), [3, 2, 0]);
+/// let options = options.empty_clusters(EmptyClusters::Relocate);
+/// assert!(options.fit(points.view())?.sizes().iter().all(|&size| size > 0));
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -189,6 +251,18 @@ impl<T: Element, D: PointsDim> From<&KMeans<T, D>> for Init {
 }
 
 /// Exact Lloyd's k-means: options, then [`fit`](FlashKMeans::fit).
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, Init};
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// let options = FlashKMeans::new(2).init(Init::Random).n_init(3).seed(7).max_iter(50);
+/// let model = options.fit(points.view())?;
+/// assert_eq!(model.inertia(), 1.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "options do nothing until fit is called"]
@@ -214,6 +288,16 @@ pub struct FlashKMeans {
 impl FlashKMeans {
     /// `n_clusters` clusters, at most 300 iterations, tolerance 1e-4, k-means++, seed 0, Euclidean, automatic
     /// backend.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// assert_eq!(model.centroids().nrows(), 2);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn new(n_clusters: usize) -> Self {
         FlashKMeans {
             n_clusters,
@@ -232,12 +316,33 @@ impl FlashKMeans {
     }
 
     /// What is near.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # use flash_kmeans::Metric;
+    /// let points = array![[1.0f32, 0.0], [9.0, 0.0], [0.0, 2.0], [0.0, 5.0]];
+    /// let model = FlashKMeans::new(2).metric(Metric::Cosine).fit(points.view())?;
+    /// assert_eq!(model.labels()[0], model.labels()[1]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = metric;
         self
     }
 
     /// Iterations after which a fit stops though it has not converged. At least 1.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).max_iter(1).fit(points.view())?;
+    /// assert_eq!(model.n_iter(), 1);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn max_iter(mut self, max_iter: usize) -> Self {
         self.max_iter = max_iter;
         self
@@ -246,24 +351,68 @@ impl FlashKMeans {
     /// A fit has converged when `Σ_k ‖c_new − c_old‖²` is at most `tol` times the mean variance of the
     /// features (scikit-learn's rule), or when no label changed. With 0 only the latter, and centroids
     /// that no longer move, stop it early.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).tol(0.0).fit(points.view())?;
+    /// let last = model.problems()[0].history.last().unwrap();
+    /// assert!(last.changed == 0 || last.shift == 0.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn tol(mut self, tol: f64) -> Self {
         self.tol = tol;
         self
     }
 
     /// Seed of everything random.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let options = FlashKMeans::new(2).seed(7);
+    /// assert_eq!(options.fit(points.view())?.labels(), options.fit(points.view())?.labels());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
     /// How the first centroids are found.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # use flash_kmeans::Init;
+    /// let first = Init::Given(array![[0.0], [9.0]].into_dyn());
+    /// let model = FlashKMeans::new(2).init(first).fit(points.view())?;
+    /// assert_eq!(model.labels().to_vec(), [0, 0, 1, 1]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn init(mut self, init: Init) -> Self {
         self.init = init;
         self
     }
 
     /// Where the work is done.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # use flash_kmeans::Backend;
+    /// let model = FlashKMeans::new(2).backend(Backend::Cpu).fit(points.view())?;
+    /// assert_eq!(model.backend(), Backend::Cpu);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backend = backend;
         self
@@ -271,6 +420,18 @@ impl FlashKMeans {
 
     /// Fits from this many starts and keeps the one of least inertia, in each problem of a batch by itself. The first
     /// start is that of `n_init(1)`, the default.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # use flash_kmeans::Init;
+    /// let options = FlashKMeans::new(2).init(Init::Random);
+    /// let (one, best) = (options.fit(points.view())?, options.n_init(5).fit(points.view())?);
+    /// assert!(best.inertia() <= one.inertia());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn n_init(mut self, n_init: usize) -> Self {
         self.n_init = n_init;
         self
@@ -279,6 +440,16 @@ impl FlashKMeans {
     /// Fits at most `m · k` points, drawn without replacement, and then labels all of them: the history, and whether
     /// the fit converged, are those of the sample; labels, sizes and inertia are of all points. By default all points
     /// are fitted.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).max_points_per_centroid(1).fit(points.view())?;
+    /// assert_eq!((model.problems()[0].history[0].changed, model.labels().len()), (2, 4));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn max_points_per_centroid(mut self, m: usize) -> Self {
         self.max_points_per_centroid = Some(m);
         self
@@ -286,18 +457,53 @@ impl FlashKMeans {
 
     /// Takes at most this many bytes of each GPU's memory; by default as much as is free. Points that have no room there
     /// stay in host memory, and are copied in each iteration. The bits of the result do not depend on it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).gpu_memory(1 << 30).fit(points.view())?;
+    /// assert_eq!(model.labels(), FlashKMeans::new(2).fit(points.view())?.labels());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn gpu_memory(mut self, bytes: u64) -> Self {
         self.gpu_memory = Some(bytes);
         self
     }
 
     /// What becomes of clusters that lose all their points; by default they keep their centroids.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # use flash_kmeans::{EmptyClusters, Init};
+    /// # let points = array![[0.0f32], [0.5], [1.0], [8.0], [9.0]];
+    /// // No point is nearest to the last of these.
+    /// let options = FlashKMeans::new(3).init(Init::Given(array![[0.0], [8.5], [1000.0]].into_dyn()));
+    /// let model = options.empty_clusters(EmptyClusters::Relocate).fit(points.view())?;
+    /// assert!(model.sizes().iter().all(|&size| size > 0));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn empty_clusters(mut self, empty_clusters: EmptyClusters) -> Self {
         self.empty_clusters = empty_clusters;
         self
     }
 
     /// Whether labels are exact, which they are by default, or may be what the tensor cores find.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # use flash_kmeans::Precision;
+    /// let model = FlashKMeans::new(2).precision(Precision::Tf32).fit(points.view())?;
+    /// // No point is nearly as near to the other centroid.
+    /// assert_eq!(model.inertia(), 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
@@ -313,6 +519,20 @@ impl FlashKMeans {
     /// [`Error::TooManyClusters`]; [`Error::Shape`] for given centroids of another shape;
     /// [`Error::NonFinite`]; [`Error::BackendUnavailable`] when the backend was named and cannot be had;
     /// [`Error::OutOfDeviceMemory`] and [`Error::Cuda`] from the device.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::FlashKMeans;
+    /// use ndarray::array;
+    ///
+    /// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit(points.view())?;
+    /// assert_eq!(model.inertia(), 1.0);
+    /// // Two problems of two points.
+    /// let batch = points.into_shape_with_order((2, 2, 1)).unwrap();
+    /// assert_eq!(FlashKMeans::new(1).fit(batch.view())?.centroids(), &array![[[0.5]], [[8.5]]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn fit<T: Element, D: PointsDim>(&self, points: ArrayView<'_, T, D>) -> Result<KMeans<T, D>> {
         self.fit_problem(Problem::new(points)?, &Watch::nobody())
     }
@@ -322,6 +542,26 @@ impl FlashKMeans {
     ///
     /// # Errors
     /// As [`fit`](Self::fit), and [`Error::Stopped`] when the observer broke a pass off.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{FlashKMeans, IterationEnd, Observer};
+    /// use ndarray::array;
+    /// use std::ops::ControlFlow;
+    ///
+    /// struct Once;
+    ///
+    /// impl Observer<f32> for Once {
+    ///     fn iteration(&mut self, end: IterationEnd<'_, f32>) -> ControlFlow<()> {
+    ///         println!("inertia {}", end.stats.inertia);
+    ///         ControlFlow::Break(())
+    ///     }
+    /// }
+    ///
+    /// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// assert_eq!(FlashKMeans::new(2).fit_observed(points.view(), &mut Once)?.n_iter(), 1);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn fit_observed<T: Element, D: PointsDim>(
         &self,
         points: ArrayView<'_, T, D>,
@@ -404,6 +644,16 @@ impl FlashKMeans {
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let labels = FlashKMeans::new(2).fit_predict(points.view())?;
+    /// assert!(labels[0] == labels[1] && labels[1] != labels[2] && labels[2] == labels[3]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn fit_predict<T: Element, D: PointsDim>(
         &self,
         points: ArrayView<'_, T, D>,
@@ -417,6 +667,19 @@ impl FlashKMeans {
     /// # Errors
     /// [`Error::InvalidArgument`] for several starts, for k-means++ and k-means|| with centroids of length 1, for
     /// [`EmptyClusters::Relocate`], and as [`fit`](Self::fit), [`Error::TooManyClusters`], [`Error::BackendUnavailable`] where there is no GPU, [`Error::OutOfDeviceMemory`] and [`Error::Cuda`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// let mut workspace = FlashKMeans::new(2).workspace(1, 4, 1)?;
+    /// workspace.load(points.view())?;
+    /// assert_eq!(workspace.fit()?[0].inertia, 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     #[cfg(feature = "cuda")]
     pub fn workspace<T: Element>(&self, batch: usize, n: usize, d: usize) -> Result<crate::Workspace<T>> {
         self.check()?;

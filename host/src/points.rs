@@ -6,12 +6,54 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// The two shapes points may have: `Ix2`, `(n, d)`, and `Ix3`, `(batch, n, d)`. Sealed.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{Element, FlashKMeans, PointsDim};
+/// use ndarray::{ArrayView, array};
+///
+/// /// The inertia with one cluster, of one problem or a batch.
+/// fn scatter<T: Element, D: PointsDim>(points: ArrayView<'_, T, D>) -> flash_kmeans::Result<f64> {
+///     Ok(FlashKMeans::new(1).fit(points)?.inertia())
+/// }
+///
+/// assert_eq!(scatter(array![[0.0f32], [1.0]].view())?, 0.5);
+/// assert_eq!(scatter(array![[[0.0f32], [1.0]], [[8.0], [9.0]]].view())?, 1.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub trait PointsDim: Dimension<Smaller: Dimension> + RemoveAxis + private::Sealed {
     /// `(batch, n, d)` of a shape; `batch` is 1 for `Ix2`.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::PointsDim;
+    /// use ndarray::{Ix2, Ix3};
+    ///
+    /// assert_eq!(Ix2::split(&[5, 3]), (1, 5, 3));
+    /// assert_eq!(Ix3::split(&[2, 5, 3]), (2, 5, 3));
+    /// ```
     fn split(shape: &[usize]) -> (usize, usize, usize);
     /// The inverse of [`PointsDim::split`].
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::PointsDim;
+    /// use ndarray::{Dim, Ix2, Ix3};
+    ///
+    /// assert_eq!(Ix2::join(1, 5, 3), Dim([5, 3]));
+    /// assert_eq!(Ix3::join(2, 5, 3), Dim([2, 5, 3]));
+    /// ```
     fn join(batch: usize, rows: usize, columns: usize) -> Self;
     /// `(batch, n)`, without `batch` for `Ix2`.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::PointsDim;
+    /// use ndarray::{Dim, Ix2, Ix3};
+    ///
+    /// assert_eq!(Ix2::join_rows(1, 5), Dim([5]));
+    /// assert_eq!(Ix3::join_rows(2, 5), Dim([2, 5]));
+    /// ```
     fn join_rows(batch: usize, rows: usize) -> Self::Smaller;
 }
 

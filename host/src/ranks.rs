@@ -34,6 +34,19 @@ impl FlashKMeans {
     /// CPUs, and on GPUs for fewer points than processes; as [`fit_stream`](Self::fit_stream), where it happens: the other
     /// processes wait for this one then, which has to end the job. An observer has to stop the fit in all processes or to end
     /// the job.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{FlashKMeans, Streaming};
+    /// use ndarray::array;
+    ///
+    /// // A process that `mpirun` did not start is a job of its own.
+    /// let universe = mpi::initialize().unwrap();
+    /// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit_mpi(&points, &Streaming::new(), &mut (), &universe.world())?;
+    /// assert_eq!(model.inertia(), 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn fit_mpi<T: Element, S: Source<T>>(
         &self,
         source: &S,
@@ -134,6 +147,13 @@ fn share_of(devices: &[u32], rank: usize, ranks: usize) -> Vec<u32> {
 }
 
 /// The rows of `n` that process `rank` of `size` has.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::part_of;
+///
+/// assert_eq!([0, 1, 2].map(|rank| part_of(10, rank, 3)), [0..3, 3..6, 6..10]);
+/// ```
 pub fn part_of(n: usize, rank: i32, size: i32) -> Range<usize> {
     let (rank, size) = (rank.max(0) as u128, size.max(1) as u128);
     let at = |rank: u128| (n as u128 * rank / size) as usize;

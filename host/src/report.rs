@@ -30,6 +30,18 @@ const PALETTE: [&str; 12] = [
 ];
 
 /// A clustering of `(n, d)` points, ready to be drawn.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, report::Picture};
+/// use ndarray::array;
+///
+/// let points = array![[0.0f32, 0.0], [0.0, 1.0], [9.0, 8.0], [9.0, 9.0]];
+/// let model = FlashKMeans::new(2).fit(points.view())?;
+/// let picture = Picture::new(points.view(), model.labels().view(), model.centroids().view())?;
+/// assert!(picture.title("four points").svg().starts_with("<svg"));
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Picture {
     title: String,
@@ -51,6 +63,18 @@ impl Picture {
     ///
     /// # Errors
     /// [`Error::Shape`] when the three arrays do not belong together, or are empty.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, report::Picture};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # let model = FlashKMeans::new(2).fit(points.view())?;
+    /// let picture = Picture::new(points.view(), model.labels().view(), model.centroids().view())?;
+    /// assert!(picture.svg().starts_with("<svg"));
+    /// assert!(Picture::new(points.view(), array![0].view(), model.centroids().view()).is_err());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn new<T: Element>(
         points: ArrayView2<'_, T>,
         labels: ArrayView1<'_, u32>,
@@ -97,24 +121,69 @@ impl Picture {
     }
 
     /// The first line of the picture.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, report::Picture};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # let model = FlashKMeans::new(2).fit(points.view())?;
+    /// let picture = Picture::new(points.view(), model.labels().view(), model.centroids().view())?;
+    /// assert!(picture.title("four points").svg().contains("four points"));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.title = title.into();
         self
     }
 
     /// Adds a row to the summary table of [`html`](Self::html).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, report::Picture};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # let model = FlashKMeans::new(2).fit(points.view())?;
+    /// let picture = Picture::new(points.view(), model.labels().view(), model.centroids().view())?;
+    /// assert!(picture.fact("iterations", model.n_iter().to_string()).html().contains("iterations"));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn fact(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.facts.push((name.into(), value.into()));
         self
     }
 
     /// Adds the inertia by iteration to [`html`](Self::html).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, report::Picture};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # let model = FlashKMeans::new(2).fit(points.view())?;
+    /// let picture = Picture::new(points.view(), model.labels().view(), model.centroids().view())?;
+    /// let page = picture.history(&model.problems()[0].history).html();
+    /// assert!(page.contains("Inertia by iteration"));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn history(mut self, history: &[IterationStats]) -> Self {
         self.history = history.iter().map(|iteration| iteration.inertia).collect();
         self
     }
 
     /// The picture as SVG: scales to the width it is given, follows the reader's light or dark scheme.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, report::Picture};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # let model = FlashKMeans::new(2).fit(points.view())?;
+    /// let picture = Picture::new(points.view(), model.labels().view(), model.centroids().view())?;
+    /// assert!(picture.svg().starts_with("<svg"));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn svg(&self) -> String {
         let mut svg = String::new();
         // Writing to a String cannot fail.
@@ -124,6 +193,17 @@ impl Picture {
 
     /// The picture as an HTML page, with the inertia by iteration, the facts and the largest clusters
     /// below it. It needs nothing but itself.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, report::Picture};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # let model = FlashKMeans::new(2).fit(points.view())?;
+    /// let picture = Picture::new(points.view(), model.labels().view(), model.centroids().view())?;
+    /// assert!(picture.html().starts_with("<!doctype html>"));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn html(&self) -> String {
         let mut html = String::new();
         let _ = self.page(&mut html);
@@ -501,6 +581,13 @@ fn escaped(text: &str) -> String {
 }
 
 /// `1234567` as `1,234,567`.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::report::grouped;
+///
+/// assert_eq!(grouped(1234567), "1,234,567");
+/// ```
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

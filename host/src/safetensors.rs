@@ -23,6 +23,22 @@ const MAX_HEADER: u64 = 1 << 20;
 /// metadata `flash_kmeans` (the layout's version, `1`), `metric` (`euclidean`, `cosine`, `dot` or
 /// `spherical-dot`) and `dtype` (the points' type: `f16`,
 /// `bf16`, `f32` or `f64`).
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{Backend, DType, FlashKMeans, ModelFile};
+/// use ndarray::{Ix2, array};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("model.safetensors");
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// FlashKMeans::new(2).fit(points.view())?.save(&path)?;
+/// let file = ModelFile::open(&path)?;
+/// assert_eq!((file.dtype(), file.shape()), (DType::F32, &[2, 1][..]));
+/// let model = file.model::<f32, Ix2>(Backend::Auto)?;
+/// assert_eq!(model.score(points.view())?, -1.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ModelFile {
     path: PathBuf,
@@ -38,6 +54,20 @@ impl ModelFile {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for a file that is no such model.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans, ModelFile};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// assert_eq!(ModelFile::open(&path)?.shape(), [2, 1]);
+    /// # std::fs::write(&path, "points").unwrap();
+    /// # assert!(matches!(ModelFile::open(&path), Err(flash_kmeans::Error::Format { .. })));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let malformed = |reason: String| Error::Format { path: path.into(), reason };
@@ -104,21 +134,71 @@ impl ModelFile {
     }
 
     /// The file.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans, ModelFile};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// assert_eq!(ModelFile::open(&path)?.path(), path);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The type of the points that the model was fitted to.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::DType;
+    /// # use flash_kmeans::{Backend, KMeans, ModelFile};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// assert_eq!(ModelFile::open(&path)?.dtype(), DType::F32);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
     /// The metric that the model was fitted by.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::Metric;
+    /// # use flash_kmeans::{Backend, KMeans, ModelFile};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// assert_eq!(ModelFile::open(&path)?.metric(), Metric::Euclidean);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn metric(&self) -> Metric {
         self.metric
     }
 
     /// `[k, d]` or `[batch, k, d]`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans, ModelFile};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// assert_eq!(ModelFile::open(&path)?.shape(), [2, 1]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -127,6 +207,18 @@ impl ModelFile {
     ///
     /// # Errors
     /// None for a file that was opened.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans, ModelFile};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// assert_eq!(ModelFile::open(&path)?.centroids()?, array![[0.0], [9.0]].into_dyn());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn centroids(&self) -> Result<ArrayD<f64>> {
         let values = if self.dtype == DType::F64 {
             values::<f64>(&self.centroids)
@@ -141,6 +233,20 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Format`] when the file's points are of another type than `T` or its shape is not `D`'s; else as
     /// [`KMeans::from_centroids`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use ndarray::Ix2;
+    /// # use flash_kmeans::{Backend, KMeans, ModelFile};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// let again = ModelFile::open(&path)?.model::<f32, Ix2>(Backend::Auto)?;
+    /// assert_eq!(again.centroids(), model.centroids());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn model<T: Element, D: PointsDim>(&self, backend: Backend) -> Result<KMeans<T, D>> {
         let malformed = |reason: String| Err(Error::Format { path: self.path.clone(), reason });
         if T::DTYPE != self.dtype {
@@ -183,6 +289,18 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ///
     /// # Errors
     /// [`Error::Io`]; nothing of the final name is left then.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Backend, KMeans};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// assert_eq!(KMeans::<f32, _>::load(&path, Backend::Auto)?.centroids(), model.centroids());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let centroids = self.centroids();
         let bytes = size_of::<T::Centroid>() * centroids.len();
@@ -213,6 +331,20 @@ impl<T: Element, D: PointsDim> KMeans<T, D> {
     ///
     /// # Errors
     /// As [`ModelFile::open`] and [`ModelFile::model`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use ndarray::Ix2;
+    /// # use flash_kmeans::{Backend, KMeans};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// let model = KMeans::<f32, _>::from_centroids(array![[0.0], [9.0]].view(), Backend::Auto)?;
+    /// model.save(&path)?;
+    /// let again = KMeans::<f32, Ix2>::load(&path, Backend::Auto)?;
+    /// assert_eq!(again.predict(array![[1.0], [8.0]].view())?.to_vec(), [0, 1]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn load(path: impl AsRef<Path>, backend: Backend) -> Result<Self> {
         ModelFile::open(path)?.model(backend)
     }

@@ -4,6 +4,20 @@ use crate::{DType, Element, Precision};
 use half::{bf16, f16};
 
 /// The problems to time: `batch` of `n` points in `d` dimensions with `k` clusters.
+///
+/// # Examples
+/// ```
+/// # use flash_kmeans::{DType, Precision};
+/// # use flash_kmeans::stages::{Workload, time};
+/// # // Nothing to show without a GPU.
+/// # let Ok(_) = flash_kmeans::FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+/// let workload = Workload { batch: 1, n: 1000, k: 4, d: 8, dtype: DType::F32, precision: Precision::Exact };
+/// let times = time(0, workload, 3)?;
+/// let products = (workload.batch * workload.n * workload.k * workload.d) as f64;
+/// println!("{} GFLOP/s", 2e-6 * products / times.assign.median());
+/// # assert!(times.assign.median() > 0.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// Problems.
@@ -21,6 +35,19 @@ pub struct Workload {
 }
 
 /// What a stage took each time, in milliseconds by device events.
+///
+/// # Examples
+/// ```
+/// # use flash_kmeans::{DType, Precision};
+/// # use flash_kmeans::stages::{Workload, time};
+/// # // Nothing to show without a GPU.
+/// # let Ok(_) = flash_kmeans::FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+/// let workload = Workload { batch: 1, n: 1000, k: 4, d: 8, dtype: DType::F32, precision: Precision::Exact };
+/// let assign = time(0, workload, 3)?.assign;
+/// assert_eq!(assign.milliseconds().len(), 3);
+/// assert!(assign.milliseconds().contains(&assign.median()));
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples(Vec<f64>);
 
@@ -30,11 +57,25 @@ impl Samples {
     }
 
     /// In the order in which they were taken.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::stages::Samples;
+    ///
+    /// assert!(Samples::default().milliseconds().is_empty());
+    /// ```
     pub fn milliseconds(&self) -> &[f64] {
         &self.0
     }
 
     /// The middle one, the upper of two; NaN without samples.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::stages::Samples;
+    ///
+    /// assert!(Samples::default().median().is_nan());
+    /// ```
     pub fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -43,6 +84,21 @@ impl Samples {
 }
 
 /// Where points would stay in the GPU's L2 cache from one sample to the next, the cache is overwritten in between.
+///
+/// # Examples
+/// ```
+/// # use flash_kmeans::{DType, Precision};
+/// # use flash_kmeans::stages::{Workload, time};
+/// # // Nothing to show without a GPU.
+/// # let Ok(_) = flash_kmeans::FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+/// let workload = Workload { batch: 1, n: 1000, k: 4, d: 8, dtype: DType::F32, precision: Precision::Exact };
+/// let times = time(0, workload, 3)?;
+/// for (stage, samples) in [("assign", times.assign), ("sort", times.sort), ("sums", times.sums)] {
+///     println!("{stage}: {} ms", samples.median());
+///     # assert!(samples.median() >= 0.0);
+/// }
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StageTimes {
     /// Labels: packing centroids, products, settling.
@@ -65,6 +121,16 @@ pub struct StageTimes {
 
 /// Standard normal values, the same for a seed on every machine: a counter through a 64-bit mixer, four
 /// 16-bit uniforms added up (Irwin–Hall), which is close enough to normal for timing and fast.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::stages::normal_points;
+///
+/// let values = normal_points::<f32>(1000, 7, |value| value);
+/// assert_eq!(values, normal_points::<f32>(1000, 7, |value| value));
+/// let mean = values.iter().sum::<f32>() / 1000.0;
+/// assert!(mean.abs() < 0.2, "{mean}");
+/// ```
 pub fn normal_points<T: Element>(count: usize, seed: u64, convert: impl Fn(f32) -> T + Sync) -> Vec<T> {
     use rayon::prelude::*;
     let value = |i: usize| {
@@ -84,6 +150,18 @@ pub fn normal_points<T: Element>(count: usize, seed: u64, convert: impl Fn(f32) 
 ///
 /// # Errors
 /// As [`crate::FlashKMeans::fit`] with [`crate::Backend::Cuda`].
+///
+/// # Examples
+/// ```
+/// # use flash_kmeans::{DType, Precision};
+/// # use flash_kmeans::stages::{Workload, time};
+/// # // Nothing to show without a GPU.
+/// # let Ok(_) = flash_kmeans::FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+/// let workload = Workload { batch: 1, n: 1000, k: 4, d: 8, dtype: DType::F32, precision: Precision::Exact };
+/// let times = time(0, workload, 3)?;
+/// assert_eq!(times.iteration.milliseconds().len(), 3);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub fn time(ordinal: u32, workload: Workload, iterations: usize) -> Result<StageTimes> {
     let count = workload.batch * workload.n * workload.d;
     match workload.dtype {
@@ -104,6 +182,19 @@ pub fn time(ordinal: u32, workload: Workload, iterations: usize) -> Result<Stage
 /// # Errors
 /// As [`crate::FlashKMeans::fit`] with [`crate::Backend::Cuda`]; [`Error::InvalidArgument`] when there are not
 /// `batch·n·d` values, or fewer points than clusters.
+///
+/// # Examples
+/// ```
+/// # use flash_kmeans::{DType, Precision};
+/// # use flash_kmeans::stages::{Workload, time_points};
+/// # // Nothing to show without a GPU.
+/// # let Ok(_) = flash_kmeans::FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+/// let workload = Workload { batch: 1, n: 1000, k: 4, d: 8, dtype: DType::F32, precision: Precision::Exact };
+/// let points: Vec<f32> = (0..8000).map(|i| (i * 37 % 101) as f32).collect();
+/// let times = time_points(0, &points, workload, 3)?;
+/// assert_eq!(times.iteration.milliseconds().len(), 3);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub fn time_points<T: Element>(
     ordinal: u32,
     points: &[T],

@@ -67,6 +67,18 @@ pub struct Weighted<'a, S> {
 
 impl<'a, S> Weighted<'a, S> {
     /// The points of `source`, with one weight for each of them. The fit checks the weights.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{FlashKMeans, Streaming, Weighted};
+    /// use ndarray::array;
+    ///
+    /// let points = array![[0.0f32], [4.0]];
+    /// let source = Weighted::new(&points, &[3.0, 1.0]);
+    /// let model = FlashKMeans::new(1).fit_stream(&source, &Streaming::new(), &mut ())?;
+    /// assert_eq!(model.centroids(), &array![[1.0]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn new(source: &'a S, weights: &'a [f64]) -> Self {
         Weighted { source, weights }
     }

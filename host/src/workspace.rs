@@ -20,17 +20,22 @@ use std::marker::PhantomData;
 /// allocated or prepared, but for k-means++ and k-means||, and points and results need not leave the device. Results have the same bits as those of
 /// [`FlashKMeans::fit`](crate::FlashKMeans::fit) on the same GPU.
 ///
-/// ```no_run
+/// # Examples
+/// ```
 /// use flash_kmeans::{FlashKMeans, Init};
 /// use half::f16;
 /// use ndarray::Array3;
 ///
-/// let mut workspace = FlashKMeans::new(64).init(Init::Random).max_iter(10).workspace::<f16>(32, 4096, 128)?;
-/// for layer in 0..40 {
-///     let keys = Array3::from_elem((32, 4096, 128), f16::from_f32(layer as f32));
+/// # // Nothing to show without a GPU.
+/// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+/// let mut workspace = FlashKMeans::new(4).init(Init::Random).max_iter(10).workspace::<f16>(2, 64, 8)?;
+/// for layer in 0..3 {
+///     let key = |(head, i, j): (usize, usize, usize)| f16::from_f32(((head + layer + i * j) % 17) as f32);
+///     let keys = Array3::from_shape_fn((2, 64, 8), key);
 ///     workspace.load(keys.view())?;
 ///     let heads = workspace.fit()?;
 ///     println!("{layer}: {}, {:?}", heads[0].inertia, workspace.device_labels());
+///     assert_eq!(workspace.labels()?.dim(), (2, 64));
 /// }
 /// # Ok::<(), flash_kmeans::Error>(())
 /// ```
@@ -50,14 +55,26 @@ pub struct Workspace<T: Element> {
 /// Points in a GPU's memory, for [`Workspace::borrow_device`]: row after row without gaps, unless said otherwise. The values
 /// of a row are one after the other.
 ///
-/// ```no_run
-/// # use flash_kmeans::{DevicePoints, Workspace};
-/// # unsafe fn f(workspace: &mut Workspace<f32>, address: *const f32, stream: *mut std::ffi::c_void) -> flash_kmeans::Result<()> {
-/// // The first 64 of 96 columns, which `stream` writes.
-/// let keys = DevicePoints::new(address).strides(4096 * 96, 96).after(stream);
-/// unsafe { workspace.borrow_device(keys)? };
-/// # Ok(())
-/// # }
+/// # Examples
+/// ```
+/// use flash_kmeans::{DevicePoints, FlashKMeans};
+/// use ndarray::array;
+///
+/// # // Nothing to show without a GPU.
+/// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+/// # let mut owner = FlashKMeans::new(4).workspace(1, 4, 2)?;
+/// # owner.load(array![[0.0f32, 5.0], [1.0, 5.0], [8.0, 5.0], [9.0, 5.0]].view())?;
+/// # owner.fit()?;
+/// # let address = owner.device_centroids();
+/// # let _context = cust::context::Context::new(cust::device::Device::get_device(0).unwrap()).unwrap();
+/// # let stream = cust::stream::Stream::new(cust::stream::StreamFlags::NON_BLOCKING, None).unwrap();
+/// // The first of two columns, which `stream` writes: a `cust::stream::Stream`.
+/// let column = DevicePoints::new(address).strides(4 * 2, 2).after(stream.as_inner().cast());
+/// let mut workspace = FlashKMeans::new(2).workspace::<f32>(1, 4, 1)?;
+/// // SAFETY: they stay as they are until the workspace is dropped.
+/// unsafe { workspace.borrow_device(column)? };
+/// assert_eq!(workspace.fit()?[0].inertia, 1.0);
+/// # Ok::<(), flash_kmeans::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "points are taken by `Workspace::borrow_device`"]
@@ -69,17 +86,72 @@ pub struct DevicePoints<T> {
 
 impl<T> DevicePoints<T> {
     /// At this address: of a `cust::memory::DeviceBuffer`, `buffer.as_device_ptr().as_ptr()`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{DevicePoints, FlashKMeans};
+    /// # use ndarray::array;
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// # let mut owner = FlashKMeans::new(4).workspace(1, 4, 2)?;
+    /// # owner.load(array![[0.0f32, 5.0], [1.0, 5.0], [8.0, 5.0], [9.0, 5.0]].view())?;
+    /// # owner.fit()?;
+    /// let address = owner.device_centroids(); // of 4 rows of 2 values
+    /// let mut workspace = FlashKMeans::new(2).workspace::<f32>(1, 4, 2)?;
+    /// // SAFETY: `owner` keeps them as they are.
+    /// unsafe { workspace.borrow_device(DevicePoints::new(address))? };
+    /// assert_eq!(workspace.fit()?[0].inertia, 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn new(address: *const T) -> Self {
         DevicePoints { address, strides: None, stream: None }
     }
 
     /// With problems `batch` values apart, and their rows `row` values.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{DevicePoints, FlashKMeans};
+    /// # use ndarray::array;
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// # let mut owner = FlashKMeans::new(4).workspace(1, 4, 2)?;
+    /// # owner.load(array![[0.0f32, 5.0], [1.0, 5.0], [8.0, 5.0], [9.0, 5.0]].view())?;
+    /// # owner.fit()?;
+    /// let address = owner.device_centroids(); // of 4 rows of 2 values
+    /// // The first of the two columns.
+    /// let mut workspace = FlashKMeans::new(2).workspace::<f32>(1, 4, 1)?;
+    /// let column = DevicePoints::new(address).strides(4 * 2, 2);
+    /// // SAFETY: `owner` keeps them as they are.
+    /// unsafe { workspace.borrow_device(column)? };
+    /// assert_eq!(workspace.fit()?[0].inertia, 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn strides(self, batch: usize, row: usize) -> Self {
         DevicePoints { strides: Some([batch, row]), ..self }
     }
 
     /// Complete when `stream`, a `CUstream` or `cudaStream_t` of this GPU, has done what it has been given so far: fits wait
     /// for that on the GPU, and nobody on the host.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{DevicePoints, FlashKMeans};
+    /// # use ndarray::array;
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// # let mut owner = FlashKMeans::new(4).workspace(1, 4, 2)?;
+    /// # owner.load(array![[0.0f32, 5.0], [1.0, 5.0], [8.0, 5.0], [9.0, 5.0]].view())?;
+    /// # owner.fit()?;
+    /// # let _context = cust::context::Context::new(cust::device::Device::get_device(0).unwrap()).unwrap();
+    /// let stream = cust::stream::Stream::new(cust::stream::StreamFlags::NON_BLOCKING, None).unwrap();
+    /// let points = DevicePoints::new(owner.device_centroids()).after(stream.as_inner().cast());
+    /// let mut workspace = FlashKMeans::new(2).workspace::<f32>(1, 4, 2)?;
+    /// // SAFETY: `owner` keeps them as they are, and they are complete already.
+    /// unsafe { workspace.borrow_device(points)? };
+    /// assert_eq!(workspace.fit()?[0].inertia, 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn after(self, stream: *mut c_void) -> Self {
         DevicePoints { stream: Some(stream), ..self }
     }
@@ -146,6 +218,20 @@ impl<T: Element> Workspace<T> {
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::NonFinite`], and the device's errors.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// let mut workspace = FlashKMeans::new(2).workspace(1, 4, 1)?;
+    /// workspace.load(points.view())?;
+    /// assert_eq!(workspace.fit()?[0].inertia, 1.0);
+    /// assert!(workspace.load(array![[0.0]].view()).is_err());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn load<D: PointsDim>(&mut self, points: ArrayView<'_, T, D>) -> Result<()> {
         let problem = Problem::new(points)?;
         let actual = [problem.batch, problem.n, problem.d];
@@ -172,6 +258,24 @@ impl<T: Element> Workspace<T> {
     /// [`DevicePoints::after`] names has come to where it is now, and stay unchanged until the workspace is given other
     /// points or dropped. Values that are not finite are not found: labels of such points are unspecified, though below
     /// the number of clusters.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// let mut groups = FlashKMeans::new(4).workspace(1, 4, 1)?;
+    /// groups.load(points.view())?;
+    /// groups.fit()?;
+    /// // The centroids of one workspace are the points of another.
+    /// let mut super_groups = FlashKMeans::new(2).workspace(1, 4, 1)?;
+    /// // SAFETY: the fit is done; `groups` lives longer, and is not used any more.
+    /// unsafe { super_groups.borrow_device(groups.device_centroids())? };
+    /// assert_eq!(super_groups.fit()?[0].inertia, 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub unsafe fn borrow_device(&mut self, points: impl Into<DevicePoints<T>>) -> Result<()> {
         let _visit = Visit::begin();
         let points = points.into();
@@ -188,6 +292,20 @@ impl<T: Element> Workspace<T> {
     /// # Errors
     /// [`Error::InvalidArgument`] before points were given, [`Error::Shape`] and [`Error::NonFinite`] for given
     /// centroids, and the device's errors.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// let mut workspace = FlashKMeans::new(2).workspace(1, 4, 1)?;
+    /// workspace.load(points.view())?;
+    /// let problems = workspace.fit()?;
+    /// assert!(problems[0].converged && problems[0].inertia == 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn fit(&mut self) -> Result<Vec<BatchSummary>> {
         if !self.has_points {
             let rule = "`load` or `borrow_device` comes before `fit`";
@@ -224,6 +342,20 @@ impl<T: Element> Workspace<T> {
     ///
     /// # Errors
     /// The device's.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// let mut workspace = FlashKMeans::new(1).workspace(1, 4, 1)?;
+    /// workspace.load(points.view())?;
+    /// workspace.fit()?;
+    /// assert_eq!(workspace.centroids()?, array![[[4.5]]]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn centroids(&self) -> Result<Array3<T::Centroid>> {
         let _visit = Visit::begin();
         let [batch, _, d] = self.shape;
@@ -235,6 +367,21 @@ impl<T: Element> Workspace<T> {
     ///
     /// # Errors
     /// The device's.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// let mut workspace = FlashKMeans::new(2).workspace(1, 4, 1)?;
+    /// workspace.load(points.view())?;
+    /// workspace.fit()?;
+    /// let labels = workspace.labels()?;
+    /// assert_eq!(labels[(0, 2)], labels[(0, 3)]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn labels(&self) -> Result<Array2<u32>> {
         let _visit = Visit::begin();
         let [batch, n, _] = self.shape;
@@ -242,12 +389,44 @@ impl<T: Element> Workspace<T> {
     }
 
     /// Where the labels are in device memory, `batch · n` values, until the workspace is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// let mut workspace = FlashKMeans::new(2).workspace(1, 4, 1)?;
+    /// workspace.load(points.view())?;
+    /// workspace.fit()?;
+    /// assert!(!workspace.device_labels().is_null());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn device_labels(&self) -> *const u32 {
         self.run.device_labels()
     }
 
     /// Where the centroids are in device memory, `batch · k · d` values of the points' type, until the workspace is
     /// dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::FlashKMeans;
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # // Nothing to show without a GPU.
+    /// # let Ok(_) = FlashKMeans::new(1).workspace::<f32>(1, 1, 1) else { return Ok(()) };
+    /// let mut groups = FlashKMeans::new(4).workspace(1, 4, 1)?;
+    /// groups.load(points.view())?;
+    /// groups.fit()?;
+    /// // The centroids are the points of another workspace, and never leave the GPU.
+    /// let mut super_groups = FlashKMeans::new(2).workspace(1, 4, 1)?;
+    /// // SAFETY: `groups` lives longer, and is not used any more.
+    /// unsafe { super_groups.borrow_device(groups.device_centroids())? };
+    /// assert_eq!(super_groups.fit()?[0].inertia, 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn device_centroids(&self) -> *const T {
         self.run.device_centroids().cast()
     }

@@ -428,9 +428,49 @@ fn devices_lists_the_cpu() {
 }
 
 #[test]
+fn bench_tells_times_and_rates() {
+    let place = Place::new();
+    let options = "bench -n 3000 -d 5 -k 4 --batch 2 --repeats 3 --iterations 4 --backend cpu";
+    for (more, dtype, init) in [
+        ("", "f32", "k-means++"),
+        ("--dtype f16 --init random", "f16", "random"),
+        ("--dtype f64 --init k-means||", "f64", "k-means||"),
+    ] {
+        let output = place.run(&format!("{options} {more} --seed 3 --quiet --json"));
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+        let out = json(&text(&output.stdout));
+        let asked = ["n", "d", "k", "batch", "seed", "iterations", "repeats"].map(|key| out[key].as_u64());
+        assert_eq!(asked, [3000, 5, 4, 2, 3, 4, 3].map(Some));
+        let words = ["dtype", "init", "backend", "precision"].map(|key| out[key].as_str());
+        assert_eq!(words, [dtype, init, "cpu", "exact"].map(Some));
+        assert!(out["device"].is_string());
+        for key in ["call_seconds", "iteration_seconds", "assign_seconds"] {
+            let [median, min, max] = ["median", "min", "max"].map(|of| out[key][of].as_f64().unwrap());
+            assert!(0.0 <= min && min <= median && median <= max && max > 0.0, "{key}: {out}");
+        }
+        // Stages that only a GPU tells apart.
+        assert!(["sort_seconds", "sums_seconds", "finalise_seconds"].iter().all(|key| out[*key].is_null()));
+        let flop = 2.0 * f64::from(2 * 3000 * 5 * 4);
+        let rate = flop / out["assign_seconds"]["median"].as_f64().unwrap();
+        assert!((out["assign_flop_per_second"].as_f64().unwrap() / rate - 1.0).abs() < 1e-9);
+        let rate = 6000.0 / out["iteration_seconds"]["median"].as_f64().unwrap();
+        assert!((out["points_per_second"].as_f64().unwrap_or(rate) / rate - 1.0).abs() < 1e-9);
+    }
+    let out = place.good(options);
+    for word in ["2 problems of 3,000 points", "call", "iteration", "points/s", "assign", "FLOP/s"] {
+        assert!(out.contains(word), "no {word} in {out}");
+    }
+    assert_eq!(text(&place.run(&format!("{options} --quiet")).stdout), "");
+    // From as many centroids as there are points the first iteration is the last: there is none to be timed by itself.
+    let out = json(&place.good("bench -n 4 -k 4 -d 2 --backend cpu --json"));
+    assert!(out["iteration_seconds"].is_null() && out["points_per_second"].is_null(), "{out}");
+    assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
 fn help_tells_the_exit_codes() {
     let place = Place::new();
-    for args in ["--help", "fit --help", "predict --help", "generate --help"] {
+    for args in ["--help", "fit --help", "predict --help", "generate --help", "bench --help"] {
         let help = place.good(args);
         assert!(help.contains("Exit codes") && help.contains("bad input"), "{args}");
     }
@@ -464,7 +504,17 @@ fn bad_options_are_refused() {
         place.refused(&format!("{args} {out}"), needles);
     }
     for (args, needles) in [
-        ("generate --n 0 --d 2 g.npy", &["--n"][..]),
+        ("bench -k 0", &["--clusters", "at least one"][..]),
+        ("bench -n 5 -k 6", &["6 clusters", "5 points", "-k"]),
+        ("bench -n 9000000000000000000 -d 9000000000000000000", &["half of the machine's memory", "--n"]),
+        ("bench --init start.npy", &["start.npy", "k-means++"]),
+        ("bench --iterations 0", &["--iterations"]),
+        ("bench --repeats 0", &["--repeats"]),
+        ("bench --backend tpu", &["tpu", "auto"]),
+        ("bench --backend cuda:4000000", &["cuda:4000000", "--backend cpu"]),
+        ("bench --dtype f64 --backend cuda", &["cuda", "--backend cpu"]),
+        ("bench --backend cpu --devices 0", &["--backend", "--devices"]),
+        ("generate --n 0 --d 2 g.npy", &["--n"]),
         ("generate --n 5 --d 2 g.csv", &["g.csv", ".fvecs"]),
         ("generate --n 5 --d 2 --dtype f16 g.fbin", &["g.fbin", "<f2"]),
         ("generate --n 5 --d 2 --batch 2 g.fvecs", &["g.fvecs", "batch"]),
@@ -484,6 +534,7 @@ fn a_gpu_that_is_not_there_is_refused() {
     let gpus = place.good("devices").lines().filter(|line| line.starts_with("cuda")).count();
     if gpus == 0 {
         place.refused("fit p.npy -k 3 --backend cuda --labels l.npy", &["cuda", "--backend cpu", "devices"]);
+        place.refused("bench --backend cuda", &["cuda", "--backend cpu", "devices"]);
     }
 }
 
@@ -616,12 +667,14 @@ fn completions_and_manual_pages_name_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = place.good(&format!("completions {shell}"));
         assert!(script.contains("flash-kmeans") && script.contains("transform"), "{shell}");
+        // A quote within the name of a value would end the script's own.
+        assert!(!script.contains("'k-means||'"), "{shell}");
     }
     place.refused("completions csh", &["csh"]);
     place.good("man pages");
     let page = std::fs::read_to_string(place.path("pages/flash-kmeans-fit.1")).unwrap();
     assert!(page.contains("max\\-iter"), "{page}");
-    assert!(place.path("pages/flash-kmeans.1").exists());
+    assert!(place.path("pages/flash-kmeans.1").exists() && place.path("pages/flash-kmeans-bench.1").exists());
 }
 
 #[test]

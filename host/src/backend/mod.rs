@@ -216,6 +216,14 @@ impl Engine {
 }
 
 /// A place where a fit can run.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{Backend, devices};
+///
+/// let cpu = &devices()[0];
+/// assert_eq!((cpu.backend, cpu.memory_bytes), (Backend::Cpu, 0));
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceInfo {
@@ -228,6 +236,14 @@ pub struct DeviceInfo {
 }
 
 /// The CPU, then every CUDA device that the driver shows.
+///
+/// # Examples
+/// ```
+/// for device in flash_kmeans::devices() {
+///     println!("{}: {}", device.backend, device.name);
+/// }
+/// # assert_eq!(flash_kmeans::devices()[0].backend, flash_kmeans::Backend::Cpu);
+/// ```
 pub fn devices() -> Vec<DeviceInfo> {
     #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "devices are added"))]
     let mut found = vec![DeviceInfo { backend: Backend::Cpu, name: cpu::describe(), memory_bytes: 0 }];

@@ -4,6 +4,18 @@ use half::{bf16, f16};
 use std::borrow::Cow;
 
 /// The type of the values in a file.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::io::{PointFile, StoredType, write_npy};
+/// use ndarray::array;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("points.npy");
+/// write_npy(&path, array![[0u8], [255]].view())?;
+/// assert_eq!(PointFile::open(&path)?.stored_type(), StoredType::U8);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoredType {
@@ -19,6 +31,13 @@ pub enum StoredType {
 
 impl StoredType {
     /// Bytes of one value.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::io::StoredType;
+    ///
+    /// assert_eq!(StoredType::F16.size_bytes(), 2);
+    /// ```
     pub fn size_bytes(self) -> usize {
         match self {
             StoredType::U8 => 1,
@@ -30,6 +49,13 @@ impl StoredType {
 
     /// The type of points that holds every stored value and is no wider than it has to be: `f16` for
     /// half precision, `f64` for double, `f32` for the others.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{DType, io::StoredType};
+    ///
+    /// assert_eq!(StoredType::U8.natural_dtype(), DType::F32);
+    /// ```
     pub fn natural_dtype(self) -> DType {
         match self {
             StoredType::F16 => DType::F16,
@@ -62,6 +88,13 @@ mod sealed {
 }
 
 /// A type that can be written to a file. Sealed: `u8`, `u32`, `f16`, `f32` and `f64`.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::io::Value;
+///
+/// assert_eq!(<u32 as Value>::DESCR, "<u4");
+/// ```
 pub trait Value: sealed::Sealed + bytemuck::Pod + Send + Sync {
     /// NumPy's name of the type, as a `.npy` header has it.
     const DESCR: &'static str;

@@ -21,6 +21,21 @@ const READ_BYTES: usize = 1 << 20;
 ///
 /// The file must not be changed while it is open. [`read`](PointFile::read) maps it into memory: a file that another
 /// process truncates then ends this one with a bus error, as memory-mapped files do.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::FlashKMeans;
+/// use flash_kmeans::io::{PointFile, write_npy};
+/// use ndarray::{Ix2, array};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("points.npy");
+/// write_npy(&path, array![[0.0f32], [1.0], [8.0], [9.0]].view())?;
+/// let file = PointFile::open(&path)?;
+/// let points = file.read::<f32>()?.into_dimensionality::<Ix2>().unwrap();
+/// assert_eq!(FlashKMeans::new(2).fit(points.view())?.inertia(), 1.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PointFile {
     path: PathBuf,
@@ -37,6 +52,21 @@ impl PointFile {
     /// # Errors
     /// [`Error::Io`] when the file cannot be opened or mapped, [`Error::Format`] when it has an unknown
     /// extension, is empty, truncated or too long, or is not what its extension says.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!(file.shape(), [3, 2]);
+    /// # std::fs::write(&path, "points").unwrap();
+    /// assert!(PointFile::open("points.csv").is_err());
+    /// # assert!(matches!(PointFile::open(&path), Err(flash_kmeans::Error::Format { .. })));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let format = Format::of(path).map_err(|reason| malformed(path, reason))?;
@@ -48,6 +78,17 @@ impl PointFile {
     ///
     /// # Errors
     /// As [`open`](Self::open).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("weights.npy");
+    /// write_npy(&path, array![0.5, 1.0, 2.0].view())?;
+    /// assert_eq!(PointFile::open_column(&path)?.shape(), [3, 1]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn open_column(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_as(path.as_ref(), Layout::of_column)
     }
@@ -85,36 +126,121 @@ impl PointFile {
     }
 
     /// The file's path, as it was given.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!(file.path(), path);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The type of the values in the file.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::StoredType;
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!(file.stored_type(), StoredType::F32);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn stored_type(&self) -> StoredType {
         self.layout.stored
     }
 
     /// `(n, d)` or `(batch, n, d)`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!(file.shape(), [3, 2]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         if self.layout.is_batch { &self.layout.shape } else { &self.layout.shape[1..] }
     }
 
     /// The number of problems of a `(batch, n, d)` file.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!(file.batch(), None);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn batch(&self) -> Option<usize> {
         self.layout.is_batch.then_some(self.layout.shape[0])
     }
 
     /// Points in each problem.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!(file.n_points(), 3);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn n_points(&self) -> usize {
         self.layout.shape[1]
     }
 
     /// Coordinates of each point.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!(file.n_features(), 2);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn n_features(&self) -> usize {
         self.layout.shape[2]
     }
 
     /// Rows of the file: `n`, or `batch · n`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::Array3;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, Array3::<f32>::zeros((2, 5, 3)).view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!((file.batch(), file.n_points(), file.n_rows()), (Some(2), 5, 10));
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn n_rows(&self) -> usize {
         self.layout.shape[0] * self.layout.shape[1]
     }
@@ -125,6 +251,19 @@ impl PointFile {
     /// # Errors
     /// [`Error::Format`] when the rows of a `.fvecs` or `.bvecs` file disagree about their length,
     /// [`Error::Io`] when it cannot be read, [`Error::OutOfMemory`] when there is no memory for the copy.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert!(file.read::<f32>()?.is_view());
+    /// assert_eq!(file.read::<f64>()?[[2, 0]], 4.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn read<T: Element>(&self) -> Result<CowArray<'_, T, IxDyn>> {
         if let Some(view) = self.view()? {
             return Ok(view.into());
@@ -152,6 +291,20 @@ impl PointFile {
     ///
     /// # Errors
     /// [`Error::Shape`] for a range or a buffer that does not fit, and as [`read`](Self::read).
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// let mut two_rows = [0.0f32; 4];
+    /// file.rows(1..3, &mut two_rows)?;
+    /// assert_eq!(two_rows, [2.0, 3.0, 4.0, 5.0]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn rows<T: Element>(&self, range: Range<usize>, into: &mut [T]) -> Result<()> {
         let d = self.n_features();
         if range.start > range.end || range.end > self.n_rows() {
@@ -216,6 +369,19 @@ impl PointFile {
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be mapped.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, write_npy};
+    /// # use ndarray::array;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.npy");
+    /// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]].view())?;
+    /// let file = PointFile::open(&path)?;
+    /// assert_eq!(file.view::<f32>()?.map(|points| points[[2, 0]]), Some(4.0));
+    /// assert!(file.view::<f64>()?.is_none());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn view<T: Element>(&self) -> Result<Option<ArrayViewD<'_, T>>> {
         let invalid = |_| malformed(&self.path, "has a shape that an array cannot have");
         let view = |values| ArrayViewD::from_shape(IxDyn(self.shape()), values).map_err(invalid);

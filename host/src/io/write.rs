@@ -13,6 +13,18 @@ use tempfile::NamedTempFile;
 ///
 /// # Errors
 /// [`Error::Io`]; nothing of the final name is left then.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::io::{PointFile, write_npy};
+/// use ndarray::array;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("points.npy");
+/// write_npy(&path, array![[0.0f32, 1.0], [2.0, 3.0]].view())?;
+/// assert_eq!(PointFile::open(&path)?.shape(), [2, 2]);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub fn write_npy<A: Value, D: Dimension>(path: impl AsRef<Path>, array: ArrayView<'_, A, D>) -> Result<()> {
     write_atomically(path, |out| {
         out.write_all(&npy::header(A::DESCR, array.shape()))?;
@@ -28,6 +40,20 @@ pub fn write_npy<A: Value, D: Dimension>(path: impl AsRef<Path>, array: ArrayVie
 ///
 /// # Errors
 /// [`Error::Io`], also for an error that `write` returns.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::io::write_atomically;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("inertia.txt");
+/// write_atomically(&path, |out| out.write_all(b"1.0"))?;
+/// assert_eq!(std::fs::read(&path).unwrap(), b"1.0");
+/// // A write that fails leaves what was there.
+/// assert!(write_atomically(&path, |_| Err(std::io::ErrorKind::Other.into())).is_err());
+/// assert_eq!(std::fs::read(&path).unwrap(), b"1.0");
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub fn write_atomically(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
@@ -43,19 +69,35 @@ pub fn write_atomically(
 ///
 /// # Errors
 /// [`Error::Io`] with the reason.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::io::check_writable;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// check_writable(folder.join("labels.npy"))?;
+/// assert!(check_writable(folder.join("no/such/folder/labels.npy")).is_err());
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub fn check_writable(path: impl AsRef<Path>) -> Result<()> {
     Pending::create(path.as_ref()).map(drop)
 }
 
 /// Writes points a few rows at a time; the extension says the format.
 ///
-/// ```no_run
-/// # let next_rows = || [0.0f32; 32];
-/// let mut out = flash_kmeans::io::PointWriter::<f32>::create("points.fbin", &[1_000_000, 8])?;
-/// for _ in 0..250_000 {
-///     out.write_rows(&next_rows())?;
+/// # Examples
+/// ```
+/// use flash_kmeans::io::{PointFile, PointWriter};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("points.fbin");
+/// let mut out = PointWriter::create(&path, &[1000, 2])?;
+/// for at in 0..10 {
+///     out.write_rows(&[at as f32; 200])?;
 /// }
 /// out.finish()?;
+/// assert_eq!(PointFile::open(&path)?.n_points(), 1000);
 /// # Ok::<(), flash_kmeans::Error>(())
 /// ```
 #[derive(Debug)]
@@ -72,6 +114,18 @@ impl<A: Value> PointWriter<A> {
     ///
     /// # Errors
     /// [`Error::Format`] when the format cannot hold such points, [`Error::Io`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, PointWriter};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.fbin");
+    /// let out = PointWriter::<f32>::create(&path, &[3, 2])?;
+    /// # drop(out);
+    /// // No integers of 32 bits in `.fbin`.
+    /// assert!(PointWriter::<u32>::create(&path, &[3, 2]).is_err());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn create(path: impl AsRef<Path>, shape: &[usize]) -> Result<Self> {
         let path = path.as_ref();
         let format = Format::of(path).map_err(|reason| malformed(path, reason))?;
@@ -115,6 +169,18 @@ impl<A: Value> PointWriter<A> {
     ///
     /// # Errors
     /// [`Error::Shape`] when that is not so, or there are more rows than the shape has; [`Error::Io`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, PointWriter};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.fbin");
+    /// let mut out = PointWriter::create(&path, &[3, 2])?;
+    /// out.write_rows(&[0.0f32, 1.0])?;
+    /// out.write_rows(&[2.0, 3.0, 4.0, 5.0])?;
+    /// assert!(out.write_rows(&[6.0, 7.0]).is_err(), "three rows, and no more");
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn write_rows(&mut self, values: &[A]) -> Result<()> {
         let rows = values.len().checked_div(self.d).unwrap_or(0);
         if rows > self.rows_left || rows * self.d != values.len() {
@@ -140,6 +206,19 @@ impl<A: Value> PointWriter<A> {
     ///
     /// # Errors
     /// [`Error::Shape`] when rows are missing, [`Error::Io`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::io::{PointFile, PointWriter};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("points.fbin");
+    /// let mut out = PointWriter::create(&path, &[1, 2])?;
+    /// out.write_rows(&[0.0f32, 1.0])?;
+    /// assert!(!path.exists());
+    /// out.finish()?;
+    /// assert_eq!(PointFile::open(&path)?.shape(), [1, 2]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn finish(self) -> Result<()> {
         if self.rows_left != 0 {
             return Err(Error::Shape {

@@ -36,6 +36,21 @@ const INIT_ROWS_A_CLUSTER: usize = 64;
 const INIT_ROWS: usize = 1 << 17;
 
 /// How points are streamed through a fit: [`FlashKMeans::fit_stream`].
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, Streaming};
+/// use ndarray::array;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("fit.state");
+/// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+/// let streaming = Streaming::new().memory(1 << 30).checkpoint(&path, 10);
+/// let model = FlashKMeans::new(2).fit_stream(&points, &streaming, &mut ())?;
+/// assert_eq!(model.inertia(), 1.0);
+/// assert!(path.exists());
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "options do nothing until fit_stream is called"]
 pub struct Streaming {
@@ -46,12 +61,35 @@ pub struct Streaming {
 
 impl Streaming {
     /// Three chunks of about 64 MiB, no checkpoints.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, Streaming};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit_stream(&points, &Streaming::new(), &mut ())?;
+    /// assert_eq!(model.inertia(), 1.0);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn new() -> Self {
         Streaming::default()
     }
 
     /// Bytes that points may take in memory: three chunks of them. Beside them there are 4 bytes a point for the
     /// labels, and the centroids and their sums.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, Streaming};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let options = FlashKMeans::new(2);
+    /// let model = options.fit_stream(&points, &Streaming::new().memory(1 << 30), &mut ())?;
+    /// assert_eq!(model.inertia(), 1.0);
+    /// // Not three panels.
+    /// assert!(options.fit_stream(&points, &Streaming::new().memory(1), &mut ()).is_err());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
@@ -59,12 +97,40 @@ impl Streaming {
 
     /// Writes a checkpoint to `path` after each `every` iterations, and when the fit ends or is stopped. It is
     /// replaced as a whole.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, Streaming};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("fit.state");
+    /// let streaming = Streaming::new().checkpoint(&path, 10);
+    /// FlashKMeans::new(2).fit_stream(&points, &streaming, &mut ())?;
+    /// assert!(path.exists());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn checkpoint(mut self, path: impl Into<PathBuf>, every: usize) -> Self {
         self.checkpoint = Some((path.into(), every));
         self
     }
 
     /// Goes on from the checkpoint at `path`, to the bits that the fit would have had without a break.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{FlashKMeans, Streaming};
+    /// # use ndarray::array;
+    /// # let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("fit.state");
+    /// let options = FlashKMeans::new(2).tol(0.0);
+    /// let begun = Streaming::new().checkpoint(&path, 1);
+    /// options.clone().max_iter(1).fit_stream(&points, &begun, &mut ())?;
+    /// let model = options.fit_stream(&points, &Streaming::new().resume(&path), &mut ())?;
+    /// assert_eq!(model.n_iter(), options.fit(points.view())?.n_iter());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn resume(mut self, path: impl Into<PathBuf>) -> Self {
         self.resume = Some(path.into());
         self
@@ -103,6 +169,18 @@ impl FlashKMeans {
     /// does not hold three panels, for `n_init` above 1, and for
     /// weights as [`fit_weighted`](Self::fit_weighted); [`Error::Stopped`] when the observer broke a pass off;
     /// [`Error::Io`] and [`Error::Format`] for checkpoints.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{FlashKMeans, Streaming};
+    /// use ndarray::array;
+    ///
+    /// // Arrays are sources; files, iterators and types of your own are others.
+    /// let points = array![[0.0f32], [1.0], [8.0], [9.0]];
+    /// let model = FlashKMeans::new(2).fit_stream(&points, &Streaming::new(), &mut ())?;
+    /// assert_eq!(model.labels(), FlashKMeans::new(2).fit(points.view())?.labels());
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn fit_stream<T: Element, S: Source<T>>(
         &self,
         source: &S,

@@ -13,11 +13,55 @@ use std::sync::{Mutex, PoisonError};
 /// same.
 ///
 /// Arrays, [`PointFile`]s (all rows of a batch are one set of points then) and [`Chunks`] are sources.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{FlashKMeans, Result, Source, Streaming};
+/// use std::ops::Range;
+///
+/// /// The whole numbers below one.
+/// struct Below(usize);
+///
+/// impl Source<f32> for Below {
+///     fn n_points(&self) -> usize {
+///         self.0
+///     }
+///
+///     fn n_features(&self) -> usize {
+///         1
+///     }
+///
+///     fn read(&self, rows: Range<usize>, into: &mut [f32]) -> Result<()> {
+///         rows.zip(into).for_each(|(row, value)| *value = row as f32);
+///         Ok(())
+///     }
+/// }
+///
+/// let model = FlashKMeans::new(1).fit_stream(&Below(5), &Streaming::new(), &mut ())?;
+/// assert_eq!(model.centroids()[(0, 0)], 2.0);
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub trait Source<T: Element>: Sync {
     /// Points.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::Source;
+    /// # use ndarray::array;
+    /// let points = array![[0.0f32, 1.0], [8.0, 9.0]];
+    /// assert_eq!(Source::n_points(&points), 2);
+    /// ```
     fn n_points(&self) -> usize;
 
     /// Coordinates of each.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::Source;
+    /// # use ndarray::array;
+    /// let points = array![[0.0f32, 1.0], [8.0, 9.0]];
+    /// assert_eq!(Source::n_features(&points), 2);
+    /// ```
     fn n_features(&self) -> usize;
 
     /// Reads `rows`, a part of `0..n`, into `into`: `rows.len() · d` values. A pass asks for rows in ascending order,
@@ -25,9 +69,29 @@ pub trait Source<T: Element>: Sync {
     ///
     /// # Errors
     /// What the source cannot help; [`Error::Source`] where no other variant fits.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::Source;
+    /// # use ndarray::array;
+    /// let points = array![[0.0f32, 1.0], [8.0, 9.0]];
+    /// let mut row = [0.0; 2];
+    /// Source::read(&points, 1..2, &mut row)?;
+    /// assert_eq!(row, [8.0, 9.0]);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     fn read(&self, rows: Range<usize>, into: &mut [T]) -> Result<()>;
 
     /// A weight for each point, see [`Weighted`](crate::Weighted); none where all count alike.
+    ///
+    /// # Examples
+    /// ```
+    /// # use flash_kmeans::{Source, Weighted};
+    /// # use ndarray::array;
+    /// let points = array![[0.0f32, 1.0], [8.0, 9.0]];
+    /// assert_eq!(Source::weights(&points), None);
+    /// assert_eq!(Source::weights(&Weighted::new(&points, &[1.0, 0.5])), Some(&[1.0, 0.5][..]));
+    /// ```
     fn weights(&self) -> Option<&[f64]> {
         None
     }
@@ -140,6 +204,16 @@ where
     ///
     /// # Errors
     /// [`Error::Source`] for an error of the iterator, [`Error::Shape`] for chunks of different widths.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{Chunks, Source};
+    /// use ndarray::array;
+    ///
+    /// let chunks = || [array![[0.0f32], [1.0]], array![[8.0]]].map(Ok::<_, std::io::Error>).into_iter();
+    /// assert_eq!(Chunks::new(chunks)?.n_points(), 3);
+    /// # Ok::<(), flash_kmeans::Error>(())
+    /// ```
     pub fn new(make: F) -> Result<Self> {
         let (mut n, mut d) = (0, None);
         for chunk in make() {

@@ -177,6 +177,22 @@ fn to_f32<T: Element>(centroids: &[T::Centroid]) -> Vec<f32> {
 
 /// Points in host memory that is page-locked, which GPUs copy from at the full rate of their link. To lock memory takes
 /// longer than to copy it: it pays where the same memory is used often, or for points that a GPU has no room for.
+///
+/// # Examples
+/// ```
+/// use flash_kmeans::{Error, FlashKMeans, PageLocked};
+/// use ndarray::ArrayView2;
+///
+/// match PageLocked::<f32>::new(4) {
+///     Ok(mut values) => {
+///         values.copy_from_slice(&[0.0, 1.0, 8.0, 9.0]);
+///         let points = ArrayView2::from_shape((4, 1), &values).unwrap();
+///         assert_eq!(FlashKMeans::new(2).fit(points)?.inertia(), 1.0);
+///     }
+///     Err(error) => assert!(matches!(error, Error::BackendUnavailable { .. }), "{error}"),
+/// }
+/// # Ok::<(), flash_kmeans::Error>(())
+/// ```
 pub struct PageLocked<T> {
     pinned: Pinned,
     device: Device,
@@ -191,6 +207,17 @@ impl<T: Element> PageLocked<T> {
     ///
     /// # Errors
     /// [`Error::BackendUnavailable`] where there is no GPU, and [`Error::Cuda`] where the system does not lock so much.
+    ///
+    /// # Examples
+    /// ```
+    /// use flash_kmeans::{Error, PageLocked};
+    ///
+    /// match PageLocked::<f32>::new(1000) {
+    ///     Ok(values) => assert_eq!(values.len(), 1000),
+    ///     // There is no GPU here.
+    ///     Err(error) => assert!(matches!(error, Error::BackendUnavailable { .. }), "{error}"),
+    /// }
+    /// ```
     pub fn new(len: usize) -> Result<Self> {
         let _visit = Visit::begin();
         let device = Device::open(0)?;

@@ -42,6 +42,9 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// List the devices that a fit can run on
     Devices(DevicesArgs),
+    /// Time fits of normal points of a given shape on this machine
+    #[command(after_help = AFTER_HELP)]
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages
@@ -77,7 +80,7 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "W.npy")]
     pub(crate) weights: Option<PathBuf>,
     /// First centroids: random, k-means++, k-means||, or those of a file of K rows or a model
-    #[arg(long, default_value = "k-means++", value_name = "random|k-means++|'k-means||'|FILE")]
+    #[arg(long, default_value = "k-means++", value_name = "START|FILE")]
     pub(crate) init: InitArg,
     /// Fit from this many starts and keep the one of least inertia
     #[arg(long, default_value = "1", value_name = "R", value_parser = at_least_one)]
@@ -248,6 +251,50 @@ pub(crate) struct DevicesArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// Number of points, in each problem of a batch
+    #[arg(short, long, default_value = "50000", value_parser = at_least_one)]
+    pub(crate) n: NonZeroUsize,
+    /// Dimensions
+    #[arg(short, long, default_value = "64", value_parser = at_least_one)]
+    pub(crate) d: NonZeroUsize,
+    /// Number of clusters
+    #[arg(short = 'k', long = "clusters", default_value = "100", value_name = "K", value_parser = at_least_one)]
+    pub(crate) n_clusters: NonZeroUsize,
+    /// Number of problems that are fitted in one call
+    #[arg(short, long, default_value = "1", value_parser = at_least_one)]
+    pub(crate) batch: NonZeroUsize,
+    /// Type of the points
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) dtype: DTypeArg,
+    /// Whether labels are exact, or may be what the tensor cores of a GPU find
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionArg,
+    /// First centroids of a whole call: random, k-means++ or k-means||. Iterations are timed from the first points as
+    /// centroids
+    #[arg(long, default_value = "k-means++", value_parser = drawn, value_name = "START")]
+    pub(crate) init: InitArg,
+    /// Iterations of a call; fewer where no label changes any more
+    #[arg(long, default_value = "10", value_name = "T", value_parser = at_least_one)]
+    pub(crate) iterations: NonZeroUsize,
+    /// Time this many calls
+    #[arg(long, default_value = "5", value_name = "R", value_parser = at_least_one)]
+    pub(crate) repeats: NonZeroUsize,
+    /// Seed of the points and of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all. f64 points run on the CPU
+    #[arg(long, default_value = "auto", value_parser = backend, value_name = "BACKEND")]
+    pub(crate) backend: Backend,
+    /// GPUs to fit on: as --backend cuda:N,M
+    #[arg(long, value_name = "all|N,M", value_parser = devices, conflicts_with = "backend")]
+    pub(crate) devices: Option<Backend>,
+    /// Print one JSON object instead of the summary; times are in seconds
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum MetricArg {
     #[default]
@@ -366,6 +413,14 @@ impl std::str::FromStr for InitArg {
                     .into())
             }
         }
+    }
+}
+
+/// First centroids that need no file.
+fn drawn(typed: &str) -> Result<InitArg, String> {
+    match typed.parse() {
+        Ok(InitArg::File(_)) | Err(_) => Err("none of random, k-means++ and k-means||".into()),
+        drawn => drawn,
     }
 }
 

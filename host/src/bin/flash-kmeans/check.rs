@@ -79,6 +79,16 @@ pub(crate) fn of_points(error: Error, file: &PointFile, dtype: DType) -> Failure
     }
 }
 
+/// Bytes of memory that this process can have, as far as the system tells.
+pub(crate) fn machine_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let machine = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
+    Some(group.map_or(machine, |group| group.min(machine)))
+}
+
 /// Evaluates `$body` with `$t` as the type that `$dtype` names.
 macro_rules! with_dtype {
     ($dtype:expr, $t:ident => $body:expr) => {

@@ -1,6 +1,6 @@
 //! `flash-kmeans fit`.
 use crate::args::{DTypeArg, FitArgs, InitArg, NanArg};
-use crate::check::{self, Outputs, with_dtype};
+use crate::check::{self, Outputs, machine_memory, with_dtype};
 use crate::failure::{Failure, bad_file};
 use crate::given::Given;
 use crate::job;
@@ -515,16 +515,6 @@ fn streaming(args: &FitArgs, file: &PointFile, dtype: DType) -> Result<Option<St
         }
     }
     Ok(Some(streaming))
-}
-
-/// Bytes of memory that this process can have, as far as the system tells.
-fn machine_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let machine = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
-    Some(group.map_or(machine, |group| group.min(machine)))
 }
 
 /// The weights of `points` from a file.

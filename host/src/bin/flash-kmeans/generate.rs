@@ -79,6 +79,16 @@ fn write<A: Value>(args: &GenerateArgs, make: impl Fn(f64) -> A + Sync) -> Resul
     Ok(out.finish()?)
 }
 
+/// Standard normal values, the same for a seed on every machine.
+pub(crate) fn normals<A: Send>(count: usize, seed: u64, make: impl Fn(f64) -> A + Sync) -> Vec<A> {
+    let chunk = |chunk: usize| {
+        let mut draw = Draw::new(seed, chunk as u64);
+        let values = CHUNK_VALUES.min(count - chunk * CHUNK_VALUES);
+        (0..values).map(|_| make(draw.normal())).collect::<Vec<_>>()
+    };
+    (0..count.div_ceil(CHUNK_VALUES)).into_par_iter().flat_map_iter(chunk).collect()
+}
+
 /// Random numbers that are the same on every machine: ChaCha8, IEEE arithmetic, and a logarithm that is
 /// compiled in rather than the system's.
 struct Draw {

@@ -4,6 +4,7 @@
 //! every file, and then runs it. Results go to stdout, everything else to stderr.
 
 mod args;
+mod bench;
 mod check;
 mod devices;
 mod failure;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Transform(args) => transform::run(args, quiet),
         Command::Generate(args) => generate::run(args, quiet),
         Command::Devices(args) => devices::run(args),
+        Command::Bench(args) => bench::run(args, quiet),
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
     };

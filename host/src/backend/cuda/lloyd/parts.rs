@@ -388,7 +388,7 @@ impl<T: GpuElement> Call<T> {
         let panel_rows = self.panels.len as usize;
         let panels = [rows.start / panel_rows, rows.len().div_ceil(panel_rows)];
         let (from, to) = (self.update()?, total.update()?);
-        let tiles_of = |rows: usize| self.tiles_of(rows as u32) as usize;
+        let tiles_of = |rows: usize| tiles_of(Shape { n: rows as u32, ..self.shape }, self.hopper) as usize;
         let tiles = [tiles_of(rows.start), tiles_of(rows.len())];
         let each = |[first, count]: [usize; 2], values: usize| (first * values, count * values);
         let stream = &self.stream;

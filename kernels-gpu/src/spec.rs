@@ -167,6 +167,11 @@ impl Shape {
     pub const fn new(batch: u32, n: u32, k: u32, d: u32, size: u32) -> Self {
         Shape { batch, n, k, d, pitch: d.next_multiple_of(16 / size) }
     }
+    /// Point tiles of a problem in Hopper's assignment.
+    #[inline]
+    pub const fn hopper_tiles(&self) -> u32 {
+        self.n.div_ceil(HOPPER_POINTS)
+    }
 }
 
 /// How the points of each problem are cut into panels.
@@ -546,7 +551,7 @@ impl HopperParams {
     /// Point tiles of a problem.
     #[inline]
     pub const fn tiles(&self) -> u32 {
-        self.shape.n.div_ceil(HOPPER_POINTS)
+        self.shape.hopper_tiles()
     }
     /// Point tiles of all problems, whose points are fewer than 2³².
     #[inline]

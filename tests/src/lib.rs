@@ -1,6 +1,6 @@
 //! What the tests share.
-use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, Metric};
-use ndarray::{ArrayView1, ArrayView2};
+use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, Metric};
+use ndarray::{ArrayView1, ArrayView2, Ix3};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -95,6 +95,18 @@ pub fn has_gpu() -> bool {
     // Not by `println!`, whose output is kept from whoever runs the tests; in one piece, as tests run in parallel.
     let _ = std::io::stderr().write_all(format!("skipped: no GPU ({reason})\n").as_bytes());
     false
+}
+
+/// What a model must have in common with one that was fitted in parts: all but the inertia of iterations, which f32
+/// points have in the precision of an assignment that is scaled by the points of a part.
+pub fn bits_but_costs<T: Element<Centroid = f32>>(model: &KMeans<T, Ix3>) -> Vec<u64> {
+    let mut all: Vec<u64> = model.centroids().iter().map(|c| u64::from(c.to_bits())).collect();
+    all.extend(model.labels().iter().map(|&label| u64::from(label)));
+    for problem in model.problems() {
+        all.extend(problem.history.iter().flat_map(|i| [i.changed, i.shift.to_bits()]));
+        all.extend([problem.inertia.to_bits(), problem.n_iter as u64, problem.converged.into()]);
+    }
+    all
 }
 
 /// What a fit of one problem gave.

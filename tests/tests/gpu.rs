@@ -10,7 +10,7 @@ use flash_kmeans::{
     Backend, BatchSummary, DevicePoints, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer,
     PageLocked, Streaming, Workspace, devices,
 };
-use flash_kmeans_tests::{CUDA, has_gpu, is_emulated, is_set, is_small as small};
+use flash_kmeans_tests::{CUDA, bits_but_costs, has_gpu, is_emulated, is_set, is_small as small};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Ix2, Ix3, array, s};
 use proptest::prelude::*;
@@ -843,18 +843,6 @@ fn much_data_agrees_with_the_cpu() {
 }
 
 // ---- parts ----
-
-/// What a model must have in common with one that was fitted in parts: all but the inertia of iterations, which f32
-/// points have in the precision of an assignment that is scaled by the points of a part.
-fn bits_but_costs<T: Point>(model: &KMeans<T, Ix3>) -> Vec<u64> {
-    let mut all: Vec<u64> = model.centroids().iter().map(|c| u64::from(c.to_bits())).collect();
-    all.extend(model.labels().iter().map(|&label| u64::from(label)));
-    for problem in model.problems() {
-        all.extend(problem.history.iter().flat_map(|i| [i.changed, i.shift.to_bits()]));
-        all.extend([problem.inertia.to_bits(), problem.n_iter as u64, problem.converged.into()]);
-    }
-    all
-}
 
 /// Rows of several panels.
 const SEVERAL: usize = (2 << 20) + 300_001;

@@ -1334,7 +1334,7 @@ fn check_listed<T: Point>(
             _ => {}
         }
     }
-    let tiles = HopperParams { shape, slot: 0, is_exact: 1 }.tiles() as usize;
+    let tiles = shape.hopper_tiles() as usize;
     let mut expected_changed = vec![0; batch as usize * tiles * HOPPER_WARPS as usize];
     for row in (0..all).filter(|&row| expected[row] != before[row]) {
         let tile = row / n as usize * tiles + row % n as usize / HOPPER_POINTS as usize;

@@ -209,7 +209,7 @@ impl Engine {
             #[cfg(feature = "cuda")]
             Engine::Cuda(gpus) => {
                 process::check_gpus(gpus.backend())?;
-                cuda::assign(gpus, problem, centroids, (k, metric))
+                cuda::assign(gpus, problem, centroids, (k, metric), None)
             }
         }
     }

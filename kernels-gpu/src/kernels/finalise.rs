@@ -53,8 +53,13 @@ pub(super) unsafe fn finalise<T: Scalar>(
             if is_own && lane_id() == 0 {
                 many.set(owner, 0);
             }
-            let group = Group::of(first + owner as u64, params);
-            if owner < warps && clusters != 0 && group.is_open(states) {
+            // Where there is nothing to do, nothing is worked out: that would take longer than a cluster's rows do.
+            let group = if owner < warps && clusters != 0 {
+                Group::of(first + owner as u64, params)
+            } else {
+                Group::NONE
+            };
+            if group.is_open(states) {
                 let look = partials.look(group, 0);
                 let (rows, points) = partials.count(group, look);
                 // What a point is of its cluster's mean, 0 where there is none.
@@ -127,10 +132,12 @@ struct Group {
 }
 
 impl Group {
+    const NONE: Group = Group { batch: 0, first: 0, clusters: 0, chunk: 0 };
+
     #[inline(always)]
     unsafe fn of(group: u64, params: FinaliseParams) -> Self {
         if group >= params.groups() {
-            return Group { batch: 0, first: 0, clusters: 0, chunk: 0 };
+            return Self::NONE;
         }
         let of_problem = params.groups_of_problem();
         let batch = div_u64(group, of_problem as u64) as u32;

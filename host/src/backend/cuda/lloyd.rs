@@ -375,14 +375,11 @@ impl<T: GpuElement> Call<T> {
         let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
         let hopper = fast.then(|| T::hopper(device, of_entry));
         let mut plan = Plan::default();
-        let tiles = match hopper {
-            Some(_) => HopperParams { shape, slot: 0, is_exact: 1 }.blocks() as usize * HOPPER_WARPS as usize,
-            None => AssignParams { shape }.blocks() as usize,
-        };
+        let tiles = tiles_of(shape, hopper) as usize;
         let sort = device.plan().sort(panels, shape.k);
         let finalise = FinaliseParams::new(by.shape_of_sums(shape), panels, device.multiprocessors());
         let pitch = sums_pitch(by.width(shape)) as usize;
-        let converge = converge_params(shape, by, tiles / batch, window);
+        let converge = converge_params(shape, by, tiles, window);
         let updates = role.updates();
         let places = Places {
             labels: plan.array(batch * n),
@@ -394,8 +391,8 @@ impl<T: GpuElement> Call<T> {
             rows: plan.array(batch * k),
             states: plan.array(batch),
             open: plan.array(batch),
-            tile_cost: plan.array(tiles),
-            tile_changed: plan.array(tiles),
+            tile_cost: plan.array(batch * tiles),
+            tile_changed: plan.array(batch * tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
             hopper: hopper.filter(|_| has_points).map(|_| {
                 let is_ordered = !by.metric.is_product() && device.plan().is_ordered(shape.k);
@@ -982,16 +979,7 @@ impl<T: GpuElement> Call<T> {
 
     /// Entries of the assignment's statistics for a problem.
     fn tiles(&self) -> u32 {
-        self.tiles_of(self.shape.n)
-    }
-
-    /// Those of `n` points.
-    fn tiles_of(&self, n: u32) -> u32 {
-        let shape = Shape { n, ..self.shape };
-        match self.hopper {
-            Some(_) => HopperParams { shape, slot: 0, is_exact: 1 }.tiles() * HOPPER_WARPS,
-            None => AssignParams { shape }.tiles(),
-        }
+        tiles_of(self.shape, self.hopper)
     }
 
     /// What the assignment needs to know before the first, once: the points' norms, their rounding to 16 bits, and the
@@ -1458,6 +1446,14 @@ impl<T: GpuElement> Call<T> {
 /// A run without points is a bug of this crate; it is reported.
 fn no_points() -> Error {
     Error::Cuda { call: "starting a run".into(), code: "no points were given".into() }
+}
+
+/// Entries of the statistics of an assignment by `entry`, for a problem.
+fn tiles_of(shape: Shape, entry: Option<hopper::Launch>) -> u32 {
+    match entry {
+        Some(_) => shape.hopper_tiles() * HOPPER_WARPS,
+        None => AssignParams { shape }.tiles(),
+    }
 }
 
 /// Convergence by so many of the assignment's statistics for a problem.

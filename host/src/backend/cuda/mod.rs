@@ -280,25 +280,24 @@ fn fit_whole<T: Element>(
     Ok(LloydOutcome { centroids, labels: outcome.labels, problems: outcome.problems })
 }
 
-/// Labels; of points that the GPU has no room for, part after part.
+/// Labels; of points that the GPU has no room for, part after part. Those of a part are rounded in the `frame` of all, where
+/// there is one.
 pub(crate) fn assign<T: Element>(
     gpus: &Gpus,
     problem: &Problem<'_, T>,
     centroids: &[T::Centroid],
     (k, metric): (usize, Metric),
-) -> Result<Vec<u32>> {
-    assign_in(None, gpus, problem, centroids, (k, metric))
-}
-
-/// [`assign`], of points that are rounded in a frame or have none of their own.
-fn assign_in<T: Element>(
     frame: Option<&Frame>,
-    gpus: &Gpus,
-    problem: &Problem<'_, T>,
-    centroids: &[T::Centroid],
-    (k, metric): (usize, Metric),
 ) -> Result<Vec<u32>> {
-    let refused = match assign_whole(frame, gpus, problem, centroids, (k, metric)) {
+    let (device, task) = (gpus.first(), (k, gpus.by(metric, false), frame));
+    let values: Vec<f32> = centroids.iter().map(|c| c.to_f64() as f32).collect();
+    let whole = match T::DTYPE {
+        DType::F32 => lloyd::assign(device, &cast::<T, f32>(problem), &values, task),
+        DType::F16 => lloyd::assign(device, &cast::<T, f16>(problem), &values, task),
+        DType::BF16 => lloyd::assign(device, &cast::<T, bf16>(problem), &values, task),
+        DType::F64 => Err(no_f64(device)),
+    };
+    let refused = match whole {
         Err(error @ Error::OutOfDeviceMemory { .. }) => error,
         outcome => return outcome,
     };
@@ -319,26 +318,9 @@ fn assign_in<T: Element>(
         let centroids =
             if problem.batch > 1 { &centroids[part.start * k * d..part.end * k * d] } else { centroids };
         let half = Problem { points: Cow::Borrowed(points), batch, n, d, weights: None };
-        labels.extend(assign_in(frame, gpus, &half, centroids, (k, metric))?);
+        labels.extend(assign(gpus, &half, centroids, (k, metric), frame)?);
     }
     Ok(labels)
-}
-
-fn assign_whole<T: Element>(
-    frame: Option<&Frame>,
-    gpus: &Gpus,
-    problem: &Problem<'_, T>,
-    centroids: &[T::Centroid],
-    (k, metric): (usize, Metric),
-) -> Result<Vec<u32>> {
-    let (device, task) = (gpus.first(), (k, gpus.by(metric, false), frame));
-    let centroids: Vec<f32> = centroids.iter().map(|c| c.to_f64() as f32).collect();
-    match T::DTYPE {
-        DType::F32 => lloyd::assign(device, &cast::<T, f32>(problem), &centroids, task),
-        DType::F16 => lloyd::assign(device, &cast::<T, f16>(problem), &centroids, task),
-        DType::BF16 => lloyd::assign(device, &cast::<T, bf16>(problem), &centroids, task),
-        DType::F64 => Err(no_f64(device)),
-    }
 }
 
 pub(crate) fn time_stages<T: Element>(

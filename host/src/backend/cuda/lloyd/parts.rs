@@ -297,6 +297,11 @@ impl<T: GpuElement> Shard<T> {
         arena.zero(&call.stream, place)?;
         call.points = Some(Points::Own { arena, place });
         call.frame = self.frame.clone();
+        // The total takes all of these, also what is of clusters without points, which no launch writes: NaN, so that it
+        // shows if one reads it.
+        let update = call.update()?;
+        call.fill(update.sums, f32::NAN.to_bits())?;
+        call.fill(update.heads, f32::NAN.to_bits())?;
         Ok(call)
     }
 }
@@ -317,6 +322,8 @@ impl<T: GpuElement> Call<T> {
 
     fn set_origin(&self, first: &[T]) -> Result<()> {
         let Some(origin) = self.places.origin else { return Err(no_points()) };
+        // Parts copy all of its pitch.
+        self.arena()?.zero(&self.stream, origin)?;
         self.upload(origin.part(0, first.len()), first)
     }
 
@@ -388,7 +395,7 @@ impl<T: GpuElement> Call<T> {
         let panel_rows = self.panels.len as usize;
         let panels = [rows.start / panel_rows, rows.len().div_ceil(panel_rows)];
         let (from, to) = (self.update()?, total.update()?);
-        let tiles_of = |rows: usize| self.tiles_of(rows as u32) as usize;
+        let tiles_of = |rows: usize| tiles_of(Shape { n: rows as u32, ..self.shape }, self.hopper) as usize;
         let tiles = [tiles_of(rows.start), tiles_of(rows.len())];
         let each = |[first, count]: [usize; 2], values: usize| (first * values, count * values);
         let stream = &self.stream;

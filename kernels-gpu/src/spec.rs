@@ -1282,6 +1282,10 @@ impl Items for FoldParams {
 pub struct FinaliseShared {
     /// `[warp][value][lane]` sums of a warp's share.
     pub sums: Slot<f64>,
+    /// What a point is of the mean of a cluster that each thread looks at.
+    pub weights: Slot<f64>,
+    /// `[thread][value]` a lane's features of the centroid so far.
+    pub before: Slot<f32>,
     /// Each warp's clusters of many rows, a bit each.
     pub many: Slot<u32>,
     /// Bytes of it all.
@@ -1295,6 +1299,8 @@ impl FinaliseShared {
         let mut layout = Layout::new();
         FinaliseShared {
             sums: layout.array(UPDATE_THREADS * FINALISE_VALUES),
+            weights: layout.array(UPDATE_THREADS),
+            before: layout.aligned_array(UPDATE_THREADS * FINALISE_VALUES, 16),
             many: layout.array(UPDATE_WARPS),
             bytes: layout.bytes(),
         }

@@ -10,6 +10,7 @@
 //! and end. Which warp adds changes no bits: those depend on the labels alone. Bound by the reading of the rows.
 use super::segment_sums::sums_about_first;
 use crate::spec::*;
+use cuda_std::async_copy::*;
 use cuda_std::float::Scalar;
 use cuda_std::ptr;
 use cuda_std::shared::Shared;
@@ -40,7 +41,7 @@ pub(super) unsafe fn finalise<T: Scalar>(
 ) {
     let partials = Partials { sums, heads, starts, params };
     let means = Means { origin, centroids, rounded, moves, params };
-    let many = SHARED.many.here();
+    let (many, weights) = (SHARED.many.here(), SHARED.weights.here());
     let warps = params.warps_of_block;
     let mut first = block_idx_x() as u64 * warps as u64;
     while first < params.groups() {
@@ -63,7 +64,8 @@ pub(super) unsafe fn finalise<T: Scalar>(
                 let look = partials.look(group, 0);
                 let (rows, points) = partials.count(group, look);
                 // What a point is of its cluster's mean, 0 where there is none.
-                let weight = if points > 0 { 1.0 / points as f64 } else { 0.0 };
+                weights.set(thread_idx_x(), if points > 0 { 1.0 / points as f64 } else { 0.0 });
+                sync_warp(FULL_MASK);
                 clusters &= u32::MAX >> (WARP_SIZE - group.clusters);
                 while clusters != 0 {
                     let at = clusters.trailing_zeros();
@@ -77,13 +79,16 @@ pub(super) unsafe fn finalise<T: Scalar>(
                         continue;
                     }
                     let (from, shares) = if is_own { (0, FINALISE_SHARES) } else { (warp_id(), 1) };
+                    if is_own || warp_id() == 0 {
+                        means.fetch(group, at);
+                    }
                     partials.add(group, look, at, rows, from, shares);
                     if !is_own {
                         sync_threads();
                     }
                     if is_own || warp_id() == 0 {
                         let total = total_of(if is_own { 1 } else { UPDATE_WARPS });
-                        means.end(group, at, total, warp_shuffle_idx(FULL_MASK, weight, lane));
+                        means.end(group, at, total, weights.get(warp_id() * WARP_SIZE + lane));
                     }
                     if !is_own {
                         sync_threads();
@@ -155,6 +160,12 @@ impl Group {
         self.chunk * FINALISE_FEATURES + lane_id() * FINALISE_VALUES
     }
 
+    /// The same, so that what follows from it takes no registers before.
+    #[inline(always)]
+    unsafe fn opaque(self) -> Self {
+        Group { batch: opaque(self.batch), first: opaque(self.first), chunk: opaque(self.chunk), ..self }
+    }
+
     #[inline(always)]
     unsafe fn is_open(self, states: *const LoopState) -> bool {
         self.clusters > 0 && (*states.add(self.batch as usize)).done == 0
@@ -190,15 +201,33 @@ impl<T: Scalar> Means<T> {
         self.params.shape.d % FINALISE_VALUES == 0
     }
 
-    /// The lane's features of the centroid so far.
+    /// Has the lane's features of the centroid so far be on their way to shared memory, where rows are vectors.
+    #[inline(always)]
+    unsafe fn fetch(self, group: Group, at: u32) {
+        let group = group.opaque();
+        if self.has_vectors() && group.feature() < self.params.shape.d {
+            let place = self.row(group, at) + group.feature() as u64;
+            cp_async_cg_16(Self::fetched(), self.centroids.add(place as usize).cast_const());
+        }
+        cp_async_commit_group();
+    }
+
+    /// Where the lane's are.
+    #[inline(always)]
+    unsafe fn fetched() -> Shared<f32> {
+        SHARED.before.here().add(thread_idx_x() * FINALISE_VALUES)
+    }
+
+    /// The lane's features of the centroid so far, after [`Self::fetch`].
     #[inline(always)]
     unsafe fn before(self, group: Group, at: u32) -> [f32; VALUES] {
         let (d, feature) = (self.params.shape.d, group.feature());
         let row = self.centroids.add(self.row(group, at) as usize).cast_const();
         let mut values = [0.0; VALUES];
+        cp_async_wait_group::<0>();
         if self.has_vectors() {
             if feature < d {
-                values = ptr::read_v4(row.add(feature as usize).cast()).map(f32::from_bits);
+                unroll!(V in [0, 1, 2, 3] => { values[V] = Self::fetched().get(V as u32); });
             }
         } else {
             unroll!(V in [0, 1, 2, 3] => {
@@ -213,9 +242,7 @@ impl<T: Scalar> Means<T> {
     /// Stores the mean, `total` times `weight`, and how far it is from the centroid so far.
     #[inline(always)]
     unsafe fn end(self, group: Group, at: u32, total: [f64; VALUES], weight: f64) {
-        // What follows from these takes no registers until here.
-        let [batch, first, chunk] = [opaque(group.batch), opaque(group.first), opaque(group.chunk)];
-        let group = Group { batch, first, chunk, ..group };
+        let group = group.opaque();
         let (shape, feature) = (self.params.shape, group.feature());
         // Sums may be of points less their problem's first.
         let rows = group.batch as u64 * shape.n as u64;
@@ -250,7 +277,10 @@ impl<T: Scalar> Means<T> {
         }
         let moved = warp_sum_f64(moved);
         if lane_id() == 0 {
-            *self.moves.add((self.cluster(group, at) * self.params.chunks() as u64 + group.chunk as u64) as usize) = moved;
+            *self
+                .moves
+                .add((self.cluster(group, at) * self.params.chunks() as u64 + group.chunk as u64) as usize) =
+                moved;
         }
     }
 }
@@ -336,15 +366,7 @@ impl Partials {
 
     /// Has the warp's sum be that of some of the shares of the `rows` rows of cluster `at`, from share `from` on; `look` is at the first panels.
     #[inline(always)]
-    unsafe fn add(
-        self,
-        group: Group,
-        mut look: Look,
-        at: u32,
-        rows: u32,
-        from: u32,
-        shares: u32,
-    ) {
+    unsafe fn add(self, group: Group, mut look: Look, at: u32, rows: u32, from: u32, shares: u32) {
         let lanes = self.params.lanes_of_cluster;
         let (first_lane, last_lane) = (at * lanes, at * lanes + lanes - 1);
         // Past the last feature a lane adds up others, which it does not use.

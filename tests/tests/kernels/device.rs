@@ -352,7 +352,10 @@ impl<T: Point> Arrays<T> {
         let sorted = self.sort(way);
         self.sum(sorted, way);
         self.fold(sorted, way);
-        self.finalise_by(FinaliseParams { is_folded: 1, ..FinaliseParams::new(self.shape, self.panels, 1) }, way);
+        self.finalise_by(
+            FinaliseParams { is_folded: 1, ..FinaliseParams::new(self.shape, self.panels, 1) },
+            way,
+        );
         self.converge(way);
     }
 

@@ -414,7 +414,13 @@ impl Partials {
                 while row < stop {
                     let stop = stop.min(share_end);
                     while row < stop {
-                        self.add_rows(feature, source, row % WARP_SIZE, stop - row, &mut share);
+                        let at = row % WARP_SIZE;
+                        // Most clusters of few points have one.
+                        if stop - row == 1 {
+                            self.add_rows::<1>(feature, source, at, 1, &mut share);
+                        } else {
+                            self.add_rows::<4>(feature, source, at, stop - row, &mut share);
+                        }
                         row += FINALISE_IN_FLIGHT;
                     }
                     row = stop;
@@ -438,20 +444,29 @@ impl Partials {
 
     /// Adds four features, from `feature` on, of the first `rows` of the four rows whose places lanes from `first` on have.
     #[inline(always)]
-    unsafe fn add_rows(self, feature: u32, source: u64, first: u32, rows: u32, sum: &mut [f64; VALUES]) {
+    unsafe fn add_rows<const MOST: u32>(
+        self,
+        feature: u32,
+        source: u64,
+        first: u32,
+        rows: u32,
+        sum: &mut [f64; VALUES],
+    ) {
         let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
         let pitch = self.params.pitch as u64;
         unroll!(R in [0, 1, 2, 3] => {
-            // The first again where there are fewer.
-            let lane = if (R as u32) < rows { first + R as u32 } else { first };
-            let source = warp_shuffle_idx(FULL_MASK, source, lane);
-            let array = if source & 1 == 0 { self.sums } else { self.heads };
-            let place = (source >> 1) * pitch + feature as u64;
-            values[R] = ptr::load_v4(array.add(place as usize).cast()).map(f32::from_bits);
+            if (R as u32) < MOST {
+                // The first again where there are fewer.
+                let lane = if (R as u32) < rows { first + R as u32 } else { first };
+                let source = warp_shuffle_idx(FULL_MASK, source, lane);
+                let array = if source & 1 == 0 { self.sums } else { self.heads };
+                let place = (source >> 1) * pitch + feature as u64;
+                values[R] = ptr::load_v4(array.add(place as usize).cast()).map(f32::from_bits);
+            }
         });
         unroll!(V in [0, 1, 2, 3] => {
             let value = |row: usize| if (row as u32) < rows { values[row][V] as f64 } else { 0.0 };
-            sum[V] += (value(0) + value(1)) + (value(2) + value(3));
+            sum[V] += if MOST == 1 { value(0) } else { (value(0) + value(1)) + (value(2) + value(3)) };
         });
     }
 }

@@ -198,7 +198,7 @@ impl<T: Scalar> Means<T> {
     /// Whether all rows begin with a whole vector.
     #[inline(always)]
     fn has_vectors(self) -> bool {
-        self.params.shape.d % FINALISE_VALUES == 0
+        self.params.shape.d.is_multiple_of(FINALISE_VALUES)
     }
 
     /// Has the lane's features of the centroid so far be on their way to shared memory, where rows are vectors.

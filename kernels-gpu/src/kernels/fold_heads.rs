@@ -29,7 +29,7 @@ pub(super) unsafe fn fold_heads(
     heads: *mut f32,
     params: FoldParams,
 ) {
-    const { assert!(FOLD % IN_FLIGHT == 0) };
+    const { assert!(FOLD.is_multiple_of(IN_FLIGHT)) };
     let (shape, panels) = (params.shape, params.panels);
     let mut item = block_idx_x() as u64 * UPDATE_WARPS as u64 + warp_id() as u64;
     while item < params.items() {

@@ -617,12 +617,14 @@ unsafe fn counts_to_firsts(words: u32) {
     const { assert!(WHOLE_CLUSTERS == 8 * WHOLE_PLACE_THREADS && WHOLE_PLACE_THREADS <= WARP_SIZE * WARP_SIZE) };
     let (firsts, warps) = (PLACE.firsts.here(), PLACE.warp_sums.here());
     let me = thread_idx_x();
-    let mut mine = [0; 4];
+    // Of each word of the thread, the count of its lower cluster, and the thread's keys before it.
+    let (mut lows, mut befores) = ([0; 4], [0; 4]);
     let mut sum = 0;
     unroll!(I in [0, 1, 2, 3] => {
         let word = me * 4 + I as u32;
-        mine[I] = if word < words { firsts.get(word) } else { 0 };
-        sum += (mine[I] & 0xffff) + (mine[I] >> 16);
+        let counts = if word < words { firsts.get(word) } else { 0 };
+        (lows[I], befores[I]) = (counts & 0xffff, sum);
+        sum += (counts & 0xffff) + (counts >> 16);
     });
     let through = warp_inclusive_sum_u32(sum);
     if lane_id() == WARP_SIZE - 1 {
@@ -631,14 +633,13 @@ unsafe fn counts_to_firsts(words: u32) {
     sync_threads();
     let of_warps = warp_inclusive_sum_u32(warps.get(lane_id() % (WHOLE_PLACE_THREADS / WARP_SIZE)));
     let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
-    let mut place = through - sum + if warp_id() == 0 { 0 } else { before };
+    let before = through - sum + if warp_id() == 0 { 0 } else { before };
     unroll!(I in [0, 1, 2, 3] => {
         let word = me * 4 + I as u32;
-        let (low, high) = (mine[I] & 0xffff, mine[I] >> 16);
         if word < words {
-            firsts.set(word, place | (place + low) << 16);
+            let place = before + befores[I];
+            firsts.set(word, place | (place + lows[I]) << 16);
         }
-        place += low + high;
     });
 }
 

@@ -1263,7 +1263,7 @@ impl FoldParams {
     pub const fn chunks(&self) -> u32 {
         self.pitch.div_ceil(FINALISE_FEATURES)
     }
-    /// What warps have to do.
+    /// What warps have to do: nothing where panels have fewer stretches, and then there is no launch.
     #[inline]
     pub const fn items(&self) -> u64 {
         self.shape.batch as u64 * self.panels.count as u64 * self.folds() as u64 * self.chunks() as u64
@@ -1272,8 +1272,7 @@ impl FoldParams {
 impl Items for FoldParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        // One also where there is nothing to do: a launch has blocks.
-        self.items().div_ceil(UPDATE_WARPS as u64).max(1)
+        self.items().div_ceil(UPDATE_WARPS as u64)
     }
 }
 
@@ -1315,8 +1314,6 @@ pub struct FinaliseParams {
     pub shape: Shape,
     /// Their panels.
     pub panels: Panels,
-    /// Values from one row of partial sums to the next.
-    pub pitch: u32,
     /// Lanes that look at a cluster: a panel each, or the next ones after 32 panels.
     pub lanes_of_cluster: u32,
     /// Clusters of a warp, which has lanes for each: a power of two.
@@ -1332,18 +1329,19 @@ impl FinaliseParams {
     /// For `multiprocessors`: a warp has as many clusters as leave it enough other warps beside; few are spread over many
     /// blocks, whose other warps help.
     #[inline]
-    pub const fn new(shape: Shape, panels: Panels, multiprocessors: u32) -> Self {
+    pub fn new(shape: Shape, panels: Panels, multiprocessors: u32) -> Self {
         /// Warps that hide what each waits for.
         const WARPS: u64 = 32;
         /// Blocks of a multiprocessor, where they have fewer warps for it.
         const BLOCKS: u64 = 2;
         /// What takes a warp as long as waiting for others would.
         const MANY_ROWS: u32 = 128;
+        /// The same where few warps are all that there is to wait for.
+        const FEW_ROWS: u32 = 2 * FINALISE_IN_FLIGHT;
         let lanes_of_cluster = if panels.count < 32 { panels.count.next_power_of_two() } else { 32 };
         let mut params = FinaliseParams {
             shape,
             panels,
-            pitch: sums_pitch(shape.d),
             lanes_of_cluster,
             clusters_of_warp: 1,
             warps_of_block: UPDATE_WARPS,
@@ -1356,9 +1354,9 @@ impl FinaliseParams {
         {
             params.clusters_of_warp *= 2;
         }
-        while params.warps_of_block > 1 && params.blocks_of_all() < BLOCKS * multiprocessors {
+        while params.warps_of_block > 1 && params.blocks() < BLOCKS * multiprocessors {
             params.warps_of_block /= 2;
-            params.rows_of_warp = FINALISE_SHARES;
+            params.rows_of_warp = FEW_ROWS;
         }
         params
     }
@@ -1383,14 +1381,11 @@ impl FinaliseParams {
     pub const fn groups(&self) -> u64 {
         self.shape.batch as u64 * self.groups_of_problem() as u64
     }
-    const fn blocks_of_all(&self) -> u64 {
-        self.groups().div_ceil(self.warps_of_block as u64)
-    }
 }
 impl Items for FinaliseParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.blocks_of_all()
+        self.groups().div_ceil(self.warps_of_block as u64)
     }
 }
 

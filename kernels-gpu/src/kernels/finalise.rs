@@ -364,7 +364,8 @@ impl Partials {
         (rows, self.sum_of_cluster(points))
     }
 
-    /// Has the warp's sum be that of some of the shares of the `rows` rows of cluster `at`, from share `from` on; `look` is at the first panels.
+    /// Has the warp's sum be that of some of the shares of the `rows` rows of cluster `at`, from share `from` on; `look` is at
+    /// the first panels.
     #[inline(always)]
     unsafe fn add(self, group: Group, mut look: Look, at: u32, rows: u32, from: u32, shares: u32) {
         let lanes = self.params.lanes_of_cluster;
@@ -453,7 +454,7 @@ impl Partials {
         sum: &mut [f64; VALUES],
     ) {
         let mut values = [[0.0f32; VALUES]; FINALISE_IN_FLIGHT as usize];
-        let pitch = self.params.pitch as u64;
+        let pitch = sums_pitch(self.params.shape.d) as u64;
         unroll!(R in [0, 1, 2, 3] => {
             if (R as u32) < MOST {
                 // The first again where there are fewer.

@@ -7,6 +7,7 @@
 //! tile lie its biases `−½‖c‖²`, in the order a thread reads them, and the largest of them; a centroid past the last
 //! has −∞ and never wins.
 use super::pack_points::{norm_above, tensor_scale};
+use super::sort::sum_before;
 use crate::spec::*;
 use core::ops::AddAssign;
 use cuda_std::atomic;
@@ -333,15 +334,7 @@ pub(super) unsafe fn order_centroids(
             }
             sync_threads();
             let (first, second) = (places.get(2 * me), places.get(2 * me + 1));
-            let through = warp_inclusive_sum_u32(first + second);
-            if lane_id() == WARP_SIZE - 1 {
-                warps.set(warp_id(), through);
-            }
-            sync_threads();
-            // Every warp sums up those before it.
-            let of_warps = warp_inclusive_sum_u32(warps.get(lane_id()));
-            let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
-            let before = if warp_id() == 0 { 0 } else { before } + through - first - second;
+            let before = sum_before::<{ ORDER_THREADS / WARP_SIZE }>(first + second, warps);
             places.set(2 * me, before);
             places.set(2 * me + 1, before + first);
             sync_threads();

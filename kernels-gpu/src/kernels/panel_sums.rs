@@ -8,10 +8,9 @@
 //! What it writes is what `segment_sums` does, for stretches of [`SHORT_STRETCH`]. Blocks that have other features of the
 //! same points sort them again, which takes less than to tell each other.
 use super::segment_sums::{origin_of, pitch, store_mass, sums_about_first};
-use super::sort::{bits_of, lanes_of};
+use super::sort::{bits_of, lanes_of, sum_before};
 use crate::spec::*;
 use cuda_std::float::Scalar;
-use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
@@ -145,7 +144,7 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
         }
     }
     let (even, odd) = (both & 0xffff, both >> 16);
-    let base = before_in_block(even + odd);
+    let base = sum_before::<WARPS>(even + odd, SHARED.warp_sums.here());
     // Said otherwise than above: of the same condition, LLVM would make one branch around two clones of the scan, in which
     // the lanes of a warp would not meet.
     if 2 * me < k {
@@ -166,21 +165,6 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
         SHARED.order.here().set(bases.get(label) + of_warps + earlier, label << 16 | me);
     }
     sync_threads();
-}
-
-/// The sum of `value` over the threads before this one.
-#[inline(always)]
-unsafe fn before_in_block(value: u32) -> u32 {
-    const { assert!(WARPS <= WARP_SIZE) };
-    let warps: Shared<u32> = SHARED.warp_sums.here();
-    let through = warp_inclusive_sum_u32(value);
-    if lane_id() == WARP_SIZE - 1 {
-        warps.set(warp_id(), through);
-    }
-    sync_threads();
-    let of_warps = warp_inclusive_sum_u32(warps.get(lane_id() % WARPS));
-    let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
-    (if warp_id() == 0 { 0 } else { before }) + through - value
 }
 
 /// Some features of a panel's points.

@@ -13,6 +13,7 @@
 //! is the order of the rows: sums over it have the same bits on every run. Bytes of a pass: the ids twice,
 //! the order read and written.
 use crate::spec::*;
+use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
@@ -49,6 +50,24 @@ pub(super) unsafe fn lanes_of<const N: usize>(keys: [u32; N], bits: u32) -> [u32
 #[inline(always)]
 pub(super) fn bits_of(k: u32) -> u32 {
     WARP_SIZE - k.leading_zeros()
+}
+
+/// The sum of `value` over the threads before this one, of blocks of `WARPS` warps, each of which has a place in `sums`.
+///
+/// # Safety
+/// All threads of the block reach the same call, and nobody uses `sums` meanwhile.
+#[inline(always)]
+pub(super) unsafe fn sum_before<const WARPS: u32>(value: u32, sums: Shared<u32>) -> u32 {
+    const { assert!(WARPS <= WARP_SIZE) };
+    let through = warp_inclusive_sum_u32(value);
+    if lane_id() == WARP_SIZE - 1 {
+        sums.set(warp_id(), through);
+    }
+    sync_threads();
+    // Every warp sums up those before it.
+    let of_warps = warp_inclusive_sum_u32(sums.get(lane_id() % WARPS));
+    let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
+    (if warp_id() == 0 { 0 } else { before }) + through - value
 }
 
 /// A sort tile: which rows of which problem.
@@ -452,14 +471,7 @@ pub(super) unsafe fn whole_starts(
                 mine[I] = totals.get(me * 4 + I as u32);
                 sum += mine[I];
             });
-            let through = warp_inclusive_sum_u32(sum);
-            if lane_id() == WARP_SIZE - 1 {
-                warps.set(warp_id(), through);
-            }
-            sync_threads();
-            let of_warps = warp_inclusive_sum_u32(warps.get(lane_id()));
-            let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
-            let mut place = through - sum + if warp_id() == 0 { 0 } else { before };
+            let mut place = sum_before::<{ WHOLE_STARTS_THREADS / WARP_SIZE }>(sum, warps);
             let starts = starts.add((group * (k as u64 + 1)) as usize);
             unroll!(I in [0, 1, 2, 3] => {
                 let cluster = me * 4 + I as u32;
@@ -614,8 +626,8 @@ fn half_of(word: u32, cluster: u32) -> u32 {
 /// Turns the tile's keys of each cluster into the place of the first, for two clusters a word.
 #[inline(always)]
 unsafe fn counts_to_firsts(words: u32) {
-    const { assert!(WHOLE_CLUSTERS == 8 * WHOLE_PLACE_THREADS && WHOLE_PLACE_THREADS <= WARP_SIZE * WARP_SIZE) };
-    let (firsts, warps) = (PLACE.firsts.here(), PLACE.warp_sums.here());
+    const { assert!(WHOLE_CLUSTERS == 8 * WHOLE_PLACE_THREADS) };
+    let firsts = PLACE.firsts.here();
     let me = thread_idx_x();
     // Of each word of the thread, the count of its lower cluster, and the thread's keys before it.
     let (mut lows, mut befores) = ([0; 4], [0; 4]);
@@ -626,14 +638,7 @@ unsafe fn counts_to_firsts(words: u32) {
         (lows[I], befores[I]) = (counts & 0xffff, sum);
         sum += (counts & 0xffff) + (counts >> 16);
     });
-    let through = warp_inclusive_sum_u32(sum);
-    if lane_id() == WARP_SIZE - 1 {
-        warps.set(warp_id(), through);
-    }
-    sync_threads();
-    let of_warps = warp_inclusive_sum_u32(warps.get(lane_id() % (WHOLE_PLACE_THREADS / WARP_SIZE)));
-    let before = warp_shuffle_idx(FULL_MASK, of_warps, (warp_id() + WARP_SIZE - 1) % WARP_SIZE);
-    let before = through - sum + if warp_id() == 0 { 0 } else { before };
+    let before = sum_before::<{ WHOLE_PLACE_THREADS / WARP_SIZE }>(sum, PLACE.warp_sums.here());
     unroll!(I in [0, 1, 2, 3] => {
         let word = me * 4 + I as u32;
         if word < words {

@@ -304,14 +304,17 @@ impl<T: Point> Arrays<T> {
 
     /// Adds up heads in advance, after [`Self::sum`].
     pub(crate) fn fold(&self, sorted: &Memory<u32>, way: Way) {
-        way.launch(FoldHeads {
-            labels: self.labels.at(),
-            sorted: sorted.at(),
-            starts: self.starts.at(),
-            states: self.states.at(),
-            heads: self.heads.at(),
-            params: FoldParams { shape: self.shape, panels: self.panels, pitch: sums_pitch(self.shape.d) },
-        });
+        let params = FoldParams { shape: self.shape, panels: self.panels, pitch: sums_pitch(self.shape.d) };
+        if params.items() > 0 {
+            way.launch(FoldHeads {
+                labels: self.labels.at(),
+                sorted: sorted.at(),
+                starts: self.starts.at(),
+                states: self.states.at(),
+                heads: self.heads.at(),
+                params,
+            });
+        }
     }
 
     pub(crate) fn finalise_by(&self, params: FinaliseParams, way: Way) {

@@ -365,7 +365,9 @@ fn check_update<T: Point>(
                 });
             }
             let params = FoldParams { shape, panels, pitch };
-            way.launch(FoldHeads { labels: labels_at, sorted, starts, states, heads, params });
+            if params.items() > 0 {
+                way.launch(FoldHeads { labels: labels_at, sorted, starts, states, heads, params });
+            }
         }
     }
     let rows = (batch * k) as usize;

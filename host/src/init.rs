@@ -6,6 +6,7 @@ use crate::metric::Metric;
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
+use kernels_gpu::spec::{gain_of, gain_scale};
 use ndarray::ArrayD;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -46,8 +47,8 @@ fn pass(values: &[f64], target: &mut f64) -> usize {
     last
 }
 
-/// Weighted squared distances of rows to the nearest that is chosen, with their sums.
-struct Nearest {
+/// Weighted squared distances of rows to the nearest that is chosen, with their sums, to draw from.
+struct Pool {
     rows: Vec<f64>,
     /// Of [`FAN`] rows each.
     chunks: Vec<f64>,
@@ -56,12 +57,12 @@ struct Nearest {
     total: f64,
 }
 
-impl Nearest {
+impl Pool {
     fn new(rows: Vec<f64>) -> Self {
         let chunks = sums(&rows);
         let groups = sums(&chunks);
         let total = groups.iter().sum();
-        Nearest { rows, chunks, groups, total }
+        Pool { rows, chunks, groups, total }
     }
 
     /// Whether a row can be drawn: not all lie on chosen ones, and no distance overflowed.
@@ -332,29 +333,79 @@ pub(crate) fn filled(mut rows: Vec<usize>, n: usize, k: usize, rng: &mut Rng) ->
 }
 
 /// The steps of greedy k-means++ from row `first` on: `k` rows, or fewer where all others lie on them.
+///
+/// Each step's candidates are drawn in proportion to the distances as they are, but not one step at a time: a *pool* of rows is
+/// drawn by the distances as they were, and a row of it counts as drawn only if a number under 1 is below the share of its
+/// distance that is left (rejection sampling), which is the same distribution. So what all rows of a pool are near to is known
+/// in advance, which is what a GPU makes use of; its rows are these.
 fn greedy<T: Element>(points: &Points<'_, T>, first: usize, k: usize, rng: &mut Rng) -> Vec<usize> {
+    let trials = trials(k);
     let mut rows = vec![first];
-    let mut nearest = lower(points, first, &vec![f64::INFINITY; points.n()]);
-    while rows.len() < k && nearest.can_draw() {
-        let candidates: Vec<usize> = (0..trials(k)).map(|_| nearest.draw(rng)).collect();
-        let mut best = (candidates[0], lower(points, candidates[0], &nearest.rows));
-        for &candidate in &candidates[1..] {
-            let with = lower(points, candidate, &nearest.rows);
-            if with.total < best.1.total {
-                best = (candidate, with);
-            }
+    let mut nearest = vec![f64::INFINITY; points.n()];
+    lower(points, first, &mut nearest);
+    while rows.len() < k {
+        let pool = Pool::new(nearest.clone());
+        if !pool.can_draw() {
+            break;
         }
-        rows.push(best.0);
-        nearest = best.1;
+        let proposals: Vec<(usize, f64)> =
+            (0..pool_proposals(rows.len(), k, trials)).map(|_| (pool.draw(rng), rng.unit())).collect();
+        let mut left = proposals.iter();
+        while rows.len() < k {
+            let is_drawn = |(row, share): &&(usize, f64)| share * pool.rows[*row] < nearest[*row];
+            let candidates: Vec<usize> =
+                left.by_ref().filter(is_drawn).take(trials).map(|&(row, _)| row).collect();
+            if candidates.len() < trials {
+                break;
+            }
+            let gains = gains(points, &candidates, &nearest, gain_scale(pool.total));
+            // Of equal ones the first.
+            let most = gains.iter().copied().max();
+            let best = candidates[gains.iter().position(|&gain| Some(gain) == most).unwrap_or(0)];
+            rows.push(best);
+            lower(points, best, &mut nearest);
+        }
     }
     rows
 }
 
-/// Weighted squared distances with those to row `centroid` added to what may be nearest.
-fn lower<T: Element>(points: &Points<'_, T>, centroid: usize, nearest: &[f64]) -> Nearest {
+/// Rows of the pool from which steps choose when `chosen` of `k` rows are chosen.
+pub(crate) fn pool_proposals(chosen: usize, k: usize, trials: usize) -> usize {
+    kernels_gpu::spec::pool_proposals(chosen as u32, k as u32, trials as u32) as usize
+}
+
+/// By how much each candidate lowers the sum of the distances, in whole parts of it: their sums are the same in any order.
+fn gains<T: Element>(
+    points: &Points<'_, T>,
+    candidates: &[usize],
+    nearest: &[f64],
+    scale: f64,
+) -> Vec<i64> {
+    let centroids: Vec<_> = candidates.iter().map(|&row| points.centroid(row)).collect();
+    let of_chunk = |(chunk, nearest): (usize, &[f64])| {
+        let mut gains = vec![0; candidates.len()];
+        for (row, near) in (chunk * FAN..).zip(nearest) {
+            for (gain, c) in gains.iter_mut().zip(&centroids) {
+                let with = points.weight(row) * points.apart(row, c);
+                if with < *near {
+                    *gain += gain_of(*near, with, scale);
+                }
+            }
+        }
+        gains
+    };
+    let add = |mut all: Vec<i64>, gains: Vec<i64>| {
+        all.iter_mut().zip(gains).for_each(|(all, gain)| *all += gain);
+        all
+    };
+    nearest.par_chunks(FAN).enumerate().map(of_chunk).reduce(|| vec![0; candidates.len()], add)
+}
+
+/// Takes the weighted squared distances to row `centroid` in, where they are lower.
+fn lower<T: Element>(points: &Points<'_, T>, centroid: usize, nearest: &mut [f64]) {
     let c = points.centroid(centroid);
-    let rows = nearest.par_iter().enumerate().with_min_len(FAN);
-    Nearest::new(rows.map(|(row, near)| near.min(points.weight(row) * points.apart(row, &c))).collect())
+    let rows = nearest.par_iter_mut().enumerate().with_min_len(FAN);
+    rows.for_each(|(row, near)| *near = near.min(points.weight(row) * points.apart(row, &c)));
 }
 
 /// The rows of `n` that are not among `taken`, in order.
@@ -571,14 +622,14 @@ mod tests {
         // Whole numbers, whose sums do not depend on their order, over more than two groups.
         let rows: Vec<f64> = (0..2 * FAN * FAN + 700).map(|row| (row * 7 % 5) as f64).collect();
         let rows: Vec<f64> = rows.iter().enumerate().map(|(at, v)| if at < 900 { 0.0 } else { *v }).collect();
-        let nearest = Nearest::new(rows.clone());
+        let pool = Pool::new(rows.clone());
         for seed in 0..50 {
-            let mut target = Rng::new(seed, 0).unit() * nearest.total;
+            let mut target = Rng::new(seed, 0).unit() * pool.total;
             let expected = rows.iter().position(|&value| {
                 target -= value;
                 target < 0.0
             });
-            assert_eq!(Some(nearest.draw(&mut Rng::new(seed, 0))), expected);
+            assert_eq!(Some(pool.draw(&mut Rng::new(seed, 0))), expected);
         }
         // Past the end, as rounding may bring it: the last value above 0.
         assert_eq!(pass(&[1.0, 2.0, 0.0], &mut 3.0), 1);

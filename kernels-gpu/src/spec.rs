@@ -535,6 +535,14 @@ impl<T: Copy + 'static, const STEPS: u32> HopperOperand for Tensor<T, STEPS> {
     const STEPS: u32 = STEPS;
 }
 
+/// So many blocks that work on a problem together: one entry of what chooses first centroids.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks<const BLOCKS: u32>;
+impl<const BLOCKS: u32> HopperOperand for Blocks<BLOCKS> {
+    type Scalar = ();
+    const STEPS: u32 = BLOCKS;
+}
+
 /// Parameters of Hopper's assignment.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -1558,16 +1566,12 @@ pub const LOWER_TEAMS: u32 = LOWER_THREADS / DISTANCE_LANES;
 pub const LOWER_ROWS: u32 = 4;
 /// Candidates that it measures them to.
 pub const LOWER_CANDIDATES: u32 = 8;
-/// Pairs of a row and a candidate that it measures in f64 before their sums are added up.
-pub const LOWER_PAIRS: u32 = 8;
 /// Features of candidates in shared memory at a time.
 pub const LOWER_FEATURES: u32 = 128;
 /// Most chunks of rows of a block.
 pub const LOWER_CHUNKS: u32 = 4;
 /// Distances of a chunk in shared memory, with one value between chunks, against bank conflicts.
 pub const LOWER_CHUNK_PITCH: u32 = FAN + 1;
-/// Threads of a block that draws candidates.
-pub const DRAW_THREADS: u32 = 256;
 
 /// From one number of the generator to the next, in its counter.
 pub const RANDOM_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -1586,40 +1590,40 @@ pub const fn unit(number: u64) -> f64 {
     (number >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
-/// Shared memory of `lower`.
-#[derive(Clone, Copy, Debug)]
-pub struct LowerShared {
-    /// `[half-warp][pair][lane]`, with one value between pairs, against bank conflicts.
-    pub parts: Slot<f64>,
-    /// `[candidate][chunk][row]`.
-    pub distances: Slot<f64>,
-    /// Of each row.
-    pub nearest: Slot<f64>,
-    /// Candidates, in the upper half of a word, and rows that f64 decides on.
-    pub list: Slot<u32>,
-    /// How many.
-    pub listed: Slot<u32>,
-    /// Blocks of the group that have ended.
-    pub ended: Slot<u32>,
-    /// Bytes of it all.
-    pub bytes: u32,
+/// Most rows of a pool, unless a step takes more.
+pub const POOL_PROPOSALS: u32 = 4096;
+
+/// Rows of the pool that steps of greedy k-means++ choose from, `trials` at a time, when `chosen` of `k` are chosen: enough to
+/// double them, if the distances left them all drawn. A point has a pool's row nearer than what is chosen about `trials` times,
+/// so that its lists have the same length each time.
+#[inline]
+pub const fn pool_proposals(chosen: u32, k: u32, trials: u32) -> u32 {
+    trials * pool_steps(chosen, k, POOL_PROPOSALS / trials)
 }
 
-impl LowerShared {
-    /// The layout.
-    #[inline]
-    pub const fn new() -> Self {
-        let mut layout = Layout::new();
-        LowerShared {
-            parts: layout.array(LOWER_TEAMS * LOWER_PAIRS * (DISTANCE_LANES + 1)),
-            distances: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * LOWER_CHUNK_PITCH),
-            nearest: layout.array(LOWER_CHUNKS * FAN),
-            list: layout.array(LOWER_CANDIDATES * LOWER_CHUNKS * FAN),
-            listed: layout.array(1),
-            ended: layout.array(1),
-            bytes: layout.bytes(),
-        }
-    }
+/// Steps that a pool is for, at most `most`.
+#[inline]
+const fn pool_steps(chosen: u32, k: u32, most: u32) -> u32 {
+    let left = k - chosen;
+    let steps = if chosen < left { chosen } else { left };
+    let steps = if steps < most { steps } else { most };
+    if steps > 1 { steps } else { 1 }
+}
+
+/// What brings the gain of a candidate, at most `total`, to whole numbers under 2⁶²: a power of two.
+#[inline]
+pub fn gain_scale(total: f64) -> f64 {
+    let exponent = 61 - ((total.to_bits() >> 52) as i64 - 1023);
+    f64::from_bits((1023 + if exponent < 1023 { exponent } else { 1023 }) as u64 * (1 << 52))
+}
+
+/// By how much a candidate lowers a distance from `near` to `with`.
+#[inline]
+pub fn gain_of(near: f64, with: f64, scale: f64) -> i64 {
+    // Of a number under 2⁵² the nearest whole one is what adding 2⁵² and more leaves of it; a larger one is whole.
+    const WHOLE: f64 = (1u64 << 52) as f64;
+    let gain = (near - with) * scale;
+    (if gain < WHOLE { gain + WHOLE - WHOLE } else { gain }) as i64
 }
 
 /// Shared memory of `lower_to`.
@@ -1652,69 +1656,319 @@ impl LowerToShared {
 /// How the choice of a problem's first centroids stands, in device memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct DrawState {
-    /// Where the generator stands.
+pub struct PoolState {
+    /// Where the generator stood when the pool was drawn.
     pub counter: u64,
     /// Rows chosen.
     pub chosen: u32,
-    /// Candidates for the next; 0 when no more are to be chosen, or can be.
-    pub candidates: u32,
-    /// Of the candidates before, the one that was chosen.
-    pub best: u32,
-    /// Unused, so that the size is a multiple of 8.
-    pub reserved: u32,
+    /// Rows of the pool; 0 where the next is to be drawn. The first has the first centroid alone.
+    pub proposals: u32,
+    /// The place in the pool from which candidates for the next choice are looked for.
+    pub next: u32,
+    /// 1 when no more are to be chosen, or can be.
+    pub done: u32,
 }
 
-/// Parameters of `lower`.
+/// Parameters of what chooses first centroids by k-means++.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct LowerParams {
-    /// The problems.
+pub struct PoolParams {
+    /// The problems, of which `k` rows are chosen.
     pub shape: Shape,
-    /// Most candidates of a step.
+    /// Rows that a choice is made from.
     pub trials: u32,
-    /// A block has 2 to this power chunks, at most [`LOWER_CHUNKS`]; no result depends on it.
-    pub doublings: u32,
+    /// Steps that a pool is for, at most: [`POOL_PROPOSALS`] divided by `trials`.
+    pub steps: u32,
+    /// Room for rows of a pool.
+    pub most: u32,
+    /// Rows of the pool that are looked at in this launch, of each problem.
+    pub window: u32,
+    /// Room for pairs of a point and a row of the pool that may be nearer to it than what is chosen, of all problems.
+    pub capacity: u32,
 }
 
-impl LowerParams {
-    /// For a GPU of so many multiprocessors: of few rows, each has some.
-    #[inline]
-    pub const fn new(shape: Shape, trials: u32, multiprocessors: u32) -> Self {
-        let whole = shape.batch as u64 * shape.n.div_ceil(LOWER_CHUNKS * FAN) as u64;
-        let doublings = if whole < multiprocessors as u64 { 0 } else { LOWER_CHUNKS.ilog2() };
-        LowerParams { shape, trials, doublings }
-    }
-    /// Tiles of the candidates of a step.
-    #[inline]
-    pub const fn tiles(&self) -> u32 {
-        self.trials.div_ceil(LOWER_CANDIDATES)
-    }
+impl PoolParams {
     /// Chunks of a problem.
     #[inline]
     pub const fn chunks(&self) -> u32 {
         self.shape.n.div_ceil(FAN)
-    }
-    /// Chunks of a block.
-    #[inline]
-    pub const fn span(&self) -> u32 {
-        1 << self.doublings
-    }
-    /// Blocks that so many chunks take.
-    #[inline]
-    pub const fn spans(&self, chunks: u32) -> u32 {
-        (chunks + self.span() - 1) >> self.doublings
     }
     /// Groups of a problem.
     #[inline]
     pub const fn groups(&self) -> u32 {
         self.chunks().div_ceil(FAN)
     }
+    /// Rows of pools in this launch.
+    #[inline]
+    pub const fn columns(&self) -> u32 {
+        self.shape.batch * self.window
+    }
+    /// Rows of the pool of a problem that stands so.
+    #[inline]
+    pub const fn proposals(&self, state: PoolState) -> u32 {
+        match state.proposals {
+            0 => self.trials * pool_steps(state.chosen, self.shape.k, self.steps),
+            drawn => drawn,
+        }
+    }
+    /// Blocks that draw a problem's pool.
+    #[inline]
+    pub const fn parts(&self) -> u32 {
+        (if self.most > self.window { self.most } else { self.window }).div_ceil(PROPOSE_THREADS)
+    }
 }
-impl Items for LowerParams {
+
+/// No row of a pool: a place among the pairs that has none.
+pub const NO_COLUMN: u32 = u32::MAX;
+/// Threads of a block that sums distances of a group of rows.
+pub const POOL_SUMS_THREADS: u32 = 256;
+/// Threads of a block that draws a pool.
+pub const PROPOSE_THREADS: u32 = 128;
+/// Threads of the block that finds where lists of pairs begin.
+pub const PAIR_STARTS_THREADS: u32 = 1024;
+/// Threads of a block that measures pairs.
+pub const MEASURE_THREADS: u32 = 128;
+/// Half-warps of it.
+pub const MEASURE_TEAMS: u32 = MEASURE_THREADS / DISTANCE_LANES;
+/// Pairs that a half-warp measures before their sums are added up, with one row of the pool.
+pub const MEASURE_PAIRS: u32 = 8;
+/// Threads of a block that chooses.
+pub const CHOOSE_THREADS: u32 = 512;
+/// Blocks of a cluster that chooses, on Hopper.
+pub const CHOOSE_CLUSTER: u32 = 8;
+/// Most rows that a choice is made from: more than those of `k` under 2³².
+pub const MOST_TRIALS: u32 = 32;
+
+/// Parameters of `pool_sums`: a block a group.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PoolSumsParams {
+    /// The pools.
+    pub pool: PoolParams,
+}
+impl Items for PoolSumsParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.shape.batch as u64 * self.spans(self.chunks()) as u64
+        self.pool.shape.batch as u64 * self.pool.groups() as u64
+    }
+}
+
+/// Shared memory of `pool_sums`.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSumsShared {
+    /// `[chunk][row]`, with one value between chunks, against bank conflicts.
+    pub values: Slot<f64>,
+    /// Of each chunk.
+    pub sums: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl PoolSumsShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        PoolSumsShared {
+            values: layout.array(FAN * (FAN + 1)),
+            sums: layout.array(FAN),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Parameters of `propose`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ProposeParams {
+    /// The pools.
+    pub pool: PoolParams,
+}
+impl Items for ProposeParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.pool.shape.batch as u64 * self.pool.parts() as u64
+    }
+}
+
+/// Shared memory of `propose`.
+#[derive(Clone, Copy, Debug)]
+pub struct ProposeShared {
+    /// The sum of all distances.
+    pub total: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl ProposeShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        ProposeShared { total: layout.array(1), bytes: layout.bytes() }
+    }
+}
+
+/// Parameters of what goes through all pairs, a thread each.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PairsParams {
+    /// The pools.
+    pub pool: PoolParams,
+}
+impl Items for PairsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.pool.capacity.div_ceil(UPDATE_THREADS) as u64
+    }
+}
+
+/// Parameters of `pair_starts`: one block.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PairStartsParams {
+    /// The pools.
+    pub pool: PoolParams,
+}
+impl Items for PairStartsParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        1
+    }
+}
+
+/// Shared memory of `pair_starts`.
+#[derive(Clone, Copy, Debug)]
+pub struct PairStartsShared {
+    /// Sums of warps, twice.
+    pub warps: Slot<u32>,
+    /// What is before the columns at hand.
+    pub before: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl PairStartsShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        PairStartsShared {
+            warps: layout.array(PAIR_STARTS_THREADS / 32),
+            before: layout.array(1),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Parameters of `measure_pairs`: blocks that loop over all lists, [`MEASURE_PAIRS`] pairs of each in turn.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MeasureParams {
+    /// The pools.
+    pub pool: PoolParams,
+}
+impl Items for MeasureParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        (self.pool.capacity.div_ceil(MEASURE_PAIRS * MEASURE_TEAMS)) as u64
+    }
+}
+
+/// Shared memory of `measure_pairs`.
+#[derive(Clone, Copy, Debug)]
+pub struct MeasureShared {
+    /// `[half-warp][pair][lane]`, with one value between pairs, against bank conflicts.
+    pub parts: Slot<f64>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl MeasureShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        MeasureShared {
+            parts: layout.array(MEASURE_TEAMS * MEASURE_PAIRS * (DISTANCE_LANES + 1)),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Parameters of `choose`: a block or a cluster a problem.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ChooseParams {
+    /// The pools.
+    pub pool: PoolParams,
+}
+impl Items for ChooseParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.pool.shape.batch as u64
+    }
+}
+
+/// Shared memory of `choose`.
+#[derive(Clone, Copy, Debug)]
+pub struct ChooseShared {
+    /// What each warp of the block or the cluster has of a candidate's gain.
+    pub parts: Slot<u64>,
+    /// Gains of the candidates.
+    pub gains: Slot<u64>,
+    /// Their places in the pool.
+    pub candidates: Slot<u32>,
+    /// How many were found, and the place after the last.
+    pub found: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl ChooseShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        ChooseShared {
+            parts: layout.array(CHOOSE_THREADS / 32 * CHOOSE_CLUSTER),
+            gains: layout.array(MOST_TRIALS),
+            candidates: layout.array(MOST_TRIALS),
+            found: layout.array(2),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Parameters of what lists pairs, on Hopper.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ListHopperParams {
+    /// The products.
+    pub products: HopperParams,
+    /// Room for pairs.
+    pub capacity: u32,
+}
+impl Items for ListHopperParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.products.blocks()
+    }
+}
+
+/// Parameters of what lists pairs, on any GPU.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ListMmaParams {
+    /// The products.
+    pub products: MmaParams,
+    /// Room for pairs.
+    pub capacity: u32,
+}
+impl Items for ListMmaParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.products.blocks()
     }
 }
 
@@ -1791,44 +2045,6 @@ impl Items for OwnersParams {
     #[inline]
     fn blocks(&self) -> u64 {
         self.n.div_ceil(UPDATE_THREADS) as u64
-    }
-}
-
-/// Shared memory of `draw`.
-#[derive(Clone, Copy, Debug)]
-pub struct DrawShared {
-    /// `[warp]` values that are passed.
-    pub values: Slot<f64>,
-    /// Sums of all distances under each candidate, of so many as a block has threads.
-    pub totals: Slot<f64>,
-    /// Bytes of it all.
-    pub bytes: u32,
-}
-
-impl DrawShared {
-    /// The layout.
-    #[inline]
-    pub const fn new() -> Self {
-        let mut layout = Layout::new();
-        DrawShared {
-            values: layout.array(DRAW_THREADS / 32 * FAN),
-            totals: layout.array(DRAW_THREADS),
-            bytes: layout.bytes(),
-        }
-    }
-}
-
-/// Parameters of `draw`: one block for each problem.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct DrawParams {
-    /// As of `lower`.
-    pub lower: LowerParams,
-}
-impl Items for DrawParams {
-    #[inline]
-    fn blocks(&self) -> u64 {
-        self.lower.shape.batch as u64
     }
 }
 
@@ -1932,10 +2148,13 @@ default_is_new! {
     FinaliseShared,
     ConvergeShared,
     InertiaShared,
-    LowerShared,
     LowerToShared,
     LabelledShared,
-    DrawShared,
+    PoolSumsShared,
+    ProposeShared,
+    PairStartsShared,
+    MeasureShared,
+    ChooseShared,
 }
 
 #[cfg(test)]

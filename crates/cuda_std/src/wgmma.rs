@@ -6,6 +6,7 @@
 //! ```
 //! Availability: `sm_90a` only, and on no emulation; every kernel that uses this module has a portable twin
 //! that it is tested against.
+use crate::shared::Shared;
 use core::arch::asm;
 
 unsafe extern "C" {
@@ -365,6 +366,21 @@ pub fn cluster_rank() -> u32 {
     // SAFETY: reads a register.
     unsafe { asm!("mov.u32 {0}, %cluster_ctarank;", out(reg32) rank, options(nostack, nomem, pure)) };
     rank
+}
+
+/// Sets a value in the shared memory of the block of `rank` in the cluster, in the place that `to` is in this one's.
+///
+/// # Safety
+/// That block has begun and has not ended, and between this and its reads is a [`cluster_sync`].
+///
+/// # PTX
+/// `mapa.shared::cluster.u32`, `st.shared::cluster.u64`
+#[inline(always)]
+pub unsafe fn store_to_block(to: Shared<u64>, rank: u32, value: u64) {
+    asm!(
+        "{{ .reg .b32 a; mapa.shared::cluster.u32 a, {0}, {1}; st.shared::cluster.u64 [a], {2}; }}",
+        in(reg32) to.address(), in(reg32) rank, in(reg64) value, options(nostack)
+    );
 }
 
 /// Waits for all threads of the cluster, and makes their earlier writes visible.

@@ -10,6 +10,7 @@
 //! tensor cores add: `γ = 2.5·(d + 16)·2⁻²⁴`, for 18 truncations of one part in `2⁻²³` of a partial sum with 16 products.
 use super::bound::{Bound, bounds_count, share_of_bound};
 use super::nearest::{List, Nearest, Results, Row};
+use super::pairs::{Pairs, Places};
 use crate::spec::*;
 use cuda_std::async_copy::*;
 use cuda_std::float::{at_least, fma, max, sqrt_approx};
@@ -27,7 +28,7 @@ impl<C: HopperOperand<Scalar: MmaScalar>> Operand for C {}
 /// has rows `l/4` (values 0, 1) and 8 below (2, 3), columns `2(l%4)` and the next.
 type Scores = [[f32; 32]; 2];
 
-/// The arrays of a launch.
+/// The arrays of a launch that products are made of.
 #[derive(Clone, Copy)]
 struct Arrays {
     points: *const u16,
@@ -36,7 +37,41 @@ struct Arrays {
     norms: *const f32,
     residuals: *const f32,
     largest: *const f32,
-    results: Results,
+}
+
+/// What becomes of scores.
+trait Fold: Copy {
+    /// What is known of a warp's points so far.
+    type Found;
+    const NOTHING: Self::Found;
+    /// Gets ready for another item.
+    fn begin(self, found: &mut Self::Found);
+    /// Brings what is known of a point to shared memory, for registers are few: of row `row` of the item, `place` among all, with
+    /// `norm`. `bound` is how far apart two of its scores have to be to be in the right order.
+    unsafe fn load(
+        self,
+        shared: MmaShared,
+        row: u32,
+        item: Item,
+        place: usize,
+        norm: f32,
+        bound: f32,
+        params: MmaParams,
+    );
+    /// Takes the products with half a tile. Branches are the same for all lanes.
+    unsafe fn fold(
+        self,
+        found: &mut Self::Found,
+        scores: &mut Scores,
+        shared: MmaShared,
+        biases: Shared<f32>,
+        half: u32,
+        params: MmaParams,
+    );
+    /// Stores what has been found, once all tiles have been folded.
+    unsafe fn store(self, found: &Self::Found, shared: MmaShared, params: MmaParams);
+    /// After the last item.
+    unsafe fn end(self, found: &mut Self::Found);
 }
 
 /// Labels of the points that are sure, a list of the others, and each warp's statistics.
@@ -68,21 +103,61 @@ pub(super) unsafe fn assign_mma<C: Operand>(
     let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
     let is_exact = params.is_exact;
     let results = Results { order, extents, labels, cost, changed, list, is_exact };
-    let arrays = Arrays { points, packed, biases, norms, residuals, largest, results };
+    let arrays = Arrays { points, packed, biases, norms, residuals, largest };
+    multiply_all::<C, _>(arrays, states, results, params);
+}
+
+/// Pairs of a point and a centroid with a score that is, or may be, not below the point's floor; of the first `limits` centroids
+/// of a problem.
+///
+/// # Safety
+/// As [`assign_mma`]; pairs have room for `params.capacity`.
+#[inline(always)]
+pub(super) unsafe fn list_mma<C: Operand>(
+    points: *const u16,
+    packed: *const u16,
+    biases: *const f32,
+    norms: *const f32,
+    residuals: *const f32,
+    floors: *const f32,
+    largest: *const f32,
+    states: *const LoopState,
+    limits: *const u32,
+    list_counts: *mut u32,
+    pair_points: *mut u32,
+    pair_columns: *mut u32,
+    params: ListMmaParams,
+) {
+    let capacity = params.capacity;
+    let pairs = Pairs { counts: list_counts, points: pair_points, columns: pair_columns, capacity };
+    let arrays = Arrays { points, packed, biases, norms, residuals, largest };
+    multiply_all::<C, _>(arrays, states, Above { floors, limits, pairs }, params.products);
+}
+
+/// The products of all points with the centroids of their problems.
+#[inline(always)]
+unsafe fn multiply_all<C: Operand, F: Fold>(
+    arrays: Arrays,
+    states: *const LoopState,
+    to: F,
+    params: MmaParams,
+) {
+    let mut found = F::NOTHING;
     let mut item = block_idx_x();
     while item < params.items() {
         let here = Item::of(item, params);
         if (*states.add(here.batch as usize)).done == 0 {
             if const { C::STEPS == HOPPER_WIDE } {
-                wide::<C>(here, arrays, params);
+                wide::<C, F>(here, arrays, to, &mut found, params);
             } else {
-                narrow::<C>(here, arrays, params);
+                narrow::<C, F>(here, arrays, to, &mut found, params);
             }
             // The next item's copies go where this one's were read.
             sync_threads();
         }
         item += grid_dim_x();
     }
+    to.end(&mut found);
 }
 
 /// A tile of points.
@@ -119,7 +194,13 @@ impl Item {
 
 /// Points of up to 128 dimensions.
 #[inline(always)]
-unsafe fn narrow<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
+unsafe fn narrow<C: Operand, F: Fold>(
+    item: Item,
+    arrays: Arrays,
+    to: F,
+    found: &mut F::Found,
+    params: MmaParams,
+) {
     let shared = const { MmaShared::new(C::STEPS) };
     let halves = params.centroid_halves();
     let stages = shared.stages.here().address();
@@ -131,7 +212,7 @@ unsafe fn narrow<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
     }
     copy_half::<C>(0, 0, item, arrays, params);
     cp_async_commit_group();
-    load_rows(shared, item, C::STEPS * HOPPER_STEP_FEATURES, arrays, params);
+    load_rows(shared, item, C::STEPS * HOPPER_STEP_FEATURES, arrays, to, params);
     cp_async_wait_group::<0>();
     sync_threads();
 
@@ -144,7 +225,7 @@ unsafe fn narrow<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
         }
     });
 
-    let mut search = Search::NONE;
+    to.begin(found);
     let (mut half, mut stage) = (0, 0);
     while half < halves {
         if half > 0 {
@@ -181,25 +262,31 @@ unsafe fn narrow<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
             }
         });
         let biases = shared.biases.here().add(stage * HOPPER_BIASES);
-        search.fold(&mut scores, shared, biases, half);
+        to.fold(found, &mut scores, shared, biases, half, params);
         stage = if stage + 1 < MMA_STAGES { stage + 1 } else { 0 };
         half += 1;
     }
     cp_async_wait_group::<0>();
-    search.store(shared, arrays, params);
+    to.store(found, shared, params);
 }
 
 /// Points of any number of dimensions.
 #[inline(always)]
-unsafe fn wide<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
+unsafe fn wide<C: Operand, F: Fold>(
+    item: Item,
+    arrays: Arrays,
+    to: F,
+    found: &mut F::Found,
+    params: MmaParams,
+) {
     let shared = const { MmaShared::new(HOPPER_WIDE) };
     let shape = params.shape;
     let (tiles, panels) = (params.centroid_tiles(), hopper_panels(shape.d));
     let mut copies = Panels { tile: 0, panel: 0, stage: 0 };
     copies.copy(item, arrays, params);
-    load_rows(shared, item, panels * HOPPER_PANEL_FEATURES, arrays, params);
+    load_rows(shared, item, panels * HOPPER_PANEL_FEATURES, arrays, to, params);
 
-    let mut search = Search::NONE;
+    to.begin(found);
     let mut stage = 0;
     let mut tile = 0;
     while tile < tiles {
@@ -235,12 +322,12 @@ unsafe fn wide<C: Operand>(item: Item, arrays: Arrays, params: MmaParams) {
         unroll!(H in [0, 1] => {
             let half = tile * 2 + H as u32;
             if half < params.centroid_halves() {
-                search.fold(&mut scores[H], shared, biases, half);
+                to.fold(found, &mut scores[H], shared, biases, half, params);
             }
         });
         tile += 1;
     }
-    search.store(shared, arrays, params);
+    to.store(found, shared, params);
 }
 
 /// 16 features of 16 points of the warp's, from `first` on.
@@ -387,21 +474,24 @@ impl Panels {
     }
 }
 
-/// Brings what is known of the points to shared memory, for registers are few: the norm, the label it had, and how far
-/// apart two scores have to be.
+/// Brings what is known of the points to shared memory, a thread each.
 #[inline(always)]
-unsafe fn load_rows(shared: MmaShared, item: Item, terms: u32, arrays: Arrays, params: MmaParams) {
+unsafe fn load_rows<F: Fold>(
+    shared: MmaShared,
+    item: Item,
+    terms: u32,
+    arrays: Arrays,
+    to: F,
+    params: MmaParams,
+) {
     let row = thread_idx_x();
     let place = item.place(row, params.shape);
     let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
     let (largest_norm, largest_residual) = (*largest, *largest.add(1));
     let norm = *arrays.norms.add(place);
     let residual = if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) };
-    let label = *arrays.results.labels.add(place);
     let bound = Bound::on_any(terms, largest_norm, largest_residual);
-    shared.norms.here().set(row, norm);
-    shared.labels.here().set(row, label);
-    shared.bounds.here().set(row, bound.of(sqrt_approx(norm), residual) * bounds_count(params.is_exact));
+    to.load(shared, row, item, place, norm, bound.of(sqrt_approx(norm), residual), params);
     if row == 0 {
         shared.item.here().set(0, item.item);
         shared.scales.here().set(0, 1.0 / largest_norm);
@@ -409,7 +499,7 @@ unsafe fn load_rows(shared: MmaShared, item: Item, terms: u32, arrays: Arrays, p
     }
 }
 
-/// What has been found so far.
+/// What has been found of the nearest so far.
 struct Search {
     /// Of one row: lane `4g + t` has row `8t + g` of the warp, from whose scores it has a quarter.
     nearest: Nearest,
@@ -418,12 +508,42 @@ struct Search {
     share: f32,
 }
 
-impl Search {
-    const NONE: Search = Search { nearest: Nearest::NONE, share: 0.0 };
+/// The nearest centroid of each point.
+impl Fold for Results {
+    type Found = Search;
+    const NOTHING: Search = Search { nearest: Nearest::NONE, share: 0.0 };
 
-    /// Takes the products with half a tile. Branches are the same for all lanes.
     #[inline(always)]
-    unsafe fn fold(&mut self, scores: &mut Scores, shared: MmaShared, biases: Shared<f32>, half: u32) {
+    fn begin(self, found: &mut Search) {
+        *found = Self::NOTHING;
+    }
+
+    #[inline(always)]
+    unsafe fn load(
+        self,
+        shared: MmaShared,
+        row: u32,
+        _item: Item,
+        place: usize,
+        norm: f32,
+        bound: f32,
+        _params: MmaParams,
+    ) {
+        shared.norms.here().set(row, norm);
+        shared.labels.here().set(row, *self.labels.add(place));
+        shared.bounds.here().set(row, bound * bounds_count(self.is_exact));
+    }
+
+    #[inline(always)]
+    unsafe fn fold(
+        self,
+        found: &mut Search,
+        scores: &mut Scores,
+        shared: MmaShared,
+        biases: Shared<f32>,
+        half: u32,
+        _params: MmaParams,
+    ) {
         let quarter = lane_id() & 3;
         let biases = biases.add(quarter * HOPPER_BIAS_PITCH);
         // Of the thread's rows: `lane / 4` in the warp, and each 8 below.
@@ -442,46 +562,45 @@ impl Search {
         let [_, norm, residual, _] = biases.get4(HOPPER_LARGEST);
         let scales = shared.scales.here();
         let share = max(norm * scales.get(0), residual * scales.get(1));
-        let share = max(self.share, share);
+        let share = max(found.share, share);
         let bounds = shared.bounds.here().add(warp_id() * 32);
         let bound_of = |row: usize| share_of_bound(share, bounds.get(row as u32 * 8 + lane_id() / 4));
         // NaN is not below anything.
         let mut is_below = true;
         unroll!(R in [0, 1, 2, 3] => {
-            let floor = warp_shuffle_idx(FULL_MASK, self.nearest.score, lane_id() - quarter + R as u32);
+            let floor = warp_shuffle_idx(FULL_MASK, found.nearest.score, lane_id() - quarter + R as u32);
             is_below &= best[R] < floor - bound_of(R);
         });
         if warp_vote_ballot(FULL_MASK, !is_below) == 0 {
             return;
         }
-        self.share = share;
+        found.share = share;
         let mut rows = [(Nearest::NONE, 0.0); 4];
         unroll!(R in [0, 1, 2, 3] => {
             let bound = bound_of(R);
             let limit = best[R] - bound;
             // How many columns are within the bound, above 2¹⁶, and the sum of which: under 2²⁴ f32 is exact.
-            let mut found = 0.0f32;
+            let mut near = 0.0f32;
             unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
                 unroll!(E in [0, 1] => {
                     let is_near = at_least(scores[R / 2][J * 4 + R % 2 * 2 + E], limit);
-                    found = fma(is_near, (65_536 + J * 8 + E) as f32, found);
+                    near = fma(is_near, (65_536 + J * 8 + E) as f32, near);
                 });
             });
-            rows[R].0.fold(best[R], found as u32, half * MMA_CENTROIDS + quarter * 2, bound);
+            rows[R].0.fold(best[R], near as u32, half * MMA_CENTROIDS + quarter * 2, bound);
             rows[R].1 = bound;
         });
         // A lane gives half of its rows away at each step: rows 0 and 2 or 1 and 3 are left, then one.
         let two = [exchange(rows[0], rows[1], 1), exchange(rows[2], rows[3], 1)];
         let (nearest, bound) = exchange(two[0], two[1], 2);
-        self.nearest.merge(nearest, bound);
+        found.nearest.merge(nearest, bound);
     }
 
-    /// Stores what has been found, once all tiles have been folded.
     #[inline(always)]
-    unsafe fn store(self, shared: MmaShared, arrays: Arrays, params: MmaParams) {
+    unsafe fn store(self, found: &Search, shared: MmaShared, params: MmaParams) {
         let item = Item::here(shared, params);
         let from = lane_id() % 8 * 4 + lane_id() / 8;
-        let nearest = shuffle(self.nearest, |value| warp_shuffle_idx(FULL_MASK, value, from));
+        let nearest = shuffle(found.nearest, |value| warp_shuffle_idx(FULL_MASK, value, from));
         let warp = item.item * (MMA_THREADS / WARP_SIZE) + warp_id();
         let at = thread_idx_x();
         let row = Row {
@@ -490,7 +609,96 @@ impl Search {
             norm: shared.norms.here().get(at),
             label: shared.labels.here().get(at),
         };
-        arrays.results.store(item.batch, warp, row, nearest, params.shape);
+        Results::store(self, item.batch, warp, row, nearest, params.shape);
+    }
+
+    #[inline(always)]
+    unsafe fn end(self, _found: &mut Search) {}
+}
+
+/// Scores that are not below the floors of their points.
+#[derive(Clone, Copy)]
+struct Above {
+    floors: *const f32,
+    limits: *const u32,
+    pairs: Pairs,
+}
+
+impl Fold for Above {
+    type Found = Places;
+    const NOTHING: Places = Places::NONE;
+
+    #[inline(always)]
+    fn begin(self, _found: &mut Places) {}
+
+    #[inline(always)]
+    unsafe fn load(
+        self,
+        shared: MmaShared,
+        row: u32,
+        item: Item,
+        place: usize,
+        _norm: f32,
+        bound: f32,
+        params: MmaParams,
+    ) {
+        let floor = *self.floors.add(place) - bound;
+        shared.bounds.here().set(row, if item.first + row < params.shape.n { floor } else { f32::INFINITY });
+    }
+
+    #[inline(always)]
+    unsafe fn fold(
+        self,
+        found: &mut Places,
+        scores: &mut Scores,
+        shared: MmaShared,
+        biases: Shared<f32>,
+        half: u32,
+        params: MmaParams,
+    ) {
+        let quarter = lane_id() & 3;
+        let biases = biases.add(quarter * HOPPER_BIAS_PITCH);
+        let floors = shared.bounds.here().add(warp_id() * 32 + lane_id() / 4);
+        // Of the thread's rows: `lane / 4` in the warp, and each 8 below; a bit for each of 16 columns.
+        let mut above = [0u32; 4];
+        unroll!(J in [0, 2, 4, 6] => {
+            let bias = biases.get4(half % 2 * 16 + J as u32 * 2);
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                unroll!(H in [0, 1] => {
+                    const ROW: usize = H * 2 + I % 4 / 2;
+                    let score = scores[H][J * 4 + I] + bias[I / 4 * 2 + I % 2];
+                    // NaN is not below anything.
+                    let is_below = score < floors.get(ROW as u32 * 8);
+                    above[ROW] |= if is_below { 0 } else { 1 << ((J + I / 4) * 2 + I % 2) };
+                });
+            });
+        });
+        let item = Item::here(shared, params);
+        let limit = *self.limits.add(item.batch as usize);
+        let first = half * MMA_CENTROIDS + quarter * 2;
+        // Columns past the limit.
+        let mut inside = 0;
+        unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            unroll!(E in [0, 1] => {
+                inside |= if first + (J * 8 + E) as u32 >= limit { 0 } else { 1 << (J * 2 + E) };
+            });
+        });
+        let words = [(above[0] | above[1] << 16) & (inside | inside << 16), (above[2] | above[3] << 16) & (inside | inside << 16)];
+        let row = warp_id() * 32 + lane_id() / 4;
+        let of_problem = item.batch * params.shape.k + first;
+        found.list(self.pairs, words, |word, bit| {
+            let below = (word as u32 * 2 + bit / 16) * 8;
+            let column = bit % 16;
+            (item.place(row + below, params.shape) as u32, of_problem + column / 2 * 8 + column % 2)
+        });
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, _found: &Places, _shared: MmaShared, _params: MmaParams) {}
+
+    #[inline(always)]
+    unsafe fn end(self, found: &mut Places) {
+        found.end(self.pairs);
     }
 }
 

@@ -6,7 +6,7 @@
 //! 16 × 16 of them        written by lanes, read by distances: a lane adds up one distance's 16 sums in their order
 //! block                  up to 4 chunks of 64 rows, whose distances one thread a chunk adds up in the order of the rows
 //! ```
-use super::lower::{Points, add_to, lane_sum, slot};
+use super::distances::{Points, add_to, lane_sum, slot};
 use crate::spec::*;
 use cuda_std::float::Scalar;
 use cuda_std::shared::Shared;

@@ -15,7 +15,7 @@ mod bound;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod converge;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
-mod draw;
+mod distances;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod finalise;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -26,8 +26,6 @@ mod fold_heads;
 mod gather;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod inertia;
-#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
-mod lower;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod lower_to;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -45,7 +43,11 @@ mod pack_centroids;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod pack_points;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod pairs;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod panel_sums;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod pool;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod rank;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -153,7 +155,7 @@ macro_rules! kernels {
         hopper {$(
             $(#[$hopper_doc:meta])*
             $HopperArgs:ident<$C:ident> $hopper_arguments:tt
-            = $hopper_body:path, [$($hopper_entry:ident: $operand:ty),*];
+            = $hopper_body:path, $hopper_shape:path, [$($hopper_entry:ident: $operand:ty),*];
         )*}
     ) => {
         $(
@@ -182,7 +184,7 @@ macro_rules! kernels {
         $(
             $(kernels!(@entry [all(target_arch = "nvptx64", target_feature = "sm_90a")] [type $C = $operand;] $hopper_entry $hopper_body, $hopper_arguments);)*
             kernels!(@arguments_operand [$(#[$hopper_doc])*] [$HopperArgs<$C>] $hopper_arguments);
-            $(kernels!(@kernel_hopper [$HopperArgs<$operand>] hopper(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
+            $(kernels!(@kernel_hopper [$HopperArgs<$operand>] $hopper_shape(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
                 $hopper_arguments);)*
         )*
 
@@ -397,14 +399,17 @@ const fn mma(steps: u32) -> BlockShape {
     };
     BlockShape::new(MMA_THREADS).shared(MmaShared::new(steps).bytes).blocks_per_sm(blocks)
 }
+// Places of pairs take registers.
+#[cfg(not(target_arch = "nvptx64"))]
+const fn list(steps: u32) -> BlockShape {
+    mma(steps).blocks_per_sm(2)
+}
 #[cfg(not(target_arch = "nvptx64"))]
 const PACK: BlockShape = BlockShape::new(PACK_THREADS).shared(PackShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const ORDER: BlockShape = BlockShape::new(ORDER_THREADS).shared(OrderShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const MOMENTS: BlockShape = BlockShape::new(REDUCE_THREADS);
-#[cfg(not(target_arch = "nvptx64"))]
-const LOWER: BlockShape = BlockShape::new(LOWER_THREADS).shared(LowerShared::new().bytes).blocks_per_sm(4);
 #[cfg(not(target_arch = "nvptx64"))]
 const LOWER_TO: BlockShape =
     BlockShape::new(LOWER_THREADS).shared(LowerToShared::new().bytes).blocks_per_sm(3);
@@ -413,7 +418,23 @@ const LOWER_TO: BlockShape =
 const LABELLED: BlockShape =
     BlockShape::new(LOWER_THREADS).shared(LabelledShared::new().bytes).blocks_per_sm(8);
 #[cfg(not(target_arch = "nvptx64"))]
-const DRAW: BlockShape = BlockShape::new(DRAW_THREADS).shared(DrawShared::new().bytes);
+const POOL_SUMS: BlockShape = BlockShape::new(POOL_SUMS_THREADS).shared(PoolSumsShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const PROPOSE: BlockShape = BlockShape::new(PROPOSE_THREADS).shared(ProposeShared::new().bytes);
+#[cfg(not(target_arch = "nvptx64"))]
+const PAIR_STARTS: BlockShape = BlockShape::new(PAIR_STARTS_THREADS).shared(PairStartsShared::new().bytes);
+// Loads in flight are what it lives on.
+#[cfg(not(target_arch = "nvptx64"))]
+const MEASURE: BlockShape =
+    BlockShape::new(MEASURE_THREADS).shared(MeasureShared::new().bytes).blocks_per_sm(8);
+#[cfg(not(target_arch = "nvptx64"))]
+const fn choose(_blocks: u32) -> BlockShape {
+    BlockShape::new(CHOOSE_THREADS).shared(ChooseShared::new().bytes)
+}
+#[cfg(not(target_arch = "nvptx64"))]
+const fn choose_cluster(blocks: u32) -> BlockShape {
+    choose(blocks).hopper().clusters_of(blocks)
+}
 
 kernels! {
     each {
@@ -471,12 +492,12 @@ kernels! {
              second: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
              params: SettleParams)
             = settle::settle::<_, rank::Distance>, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
-        /// A step of greedy k-means++: distances to its candidates, and their sums.
-        Lower<T>: LowerInstance
-            (points: *const T, norms: *const f32, weights: *const f64, states: *const DrawState,
-             candidates: *const u32, nearest: *mut f64, distances: *mut f64, lowered: *mut u8,
-             chunk_sums: *mut f64, group_sums: *mut f64, counters: *mut u32; params: LowerParams)
-            = lower::lower, LOWER, [fk_lower_f32: f32, fk_lower_f16: F16, fk_lower_bf16: BF16];
+        /// Distances of the pairs of greedy k-means++.
+        MeasurePairs<T>: MeasurePairsInstance
+            (points: *const T, weights: *const f64, rows: *const u32, counts: *const u32, starts: *const u32,
+             list_points: *const u32, list_distances: *mut f64; params: MeasureParams)
+            = pairs::measure_pairs, MEASURE,
+            [fk_measure_pairs_f32: f32, fk_measure_pairs_f16: F16, fk_measure_pairs_bf16: BF16];
         /// The nearest of the candidates of k-means||.
         LowerTo<T>: LowerToInstance
             (points: *const T, candidates: *const u32, nearest: *mut f64, owners: *mut u32,
@@ -609,11 +630,31 @@ kernels! {
              states: *mut LoopState, records: *mut IterationRecord, partial: *mut IterationRecord,
              counters: *mut u32; params: ConvergeParams)
             = converge::converge, CONVERGE, fk_converge;
-        /// A step of greedy k-means++: its choice, and the candidates for the next.
-        Draw
-            (nearest: *const f64, distances: *const f64, lowered: *const u8, chunk_sums: *const f64,
-             group_sums: *const f64, states: *mut DrawState, candidates: *mut u32, rows: *mut u32; params: DrawParams)
-            = draw::draw, DRAW, fk_draw;
+        /// Greedy k-means++: what a pool is drawn by.
+        PoolSums
+            (nearest: *mut f64, norms: *const f32, extents: *const u32, weights: *const f64,
+             states: *const PoolState, chunk_sums: *mut f64, group_sums: *mut f64, floors: *mut f32;
+             params: PoolSumsParams)
+            = pool::pool_sums, POOL_SUMS, fk_pool_sums;
+        /// Draws pools.
+        Propose
+            (nearest: *const f64, chunk_sums: *const f64, group_sums: *const f64, states: *const PoolState,
+             pool_rows: *mut u32, pool_nearest: *mut f64, rows: *mut u32, limits: *mut u32, totals: *mut f64,
+             open: *mut LoopState; params: ProposeParams)
+            = pool::propose, PROPOSE, fk_propose;
+        /// How many pairs each row of a pool has.
+        CountPairs
+            (list_counts: *const u32, columns: *const u32, counts: *mut u32; params: PairsParams)
+            = pairs::count_pairs, UPDATE, fk_count_pairs;
+        /// Where lists of pairs begin.
+        PairStarts
+            (counts: *mut u32, starts: *mut u32, cursors: *mut u32; params: PairStartsParams)
+            = pairs::pair_starts, PAIR_STARTS, fk_pair_starts;
+        /// Pairs to their lists.
+        PlacePairs
+            (list_counts: *const u32, points: *const u32, columns: *const u32, cursors: *mut u32,
+             list_points: *mut u32; params: PairsParams)
+            = pairs::place_pairs, UPDATE, fk_place_pairs;
         /// The rows that a round of k-means|| draws.
         Sample
             (nearest: *const f64, rows: *mut u32, count: *mut u32; params: SampleParams)
@@ -636,6 +677,22 @@ kernels! {
                 fk_assign_mma_bf16_s4: Tensor<BF16, 4>, fk_assign_mma_bf16_s6: Tensor<BF16, 6>,
                 fk_assign_mma_bf16_s8: Tensor<BF16, 8>, fk_assign_mma_bf16_wide: Tensor<BF16, HOPPER_WIDE>
             ];
+        /// Pairs of a point and a row of a pool, by the products of single warps.
+        ListMma<C>
+            (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32, residuals: *const f32,
+             floors: *const f32, largest: *const f32, states: *const LoopState, limits: *const u32,
+             list_counts: *mut u32, pair_points: *mut u32, pair_columns: *mut u32; params: ListMmaParams)
+            = assign_mma::list_mma::<C>, list, [
+                fk_list_mma_f16_s4: Tensor<F16, 4>, fk_list_mma_f16_s8: Tensor<F16, 8>, fk_list_mma_f16_wide: Tensor<F16, HOPPER_WIDE>,
+                fk_list_mma_bf16_s4: Tensor<BF16, 4>, fk_list_mma_bf16_s8: Tensor<BF16, 8>, fk_list_mma_bf16_wide: Tensor<BF16, HOPPER_WIDE>
+            ];
+        /// Choices of greedy k-means++ from a pool, by a block.
+        Choose<C>
+            (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, totals: *const f64,
+             limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
+             list_points: *const u32, list_distances: *const f64, states: *mut PoolState, rows: *mut u32;
+             params: ChooseParams)
+            = pool::choose::<C>, choose, [fk_choose: Blocks<1>];
     }
     hopper {
         /// Nearest centroid on Hopper's tensor cores, of points in 16 bits.
@@ -644,7 +701,7 @@ kernels! {
              residuals: *const f32, floors: *const f32, extents: *const u32, largest: *const f32,
              states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
              list_second: *mut u32; params: HopperParams)
-            = assign_hopper::assign_hopper::<C>, [
+            = assign_hopper::assign_hopper::<C>, hopper, [
                 fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,
                 fk_assign_hopper_f16_s6: Tensor<F16, 6>, fk_assign_hopper_f16_s7: Tensor<F16, 7>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
                 fk_assign_hopper_f16_wide: Tensor<F16, HOPPER_WIDE>,
@@ -652,5 +709,12 @@ kernels! {
                 fk_assign_hopper_bf16_s6: Tensor<BF16, 6>, fk_assign_hopper_bf16_s7: Tensor<BF16, 7>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>,
                 fk_assign_hopper_bf16_wide: Tensor<BF16, HOPPER_WIDE>
             ];
+        /// Choices of greedy k-means++ from a pool, by a cluster of blocks.
+        ChooseCluster<C>
+            (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, totals: *const f64,
+             limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
+             list_points: *const u32, list_distances: *const f64, states: *mut PoolState, rows: *mut u32;
+             params: ChooseParams)
+            = pool::choose::<C>, choose_cluster, [fk_choose_cluster: Blocks<CHOOSE_CLUSTER>];
     }
 }

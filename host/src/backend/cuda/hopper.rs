@@ -3,7 +3,7 @@ use super::device::Device;
 use super::memory::{Place, Plan};
 use crate::error::Result;
 use cust::stream::Stream;
-use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel};
+use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListMma};
 use kernels_gpu::spec::*;
 use std::marker::PhantomData;
 
@@ -125,6 +125,66 @@ where
         8 => entry::<Tensor<T, 8>>(),
         _ => entry::<Tensor<T, HOPPER_WIDE>>(),
     }
+}
+
+/// An entry that lists pairs, ready to be loaded and launched.
+#[derive(Clone, Copy)]
+pub(super) struct ListLaunch {
+    pub(super) spec: KernelSpec,
+    /// # Safety
+    /// As [`Device::launch`].
+    pub(super) launch: unsafe fn(&Device, &Stream, ListArguments) -> Result<()>,
+}
+
+/// The arguments of any of these entries.
+pub(super) type ListArguments = ListMma<()>;
+
+/// The entry that lists pairs, for points of `T` in the tensor cores.
+pub(super) fn lists_of_type<T: Copy + 'static>(shape: Shape) -> ListLaunch
+where
+    ListMma<Tensor<T, 4>>: Kernel,
+    ListMma<Tensor<T, 8>>: Kernel,
+    ListMma<Tensor<T, HOPPER_WIDE>>: Kernel,
+{
+    match hopper_steps(shape.d) {
+        4 => list_by_warps::<Tensor<T, 4>>(),
+        5..=8 => list_by_warps::<Tensor<T, 8>>(),
+        _ => list_by_warps::<Tensor<T, HOPPER_WIDE>>(),
+    }
+}
+
+fn list_by_warps<C: Copy>() -> ListLaunch
+where
+    ListMma<C>: Kernel,
+{
+    /// # Safety
+    /// As [`Device::launch`].
+    unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: ListArguments) -> Result<()>
+    where
+        ListMma<C>: Kernel,
+    {
+        let kernel = ListMma::<C> {
+            points: arguments.points,
+            packed: arguments.packed,
+            biases: arguments.biases,
+            norms: arguments.norms,
+            residuals: arguments.residuals,
+            floors: arguments.floors,
+            largest: arguments.largest,
+            states: arguments.states,
+            limits: arguments.limits,
+            list_counts: arguments.list_counts,
+            pair_points: arguments.pair_points,
+            pair_columns: arguments.pair_columns,
+            params: arguments.params,
+            operand: PhantomData,
+        };
+        // No more blocks than work at a time: each warp takes places of its own.
+        let most = u64::from(device.multiprocessors() * <ListMma<C> as Kernel>::SPEC.blocks_per_sm);
+        // SAFETY: as this function's.
+        unsafe { device.launch_grid(stream, &kernel, kernel.blocks().min(most) as u32) }
+    }
+    ListLaunch { spec: <ListMma<C> as Kernel>::SPEC, launch: launch::<C> }
 }
 
 /// A launch with the arrays that all entries have, and what is its own.

@@ -2,26 +2,16 @@
 use super::device::{Device, failed};
 use super::lloyd::{By, Call, shape_of};
 use super::memory::{Arena, Place, Plan};
-use super::{GpuElement, Gpus, bytes_beside};
+use super::{GpuElement, Gpus, bytes_beside, pool};
 use crate::error::{Error, Result};
-use crate::init::{ASSIGNED_CANDIDATES, First, Passes, filled, parallel, timed, total_of_chunks, trials};
+use crate::init::{ASSIGNED_CANDIDATES, First, Passes, filled, parallel, timed, total_of_chunks};
 use crate::params::Init;
 use crate::points::Problem;
 use crate::rng::Rng;
-use bytemuck::{Pod, Zeroable};
 use cust::stream::Stream;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
 use std::time::Instant;
-
-/// [`DrawState`] as bytes.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct State(DrawState);
-// SAFETY: a u64 and four u32, any bits of which are valid, without padding.
-unsafe impl Zeroable for State {}
-// SAFETY: as above.
-unsafe impl Pod for State {}
 
 /// Points in device memory: rows of whole 16 bytes, as the shape says.
 pub(super) struct Resident<'a, T> {
@@ -52,8 +42,7 @@ pub(super) fn draw<T: GpuElement>(
 ) -> Result<Option<Vec<u32>>> {
     let shape = points.shape;
     let rows = u64::from(shape.batch) * u64::from(shape.n);
-    // Beside the points: a distance and an eighth of a byte for each trial, the nearest, and sums.
-    let bytes = rows * (u64::from(shape.pitch) * size_of::<T>() as u64 + 9 * (trials(k) as u64 + 2));
+    let bytes = rows * u64::from(shape.pitch) * size_of::<T>() as u64 + pool::bytes::<T>(shape, k);
     if !draws(first, by) || gpus.memory.is_some_and(|memory| bytes > memory) {
         return Ok(None);
     }
@@ -137,111 +126,6 @@ impl<T: GpuElement> Resident<'_, T> {
         let first = at as usize * shape.n as usize * shape.pitch as usize;
         Resident { points: self.points.wrapping_add(first), shape, ..*self }
     }
-
-    /// The steps of greedy k-means++ from rows `firsts` on, in each problem: `k` rows, or fewer where all others lie on them.
-    /// `weights`: how often each point counts, where that is not once.
-    fn greedy(
-        &self,
-        weights: Option<&[f64]>,
-        firsts: &[u32],
-        k: usize,
-        rngs: &mut [Rng],
-    ) -> Result<Vec<Vec<usize>>> {
-        /// Steps that are replayed together, where there are more than twice as many.
-        const STEPS: usize = 64;
-        let (device, stream, most, batch) = (self.device, self.stream, trials(k), firsts.len());
-        let (n, shape) = (self.shape.n as usize, Shape { k: k as u32, ..self.shape });
-        let params = LowerParams::new(shape, most as u32, device.multiprocessors());
-        let (chunks, groups) = (params.chunks() as usize, params.groups() as usize);
-
-        let mut plan = Plan::default();
-        let states: Place<State> = plan.array(batch);
-        let candidates: Place<u32> = plan.array(batch * most);
-        let rows: Place<u32> = plan.array(batch * k);
-        let counters: Place<u32> = plan.array(batch * groups);
-        let norms = plan.array(batch * n);
-        let nearest = plan.array(batch * n);
-        let distances = plan.array(batch * most * n);
-        let lowered = plan.array(batch * params.tiles() as usize * n);
-        let chunk_sums = plan.array(batch * most * chunks);
-        let group_sums = plan.array(batch * most * groups);
-        let of_points = weights.map(|weights| (weights, plan.array(batch * n)));
-        let arena = device.arena(plan.bytes())?;
-
-        let start = |rng: &Rng| DrawState { counter: rng.counter(), candidates: 1, ..DrawState::default() };
-        let starts: Vec<_> = rngs.iter().map(|rng| State(start(rng))).collect();
-        arena.upload(device, stream, states, &starts)?;
-        let mut first = vec![0; batch * most];
-        first.iter_mut().step_by(most).zip(firsts).for_each(|(to, &row)| *to = row);
-        arena.upload(device, stream, candidates, &first)?;
-        arena.zero(stream, counters)?;
-        let mut weights = std::ptr::null();
-        if let Some((values, place)) = of_points {
-            arena.upload(device, stream, place, values)?;
-            weights = arena.at(place).cast_const();
-        }
-        let of_rows = Norms::<T::Device> {
-            points: self.points.cast(),
-            norms: arena.at(norms),
-            params: NormsParams { shape },
-        };
-        let lower = Lower::<T::Device> {
-            points: self.points.cast(),
-            norms: arena.at(norms),
-            weights,
-            states: arena.at(states).cast(),
-            candidates: arena.at(candidates),
-            nearest: arena.at(nearest),
-            distances: arena.at(distances),
-            lowered: arena.at(lowered),
-            chunk_sums: arena.at(chunk_sums),
-            group_sums: arena.at(group_sums),
-            counters: arena.at(counters),
-            params,
-        };
-        let draw = Draw {
-            nearest: arena.at(nearest),
-            distances: arena.at(distances),
-            lowered: arena.at(lowered),
-            chunk_sums: arena.at(chunk_sums),
-            group_sums: arena.at(group_sums),
-            states: arena.at(states).cast(),
-            candidates: arena.at(candidates),
-            rows: arena.at(rows),
-            params: DrawParams { lower: params },
-        };
-        device.load(&[<Norms<T::Device> as Kernel>::SPEC, <Lower<T::Device> as Kernel>::SPEC, Draw::SPEC])?;
-        // SAFETY: every array lies in the arena with the length that the parameters say.
-        unsafe { device.launch(stream, &of_rows)? };
-        let steps = |count: usize| {
-            for _ in 0..count {
-                // SAFETY: every array lies in the arena with the length that the parameters say; rows are under `n`.
-                unsafe {
-                    device.launch(stream, &lower)?;
-                    device.launch(stream, &draw)?;
-                }
-            }
-            Ok(())
-        };
-        if k > 2 * STEPS {
-            let graph = device.capture(stream, || steps(STEPS))?;
-            for _ in 0..k / STEPS {
-                // SAFETY: as above.
-                unsafe { graph.launch(stream)? };
-            }
-            steps(k % STEPS)?;
-        } else {
-            steps(k)?;
-        }
-        let rows = arena.download(device, stream, rows, batch * k)?;
-        let ends = arena.download(device, stream, states, batch)?;
-        device.keep(arena);
-        let of_problem = |((rows, State(end)), rng): ((&[u32], &State), &mut Rng)| {
-            *rng = Rng::at(end.counter);
-            rows[..end.chosen as usize].iter().map(|&row| row as usize).collect()
-        };
-        Ok(rows.chunks(k).zip(&ends).zip(rngs).map(of_problem).collect())
-    }
 }
 
 /// The passes of k-means|| over one problem's points.
@@ -273,8 +157,6 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             Sample::SPEC,
             CountOwners::SPEC,
             <Gather<T::Device> as Kernel>::SPEC,
-            <Lower<T::Device> as Kernel>::SPEC,
-            Draw::SPEC,
         ])?;
         let arena = points.device.arena(plan.bytes())?;
         Ok(OnGpu { points, arena, nearest, owners, chunk_sums, drawn, count, call: None, room })

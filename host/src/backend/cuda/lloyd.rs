@@ -1,8 +1,10 @@
 //! The iterations.
 mod by;
+mod pairs;
 mod parts;
 
 pub(super) use by::By;
+pub(super) use pairs::PairArrays;
 pub(super) use parts::Parts;
 
 use by::ByPlaces;
@@ -371,7 +373,9 @@ impl<T: GpuElement> Call<T> {
         // replayed in pairs, or one.
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
 
-        let fast = device.has_tensor_cores() && u32::try_from(batch * n).is_ok();
+        // First centroids have no other way.
+        let fast = (device.has_tensor_cores() || matches!(role, Role::Candidates(_)))
+            && u32::try_from(batch * n).is_ok();
         let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
         let hopper = fast.then(|| T::hopper(device, of_entry));
         let mut plan = Plan::default();
@@ -987,11 +991,20 @@ impl<T: GpuElement> Call<T> {
     fn prepare(&self) -> Result<()> {
         self.weigh()?;
         let Some(places) = &self.places.hopper else { return Ok(()) };
+        self.prepare_points(places)?;
+        match places.order {
+            Some(_) => self.pack_centroids(places, self.places.open, None),
+            None => Ok(()),
+        }
+    }
+
+    /// What the tensor cores need to know of the points.
+    fn prepare_points(&self, places: &hopper::Places) -> Result<()> {
         self.arena()?.zero(&self.stream, places.largest)?;
         self.arena()?.zero(&self.stream, places.settle_counters)?;
         self.fill(places.floors, f32::NEG_INFINITY.to_bits())?;
         match &places.rounded {
-            Some(rounded) => self.round_points(places, rounded)?,
+            Some(rounded) => self.round_points(places, rounded),
             None => {
                 let kernel = Norms::<T::Device> {
                     points: self.points()?.cast(),
@@ -999,12 +1012,8 @@ impl<T: GpuElement> Call<T> {
                     params: NormsParams { shape: self.shape },
                 };
                 // SAFETY: as in `means`.
-                unsafe { self.device.launch(&self.stream, &kernel)? };
+                unsafe { self.device.launch(&self.stream, &kernel) }
             }
-        }
-        match places.order {
-            Some(_) => self.pack_centroids(places, self.places.open, None),
-            None => Ok(()),
         }
     }
 

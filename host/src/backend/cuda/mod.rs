@@ -11,6 +11,7 @@ mod lloyd;
 mod memory;
 mod of_type;
 mod plan;
+mod pool;
 mod run;
 mod worker;
 
@@ -47,12 +48,17 @@ trait GpuElement: Element<Centroid = f32> {
     const ROUNDS: bool;
     /// The tensor cores' assignment for problems of this shape.
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch;
+    /// What lists pairs of points and rows of a pool.
+    fn lists(shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch;
 }
 impl GpuElement for f32 {
     type Device = f32;
     const ROUNDS: bool = true;
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::F16>(device, shape)
+    }
+    fn lists(shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
+        hopper::lists_of_type::<cuda_std::float::F16>(shape)
     }
 }
 impl GpuElement for f16 {
@@ -61,12 +67,18 @@ impl GpuElement for f16 {
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::F16>(device, shape)
     }
+    fn lists(shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
+        hopper::lists_of_type::<cuda_std::float::F16>(shape)
+    }
 }
 impl GpuElement for bf16 {
     type Device = cuda_std::float::BF16;
     const ROUNDS: bool = false;
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::BF16>(device, shape)
+    }
+    fn lists(shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
+        hopper::lists_of_type::<cuda_std::float::BF16>(shape)
     }
 }
 

@@ -1,0 +1,316 @@
+//! Pairs of a point and a row of a pool that may be nearer to it than what is chosen.
+//!
+//! ```text
+//! list_mma, list_hopper    products of all points with the rows, as an assignment has them: scores that are not below the
+//!                          point's floor are listed, each warp's in places that it took for itself
+//! count_pairs              how many each row has
+//! pair_starts              where its list begins
+//! place_pairs              the points of each list, in any order
+//! measure_pairs            their distances, in f64
+//! ```
+use super::distances::{Points, lane_sum};
+use super::sort::sum_before;
+use crate::spec::*;
+use cuda_std::atomic;
+use cuda_std::float::Scalar;
+use cuda_std::thread::*;
+use cuda_std::warp::*;
+
+const STARTS: PairStartsShared = PairStartsShared::new();
+const MEASURE: MeasureShared = MeasureShared::new();
+
+/// Where pairs go.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs {
+    /// How many places have been taken.
+    pub(super) counts: *mut u32,
+    /// A pair's point, among those of all problems.
+    pub(super) points: *mut u32,
+    /// Its row, by the column among those of all problems; [`NO_COLUMN`] in places of no pair.
+    pub(super) columns: *mut u32,
+    pub(super) capacity: u32,
+}
+
+/// Places that a warp has taken.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    next: u32,
+    end: u32,
+}
+
+impl Places {
+    pub(super) const NONE: Places = Places { next: 0, end: 0 };
+    /// Places that a warp takes at a time, at least.
+    const AT_ONCE: u32 = 256;
+
+    /// Lists the pairs that lanes have a bit for, in two words: `pair` says which pair a bit is, its point and column. All lanes
+    /// come here.
+    #[inline(always)]
+    pub(super) unsafe fn list(&mut self, pairs: Pairs, mut words: [u32; 2], pair: impl Fn(usize, u32) -> (u32, u32)) {
+        if warp_vote_ballot(FULL_MASK, words[0] | words[1] != 0) == 0 {
+            return;
+        }
+        let mine = words[0].count_ones() + words[1].count_ones();
+        let through = warp_inclusive_sum_u32(mine);
+        let all = warp_shuffle_idx(FULL_MASK, through, WARP_SIZE - 1);
+        // Places that it has first, and then new ones.
+        let (left, old) = (self.end - self.next, self.next);
+        let mut new = old;
+        self.next += all;
+        if left < all {
+            let wanted = if all - left > Self::AT_ONCE { all - left } else { Self::AT_ONCE };
+            let mut first = 0;
+            if lane_id() == 0 {
+                // Counted no further than there is room, so that the count cannot wrap.
+                first = pairs.counts.read_volatile();
+                if first <= pairs.capacity {
+                    first = atomic::fetch_add_u32(pairs.counts, wanted);
+                }
+            }
+            first = warp_shuffle_idx(FULL_MASK, first, 0);
+            new = first.wrapping_sub(left);
+            self.next = first + (all - left);
+            self.end = first + wanted;
+        }
+        let mut rank = through - mine;
+        cuda_std::unroll!(W in [0, 1] => {
+            while words[W] != 0 {
+                let bit = words[W].trailing_zeros();
+                words[W] &= words[W] - 1;
+                let place = if rank < left { old } else { new }.wrapping_add(rank);
+                if place < pairs.capacity {
+                    let (point, column) = pair(W, bit);
+                    *pairs.points.add(place as usize) = point;
+                    *pairs.columns.add(place as usize) = column;
+                }
+                rank += 1;
+            }
+        });
+        sync_warp(FULL_MASK);
+    }
+
+    /// Says of the places that are left that they have no pair.
+    #[inline(always)]
+    pub(super) unsafe fn end(&mut self, pairs: Pairs) {
+        let mut place = self.next + lane_id();
+        while place < self.end && place < pairs.capacity {
+            *pairs.columns.add(place as usize) = NO_COLUMN;
+            place += WARP_SIZE;
+        }
+        self.next = self.end;
+        sync_warp(FULL_MASK);
+    }
+}
+
+/// Places that have been taken, where there was room for all.
+#[inline(always)]
+unsafe fn taken(list_counts: *const u32, pool: PoolParams) -> u32 {
+    let count = *list_counts;
+    if count <= pool.capacity { count } else { 0 }
+}
+
+/// Adds one to the counter of each lane's column, unless that is none: what the counter was before. All lanes come here.
+#[inline(always)]
+unsafe fn take_place(counters: *mut u32, column: u32, columns: u32) -> u32 {
+    /// Of so few, lanes with the same one take places together.
+    const FEW: u32 = 64;
+    let mut place = 0;
+    if columns > FEW {
+        if column != NO_COLUMN {
+            place = atomic::fetch_add_u32(counters.add(column as usize), 1);
+        }
+        return place;
+    }
+    let mut left = warp_vote_ballot(FULL_MASK, column != NO_COLUMN);
+    while left != 0 {
+        let leader = left.trailing_zeros();
+        let of_leader = warp_shuffle_idx(FULL_MASK, column, leader);
+        let same = warp_vote_ballot(FULL_MASK, column == of_leader);
+        let mut first = 0;
+        if lane_id() == leader {
+            first = atomic::fetch_add_u32(counters.add(column as usize), same.count_ones());
+        }
+        first = warp_shuffle_idx(FULL_MASK, first, leader);
+        if column == of_leader {
+            place = first + (same & ((1 << lane_id()) - 1)).count_ones();
+        }
+        left &= !same;
+    }
+    place
+}
+
+/// How many pairs each column has, added to `counts`.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads.
+#[inline(always)]
+pub(super) unsafe fn count_pairs(
+    list_counts: *const u32,
+    columns: *const u32,
+    counts: *mut u32,
+    params: PairsParams,
+) {
+    let taken = taken(list_counts, params.pool);
+    let mut first = block_idx_x() * UPDATE_THREADS + warp_id() * WARP_SIZE;
+    while first < taken {
+        let place = first + lane_id();
+        let mut column = NO_COLUMN;
+        if place < taken {
+            column = *columns.add(place as usize);
+        }
+        take_place(counts, column, params.pool.columns());
+        first = first.saturating_add(grid_dim_x() * UPDATE_THREADS);
+    }
+}
+
+/// Where the list of each column begins, once with one place more, and once to count on from; the length of the longest to the
+/// place after the last count, which is 0 before.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; a block has [`PAIR_STARTS_THREADS`] threads.
+#[inline(always)]
+pub(super) unsafe fn pair_starts(
+    counts: *mut u32,
+    starts: *mut u32,
+    cursors: *mut u32,
+    params: PairStartsParams,
+) {
+    let (before, me, columns) = (STARTS.before.here(), thread_idx_x(), params.pool.columns());
+    if me == 0 {
+        before.set(0, 0);
+    }
+    let mut first = 0;
+    while first < columns {
+        let column = first + me;
+        let mut count = 0;
+        if column < columns {
+            count = *counts.add(column as usize);
+            atomic::fetch_max_u32(counts.add(columns as usize), count);
+        }
+        let place = sum_before::<{ PAIR_STARTS_THREADS / WARP_SIZE }>(count, STARTS.warps.here());
+        let place = place + before.get(0);
+        if column < columns {
+            *starts.add(column as usize) = place;
+            *cursors.add(column as usize) = place;
+        }
+        if column + 1 == columns {
+            *starts.add(columns as usize) = place + count;
+        }
+        sync_threads();
+        if me + 1 == PAIR_STARTS_THREADS {
+            before.set(0, place + count);
+        }
+        sync_threads();
+        first += PAIR_STARTS_THREADS;
+    }
+}
+
+/// The points of pairs to the lists of their columns.
+///
+/// # Safety
+/// As [`count_pairs`]; `cursors` have the places where lists begin.
+#[inline(always)]
+pub(super) unsafe fn place_pairs(
+    list_counts: *const u32,
+    points: *const u32,
+    columns: *const u32,
+    cursors: *mut u32,
+    list_points: *mut u32,
+    params: PairsParams,
+) {
+    let taken = taken(list_counts, params.pool);
+    let mut first = block_idx_x() * UPDATE_THREADS + warp_id() * WARP_SIZE;
+    while first < taken {
+        let place = first + lane_id();
+        let (mut column, mut point) = (NO_COLUMN, 0);
+        if place < taken {
+            column = *columns.add(place as usize);
+            point = *points.add(place as usize);
+        }
+        let to = take_place(cursors, column, params.pool.columns());
+        if column != NO_COLUMN {
+            *list_points.add(to as usize) = point;
+        }
+        first = first.saturating_add(grid_dim_x() * UPDATE_THREADS);
+    }
+}
+
+/// Distances of the points in lists to the rows that lists are of, times their weights, in f64 with the additions of the CPU's. A
+/// half-warp takes [`MEASURE_PAIRS`] pairs of a list; all lists in turn, so that their points are in the cache together.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; `weights` may be null; a block has [`MEASURE_THREADS`] threads.
+#[inline(always)]
+pub(super) unsafe fn measure_pairs<T: Scalar>(
+    points: *const T,
+    weights: *const f64,
+    rows: *const u32,
+    counts: *const u32,
+    starts: *const u32,
+    list_points: *const u32,
+    list_distances: *mut f64,
+    params: MeasureParams,
+) {
+    const LANES: u32 = DISTANCE_LANES;
+    const PITCH: u32 = LANES + 1;
+    let pool = params.pool;
+    let shape = pool.shape;
+    let points = Points { values: points, pitch: shape.pitch, d: shape.d };
+    let (team, lane) = (thread_idx_x() / LANES, thread_idx_x() % LANES);
+    let parts = MEASURE.parts.here().add(team * MEASURE_PAIRS * PITCH);
+    let whole = shape.d / LANES * LANES;
+    let columns = pool.columns();
+    let turns = (*counts.add(columns as usize)).div_ceil(MEASURE_PAIRS);
+    // Turns and columns that a team is further on each time.
+    let teams = grid_dim_x() * MEASURE_TEAMS;
+    let further = div(teams, columns);
+    let beside = teams - further * columns;
+    let mine = block_idx_x() * MEASURE_TEAMS + team;
+    let mut turn = div(mine, columns);
+    let mut column = mine - turn * columns;
+    // Both teams of a warp go on together.
+    while warp_shuffle_idx(FULL_MASK, turn, 0) < turns {
+        let (begin, end) = (*starts.add(column as usize), *starts.add(column as usize + 1));
+        let first = begin as u64 + turn as u64 * MEASURE_PAIRS as u64;
+        let count = if first < end as u64 { (end as u64 - first).min(MEASURE_PAIRS as u64) as u32 } else { 0 };
+        let problem = div(column, pool.window);
+        let row = *rows.add(column as usize) + problem * shape.n;
+        let mut distance = 0.0;
+        let mut from = 0;
+        while from < shape.d {
+            // What is left of the features is added up by itself.
+            let to = if from < whole { whole } else { shape.d };
+            let mut pair = 0;
+            while pair < count {
+                let x = points.row(*list_points.add((first + pair as u64) as usize));
+                parts.set(pair * PITCH + lane, lane_sum(x, points.row(row), from, to));
+                pair += 1;
+            }
+            sync_warp(FULL_MASK);
+            let mut sum = 0.0;
+            if lane < count {
+                cuda_std::unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+                    sum += parts.get(lane * PITCH + I as u32);
+                });
+            }
+            // Before it is written again.
+            sync_warp(FULL_MASK);
+            distance += sum;
+            from = to;
+        }
+        if lane < count {
+            let at = (first + lane as u64) as usize;
+            let mut weight = 1.0;
+            if !weights.is_null() {
+                weight = *weights.add(*list_points.add(at) as usize);
+            }
+            *list_distances.add(at) = weight * distance;
+        }
+        turn += further;
+        column += beside;
+        if column >= columns {
+            column -= columns;
+            turn += 1;
+        }
+    }
+}

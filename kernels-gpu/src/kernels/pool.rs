@@ -1,0 +1,542 @@
+//! Greedy k-means++, by pools of rows that are drawn in advance.
+//!
+//! ```text
+//! pool_sums       sums of the distances to the nearest chosen row, and the score that a nearer row has at least
+//! propose         a pool of rows, drawn by these distances
+//! (pairs)         which points each row of the pool may be nearer to, by tensor cores, and how near it is, in f64
+//! choose          step by step: rows of the pool that count as drawn by the distances that are left, the one of most gain, and
+//!                 the distances with it, until the pool is used up
+//! ```
+//! A row of the pool counts as drawn if a number under 1 is below the share of its distance that is left: rejection sampling, of
+//! the distribution that the step wants. So products of all points with a pool are one pass of the tensor cores, and a step only
+//! looks at the points that its candidates are nearer to.
+use super::distances::add_to;
+use super::pack_points::tensor_scale;
+use crate::spec::*;
+use cuda_std::shared::Shared;
+use cuda_std::thread::*;
+use cuda_std::unroll;
+use cuda_std::warp::*;
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+use cuda_std::wgmma::{cluster_rank, cluster_sync, store_to_block};
+
+const SUMS: PoolSumsShared = PoolSumsShared::new();
+const PROPOSE: ProposeShared = ProposeShared::new();
+const CHOOSE: ChooseShared = ChooseShared::new();
+
+/// Sums of the distances of chunks and groups of rows, and for each point a score that rows nearer than `nearest` have at least,
+/// about the centre and in the scale that the tensor cores have points in. Before a problem's first row is chosen, `nearest` is
+/// set to infinity.
+///
+/// A score is `x·c − ½‖c‖²`, so that `‖x − c‖² = ‖x‖² − 2·score`.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; `extents` and `weights` may be null; a block has [`POOL_SUMS_THREADS`]
+/// threads.
+#[inline(always)]
+pub(super) unsafe fn pool_sums(
+    nearest: *mut f64,
+    norms: *const f32,
+    extents: *const u32,
+    weights: *const f64,
+    states: *const PoolState,
+    chunk_sums: *mut f64,
+    group_sums: *mut f64,
+    floors: *mut f32,
+    params: PoolSumsParams,
+) {
+    let pool = params.pool;
+    let n = pool.shape.n;
+    let (chunks, groups) = (pool.chunks(), pool.groups());
+    let (values, sums) = (SUMS.values.here(), SUMS.sums.here());
+    let me = thread_idx_x();
+    let mut item = block_idx_x() as u64;
+    while item < params.blocks() {
+        let batch = div_u64(item, groups as u64);
+        let group = (item - batch * groups as u64) as u32;
+        let state = *states.add(batch as usize);
+        if state.done == 0 {
+            let first = group * FAN * FAN;
+            let mut unit = 1.0;
+            if !extents.is_null() {
+                unit = tensor_scale(*extents.add(batch as usize));
+            }
+            let mut of_group = me;
+            while of_group < FAN * FAN {
+                let row = first + of_group;
+                let mut near = 0.0;
+                if row < n {
+                    let place = (batch * n as u64 + row as u64) as usize;
+                    if state.chosen == 0 {
+                        *nearest.add(place) = f64::INFINITY;
+                        *floors.add(place) = f32::NEG_INFINITY;
+                    } else {
+                        near = *nearest.add(place);
+                        let mut distance = near;
+                        if !weights.is_null() {
+                            distance /= *weights.add(place);
+                        }
+                        *floors.add(place) = floor(*norms.add(place), distance * unit * unit, pool.shape.d);
+                    }
+                }
+                values.set(of_group / FAN * (FAN + 1) + of_group % FAN, near);
+                of_group += POOL_SUMS_THREADS;
+            }
+            sync_threads();
+            if me < FAN {
+                let chunk = group * FAN + me;
+                let sum = add_to(0.0, values.add(me * (FAN + 1)));
+                sums.set(me, sum);
+                if chunk < chunks {
+                    *chunk_sums.add((batch * chunks as u64 + chunk as u64) as usize) = sum;
+                }
+            }
+            sync_threads();
+            if me == 0 {
+                *group_sums.add((batch * groups as u64 + group as u64) as usize) = add_to(0.0, sums);
+            }
+        }
+        item += grid_dim_x() as u64;
+    }
+}
+
+/// What the score of a centroid nearer than `distance` is not below, for a point of squared norm `norm`, but for the error of
+/// the score itself. What rounding took of the norm, and of this, is taken off.
+#[inline(always)]
+fn floor(norm: f32, distance: f64, d: u32) -> f32 {
+    const U: f64 = 1.0 / (1u32 << 24) as f64;
+    let errors = (d / 32 + 12) as f64 * U * norm as f64 + 1e-36;
+    let floor = (0.5 * (norm as f64 - distance) - errors) as f32;
+    if distance <= 0.0 || distance.is_nan() {
+        // Nothing is nearer, or the point does not count.
+        f32::INFINITY
+    } else if floor.is_finite() {
+        floor - floor.abs() * (2.0 * U as f32)
+    } else {
+        f32::NEG_INFINITY
+    }
+}
+
+/// Draws the pools of problems that need a new one, and brings the rows of pools that this launch looks at to `rows`, `window` of
+/// each problem, of which `limits` says how many are any. Sets `open` to the problems that are not done.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; a block has [`PROPOSE_THREADS`] threads.
+#[inline(always)]
+pub(super) unsafe fn propose(
+    nearest: *const f64,
+    chunk_sums: *const f64,
+    group_sums: *const f64,
+    states: *const PoolState,
+    pool_rows: *mut u32,
+    pool_nearest: *mut f64,
+    rows: *mut u32,
+    limits: *mut u32,
+    totals: *mut f64,
+    open: *mut LoopState,
+    params: ProposeParams,
+) {
+    let pool = params.pool;
+    let (n, chunks, groups) = (pool.shape.n, pool.chunks(), pool.groups());
+    let me = thread_idx_x();
+    let mut item = block_idx_x() as u64;
+    while item < params.blocks() {
+        let batch = div_u64(item, pool.parts() as u64);
+        let part = (item - batch * pool.parts() as u64) as u32;
+        let state = *states.add(batch as usize);
+        let is_new = state.proposals == 0 && state.done == 0;
+        let group_sums = group_sums.add((batch * groups as u64) as usize);
+        let mut total = 0.0;
+        if is_new {
+            if me == 0 {
+                let mut group = 0;
+                while group < groups {
+                    let mut ahead = [0.0; 8];
+                    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                        if group + (I as u32) < groups {
+                            ahead[I] = *group_sums.add((group + I as u32) as usize);
+                        }
+                    });
+                    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { total += ahead[I]; });
+                    group += 8;
+                }
+                PROPOSE.total.here().set(0, total);
+            }
+            sync_threads();
+            total = PROPOSE.total.here().get(0);
+        }
+        // Else all points lie on chosen ones, or distances overflowed.
+        let can_draw = !is_new || total > 0.0 && total < f64::INFINITY;
+        let count = if state.done == 0 && can_draw { pool.proposals(state) } else { 0 };
+        let from = if is_new { 0 } else { state.next };
+        if part == 0 && me == 0 {
+            let left = count - from.min(count);
+            *limits.add(batch as usize) = if left < pool.window { left } else { pool.window };
+            if is_new {
+                *totals.add(batch as usize) = total;
+            }
+            (*open.add(batch as usize)).done = (count == 0) as u32;
+        }
+        let of_problem = batch * pool.most as u64;
+        let (pool_rows, pool_nearest) =
+            (pool_rows.add(of_problem as usize), pool_nearest.add(of_problem as usize));
+        let place = part * PROPOSE_THREADS + me;
+        let mut row = 0;
+        if is_new && place < count {
+            let mut target = unit(number_of(state.counter, 2 * place + 1)) * total;
+            let group = pass(groups, &mut target, group_sums);
+            let of_group = (chunks - group * FAN).min(FAN);
+            let first = batch * chunks as u64 + (group * FAN) as u64;
+            let chunk = group * FAN + pass(of_group, &mut target, chunk_sums.add(first as usize));
+            let of_chunk = (n - chunk * FAN).min(FAN);
+            let first = batch * n as u64 + (chunk * FAN) as u64;
+            row = chunk * FAN + pass(of_chunk, &mut target, nearest.add(first as usize));
+            *pool_rows.add(place as usize) = row;
+            *pool_nearest.add(place as usize) = *nearest.add((batch * n as u64 + row as u64) as usize);
+        } else if !is_new && from + place < count {
+            row = *pool_rows.add((from + place) as usize);
+        }
+        if place < pool.window {
+            *rows.add((batch * pool.window as u64 + place as u64) as usize) = row;
+        }
+        sync_threads();
+        item += grid_dim_x() as u64;
+    }
+}
+
+/// The generator's number `index`, counted from 1.
+#[inline(always)]
+fn number_of(counter: u64, index: u32) -> u64 {
+    mix(counter.wrapping_add((index as u64).wrapping_mul(RANDOM_STEP)))
+}
+
+/// The index at which the running sum of `len` values passes `target`, which keeps what is left of it; where rounding ran
+/// past the end, the last one of a value above 0.
+#[inline(always)]
+unsafe fn pass(len: u32, target: &mut f64, values: *const f64) -> u32 {
+    let (mut last, mut first) = (0, 0);
+    let mut found = false;
+    while first < len && !found {
+        // All loads are under way before the first is waited for, and subtractions wait for each other only.
+        let mut ahead = [0.0; 8];
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if first + (I as u32) < len {
+                ahead[I] = *values.add((first + I as u32) as usize);
+            }
+        });
+        let mut left = [*target; 9];
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => { left[I + 1] = left[I] - ahead[I]; });
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if !found && ahead[I] > 0.0 {
+                last = first + I as u32;
+                found = left[I] < ahead[I];
+                *target = left[if found { I } else { I + 1 }];
+            }
+        });
+        first += 8;
+    }
+    last
+}
+
+/// The blocks that choose for a problem together.
+pub(super) trait Team {
+    const BLOCKS: u32;
+    /// This block's number.
+    fn rank() -> u32;
+    /// Waits for all threads, and makes their writes visible.
+    unsafe fn sync();
+    /// Sets a value in the shared memory of all blocks, by a warp whose lanes have the same.
+    unsafe fn publish(to: Shared<u64>, value: u64);
+}
+
+/// A block by itself.
+impl Team for Blocks<1> {
+    const BLOCKS: u32 = 1;
+    #[inline(always)]
+    fn rank() -> u32 {
+        0
+    }
+    #[inline(always)]
+    unsafe fn sync() {
+        sync_threads();
+    }
+    #[inline(always)]
+    unsafe fn publish(to: Shared<u64>, value: u64) {
+        if lane_id() == 0 {
+            to.set(0, value);
+        }
+    }
+}
+
+/// A cluster of blocks.
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+impl Team for Blocks<CHOOSE_CLUSTER> {
+    const BLOCKS: u32 = CHOOSE_CLUSTER;
+    #[inline(always)]
+    fn rank() -> u32 {
+        cluster_rank()
+    }
+    #[inline(always)]
+    unsafe fn sync() {
+        cluster_sync();
+    }
+    #[inline(always)]
+    unsafe fn publish(to: Shared<u64>, value: u64) {
+        if lane_id() < CHOOSE_CLUSTER {
+            store_to_block(to, lane_id(), value);
+        }
+    }
+}
+
+/// The lists of pairs of a problem: places of points among those of all problems, and how far they are from the column's row.
+#[derive(Clone, Copy)]
+struct Lists {
+    starts: *const u32,
+    points: *const u32,
+    distances: *const f64,
+    nearest: *mut f64,
+}
+
+impl Lists {
+    /// What lane `lane` of `lanes` has of the gain of a column's row.
+    #[inline(always)]
+    unsafe fn gain(self, column: u32, lane: u32, lanes: u32, scale: f64) -> u64 {
+        let (mut entry, end) = self.entries(column, lane);
+        let mut gain = 0u64;
+        while entry < end {
+            // All loads are under way before the first is waited for.
+            let mut near = [0.0; 4];
+            let mut with = [0.0; 4];
+            unroll!(I in [0, 1, 2, 3] => {
+                let at = entry as u64 + I as u64 * lanes as u64;
+                if at < end as u64 {
+                    with[I] = *self.distances.add(at as usize);
+                    near[I] = *self.nearest.add(*self.points.add(at as usize) as usize);
+                }
+            });
+            unroll!(I in [0, 1, 2, 3] => {
+                if with[I] < near[I] {
+                    gain = gain.wrapping_add(gain_of(near[I], with[I], scale) as u64);
+                }
+            });
+            entry = entry.saturating_add(4 * lanes);
+        }
+        gain
+    }
+
+    /// Lowers the distances of points that a column's row is nearer to.
+    #[inline(always)]
+    unsafe fn take(self, column: u32, lane: u32, lanes: u32) {
+        let (mut entry, end) = self.entries(column, lane);
+        while entry < end {
+            let with = *self.distances.add(entry as usize);
+            let place = self.nearest.add(*self.points.add(entry as usize) as usize);
+            if with < *place {
+                *place = with;
+            }
+            entry = entry.saturating_add(lanes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn entries(self, column: u32, lane: u32) -> (u32, u32) {
+        let begin = *self.starts.add(column as usize);
+        (begin.saturating_add(lane), *self.starts.add(column as usize + 1))
+    }
+}
+
+/// Chooses rows one after the other, until all are chosen, the pool is used up, or more rows of it are asked for than the lists
+/// are for. Does nothing where the pairs had no room.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; a block has [`CHOOSE_THREADS`] threads; lists have each point once at most.
+#[inline(always)]
+pub(super) unsafe fn choose<M: Team>(
+    nearest: *mut f64,
+    pool_rows: *const u32,
+    pool_nearest: *const f64,
+    totals: *const f64,
+    limits: *const u32,
+    open: *const LoopState,
+    list_counts: *const u32,
+    starts: *const u32,
+    list_points: *const u32,
+    list_distances: *const f64,
+    states: *mut PoolState,
+    rows: *mut u32,
+    params: ChooseParams,
+) {
+    let pool = params.pool;
+    let k = pool.shape.k;
+    let warps = CHOOSE_THREADS / WARP_SIZE * M::BLOCKS;
+    let warp = M::rank() * (CHOOSE_THREADS / WARP_SIZE) + warp_id();
+    let has_room = *list_counts <= pool.capacity;
+    let mut batch = div(block_idx_x(), M::BLOCKS);
+    while batch < pool.shape.batch && has_room {
+        let state = states.add(batch as usize);
+        let mut now = *state;
+        let is_new = now.proposals == 0;
+        let count = pool.proposals(now);
+        let lists = Lists {
+            starts: starts.add((batch * pool.window) as usize),
+            points: list_points,
+            distances: list_distances,
+            nearest,
+        };
+        if now.done == 0 && (*open.add(batch as usize)).done != 0 {
+            now.done = 1;
+        } else if now.done == 0 {
+            let of_problem = (batch as u64 * pool.most as u64) as usize;
+            let (pool_rows, pool_nearest) = (pool_rows.add(of_problem), pool_nearest.add(of_problem));
+            let of_problem = nearest.add((batch as u64 * pool.shape.n as u64) as usize);
+            let from = if is_new { 0 } else { now.next };
+            let end = from + *limits.add(batch as usize);
+            let scale = gain_scale(*totals.add(batch as usize));
+            // Two numbers for each row of the pool, but the first, which the host drew.
+            let used = if now.chosen == 0 { 0 } else { 2 * count as u64 }.wrapping_mul(RANDOM_STEP);
+            now.next = from;
+            now.proposals = count;
+            let mut goes_on = true;
+            while goes_on {
+                // The first row stands alone.
+                let wanted = if now.chosen == 0 { 1 } else { pool.trials };
+                if warp_id() == 0 {
+                    find(pool_rows, pool_nearest, of_problem, now, end, wanted);
+                }
+                sync_threads();
+                let (found, next) = (CHOOSE.found.here().get(0), CHOOSE.found.here().get(1));
+                goes_on = found == wanted;
+                if goes_on {
+                    let best = best::<M>(lists, from, wanted, warp, warps, scale);
+                    let place = CHOOSE.candidates.here().get(best);
+                    let lane = warp * WARP_SIZE + lane_id();
+                    lists.take(place - from, lane, warps * WARP_SIZE);
+                    if lane == 0 {
+                        *rows.add((batch as u64 * k as u64 + now.chosen as u64) as usize) =
+                            *pool_rows.add(place as usize);
+                    }
+                    now.chosen += 1;
+                    now.next = next;
+                    goes_on = now.chosen < k;
+                    if !goes_on {
+                        now.done = 1;
+                        now.counter = now.counter.wrapping_add(used);
+                    }
+                } else if end == count {
+                    now.counter = now.counter.wrapping_add(used);
+                    now.proposals = 0;
+                    now.next = 0;
+                }
+                // Distances are there for the next step, and what was found has been read.
+                M::sync();
+            }
+        }
+        if M::rank() == 0 && thread_idx_x() == 0 {
+            *state = now;
+        }
+        batch += div(grid_dim_x(), M::BLOCKS);
+    }
+    // Another block may still write to this one's shared memory.
+    M::sync();
+}
+
+/// Up to `wanted` rows of the pool that count as drawn, from the next on: their places, how many and the place after the last;
+/// one warp.
+#[inline(always)]
+unsafe fn find(
+    pool_rows: *const u32,
+    pool_nearest: *const f64,
+    nearest: *const f64,
+    state: PoolState,
+    end: u32,
+    wanted: u32,
+) {
+    let (mut first, mut found, mut next) = (state.next, 0, end);
+    while first < end && found < wanted {
+        let place = first + lane_id();
+        let mut is_drawn = false;
+        if place < end {
+            let share = unit(number_of(state.counter, 2 * place + 2));
+            let row = *pool_rows.add(place as usize);
+            is_drawn =
+                state.chosen == 0 || share * *pool_nearest.add(place as usize) < *nearest.add(row as usize);
+        }
+        let drawn = warp_vote_ballot(FULL_MASK, is_drawn);
+        let rank = found + (drawn & ((1 << lane_id()) - 1)).count_ones();
+        if is_drawn && rank < wanted {
+            CHOOSE.candidates.here().set(rank, place);
+        }
+        let last = warp_vote_ballot(FULL_MASK, is_drawn && rank + 1 == wanted);
+        if last != 0 {
+            next = first + last.trailing_zeros() + 1;
+        }
+        found += drawn.count_ones();
+        first += WARP_SIZE;
+    }
+    if lane_id() == 0 {
+        CHOOSE.found.here().set(0, if found < wanted { found } else { wanted });
+        CHOOSE.found.here().set(1, next);
+    }
+}
+
+/// Which of the candidates that were found gains most, of equal ones the first.
+#[inline(always)]
+unsafe fn best<M: Team>(
+    lists: Lists,
+    from: u32,
+    candidates: u32,
+    warp: u32,
+    warps: u32,
+    scale: f64,
+) -> u32 {
+    let (parts, gains) = (CHOOSE.parts.here(), CHOOSE.gains.here());
+    // Warps take the candidates in turns.
+    let all = if warps > candidates { warps } else { candidates };
+    let mut slot = warp;
+    while slot < all {
+        let part = div(slot, candidates);
+        let candidate = slot - part * candidates;
+        let of_candidate = div(all - candidate + candidates - 1, candidates);
+        let column = CHOOSE.candidates.here().get(candidate) - from;
+        let gain = lists.gain(column, part * WARP_SIZE + lane_id(), of_candidate * WARP_SIZE, scale);
+        M::publish(parts.add(slot), warp_sum_u64(gain));
+        slot += warps;
+    }
+    M::sync();
+    let mut candidate = warp_id();
+    while candidate < candidates {
+        let mut slot = candidate + lane_id() * candidates;
+        let mut gain = 0u64;
+        while slot < all {
+            gain = gain.wrapping_add(parts.get(slot));
+            slot += WARP_SIZE * candidates;
+        }
+        let gain = warp_sum_u64(gain);
+        if lane_id() == 0 {
+            gains.set(candidate, gain);
+        }
+        candidate += CHOOSE_THREADS / WARP_SIZE;
+    }
+    sync_threads();
+    let (mut best, mut most) = (0, gains.get(0));
+    let mut other = 1;
+    while other < candidates {
+        if gains.get(other) > most {
+            best = other;
+            most = gains.get(other);
+        }
+        other += 1;
+    }
+    best
+}
+
+/// The sum of the lanes' values, in every lane.
+#[inline(always)]
+unsafe fn warp_sum_u64(mut value: u64) -> u64 {
+    let mut offset = 16;
+    while offset > 0 {
+        value = value.wrapping_add(warp_shuffle_xor(FULL_MASK, value, offset));
+        offset >>= 1;
+    }
+    value
+}

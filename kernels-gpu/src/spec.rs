@@ -1721,7 +1721,7 @@ impl PoolParams {
 /// No row of a pool: a place among the pairs that has none.
 pub const NO_COLUMN: u32 = u32::MAX;
 /// Threads of a block that sums distances of a group of rows.
-pub const POOL_SUMS_THREADS: u32 = 256;
+pub const POOL_SUMS_THREADS: u32 = 1024;
 /// Threads of a block that draws a pool.
 pub const PROPOSE_THREADS: u32 = 128;
 /// Threads of the block that finds where lists of pairs begin.
@@ -1735,7 +1735,11 @@ pub const MEASURE_PAIRS: u32 = 8;
 /// Threads of a block that chooses.
 pub const CHOOSE_THREADS: u32 = 512;
 /// Blocks of a cluster that chooses, on Hopper.
-pub const CHOOSE_CLUSTER: u32 = 8;
+pub const CHOOSE_CLUSTER: u32 = 16;
+/// In place of how many blocks choose: one, which has the problem's distances in shared memory.
+pub const CHOOSE_HOLDS: u32 = 0;
+/// Rows of such a problem, at most: for what every GPU has.
+pub const CHOOSE_HELD_ROWS: u32 = 12 << 10;
 /// Most rows that a choice is made from: more than those of `k` under 2³².
 pub const MOST_TRIALS: u32 = 32;
 
@@ -1917,28 +1921,38 @@ pub struct ChooseShared {
     pub parts: Slot<u64>,
     /// Gains of the candidates.
     pub gains: Slot<u64>,
-    /// Their places in the pool.
-    pub candidates: Slot<u32>,
+    /// The candidates.
+    pub rows: Slot<u32>,
+    /// Where their lists begin and end.
+    pub begins: Slot<u32>,
+    /// See `begins`.
+    pub ends: Slot<u32>,
     /// How many were found, and the place after the last.
     pub found: Slot<u32>,
+    /// Distances of all rows, where they are held.
+    pub nearest: Slot<f64>,
     /// Bytes of it all.
     pub bytes: u32,
 }
 
 impl ChooseShared {
-    /// The layout.
+    /// The layout, with room for the distances of so many rows.
     #[inline]
-    pub const fn new() -> Self {
+    pub const fn new(rows: u32) -> Self {
         let mut layout = Layout::new();
         ChooseShared {
             parts: layout.array(CHOOSE_THREADS / 32 * CHOOSE_CLUSTER),
             gains: layout.array(MOST_TRIALS),
-            candidates: layout.array(MOST_TRIALS),
+            rows: layout.array(MOST_TRIALS),
+            begins: layout.array(MOST_TRIALS),
+            ends: layout.array(MOST_TRIALS),
             found: layout.array(2),
+            nearest: layout.array(rows),
             bytes: layout.bytes(),
         }
     }
 }
+const _: () = assert!(ChooseShared::new(CHOOSE_HELD_ROWS).bytes <= 99 << 10);
 
 /// Parameters of what lists pairs, on Hopper.
 #[derive(Clone, Copy, Debug)]
@@ -2154,7 +2168,6 @@ default_is_new! {
     ProposeShared,
     PairStartsShared,
     MeasureShared,
-    ChooseShared,
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Launches that may begin while the one before them ends (CUDA's programmatic dependent launch), which `cust_raw` does not
-//! declare.
+//! What `cust_raw` does not declare of launches: those that may begin while the one before them ends (CUDA's programmatic
+//! dependent launch), and clusters of more blocks than every GPU of a kind takes.
 use core::ffi::{CStr, c_int, c_uint, c_void};
 use cust_raw::{CUfunction, CUresult, CUstream};
 
@@ -65,6 +65,28 @@ pub unsafe fn launch_overlapped(
         Ok(address) => unsafe {
             let launch: LaunchKernelEx = core::mem::transmute(address);
             code::known(launch(&config, function, arguments, core::ptr::null_mut()))
+        },
+        Err(code) => code,
+    })
+}
+
+/// Lets `function` be launched in clusters of more than 8 blocks, which not every GPU with clusters takes. CUDA 11.8 and later.
+///
+/// # Safety
+/// As the driver's documentation of `cuFuncSetAttribute` says.
+pub unsafe fn allow_large_clusters(function: CUfunction) -> CUresult {
+    static SLOT: forward::Slot = forward::Slot::new();
+    const NAME: &CStr = c"cuFuncSetAttribute";
+    /// `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED`.
+    const ALLOWED: c_uint = 14;
+    if let Some(code) = fault::next() {
+        return code::result(code);
+    }
+    code::result(match SLOT.get(NAME) {
+        // SAFETY: the address is that of the driver's function of this name; the caller vouches for the function.
+        Ok(address) => unsafe {
+            let set: unsafe extern "C" fn(CUfunction, c_uint, c_int) -> u32 = core::mem::transmute(address);
+            code::known(set(function, ALLOWED, 1))
         },
         Err(code) => code,
     })

@@ -426,10 +426,11 @@ const PAIR_STARTS: BlockShape = BlockShape::new(PAIR_STARTS_THREADS).shared(Pair
 // Loads in flight are what it lives on.
 #[cfg(not(target_arch = "nvptx64"))]
 const MEASURE: BlockShape =
-    BlockShape::new(MEASURE_THREADS).shared(MeasureShared::new().bytes).blocks_per_sm(8);
+    BlockShape::new(MEASURE_THREADS).shared(MeasureShared::new().bytes).blocks_per_sm(5);
 #[cfg(not(target_arch = "nvptx64"))]
-const fn choose(_blocks: u32) -> BlockShape {
-    BlockShape::new(CHOOSE_THREADS).shared(ChooseShared::new().bytes)
+const fn choose(blocks: u32) -> BlockShape {
+    let rows = if blocks == CHOOSE_HOLDS { CHOOSE_HELD_ROWS } else { 0 };
+    BlockShape::new(CHOOSE_THREADS).shared(ChooseShared::new(rows).bytes)
 }
 #[cfg(not(target_arch = "nvptx64"))]
 const fn choose_cluster(blocks: u32) -> BlockShape {
@@ -692,7 +693,7 @@ kernels! {
              limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
              list_points: *const u32, list_distances: *const f64, states: *mut PoolState, rows: *mut u32;
              params: ChooseParams)
-            = pool::choose::<C>, choose, [fk_choose: Blocks<1>];
+            = pool::choose::<C>, choose, [fk_choose: Blocks<1>, fk_choose_held: Blocks<CHOOSE_HOLDS>];
     }
     hopper {
         /// Nearest centroid on Hopper's tensor cores, of points in 16 bits.

@@ -13,7 +13,9 @@ use super::sort::sum_before;
 use crate::spec::*;
 use cuda_std::atomic;
 use cuda_std::float::Scalar;
+use cuda_std::shared::Shared;
 use cuda_std::thread::*;
+use cuda_std::unroll;
 use cuda_std::warp::*;
 
 const STARTS: PairStartsShared = PairStartsShared::new();
@@ -73,7 +75,7 @@ impl Places {
             self.end = first + wanted;
         }
         let mut rank = through - mine;
-        cuda_std::unroll!(W in [0, 1] => {
+        unroll!(W in [0, 1] => {
             while words[W] != 0 {
                 let bit = words[W].trailing_zeros();
                 words[W] &= words[W] - 1;
@@ -274,37 +276,59 @@ pub(super) unsafe fn measure_pairs<T: Scalar>(
         let first = begin as u64 + turn as u64 * MEASURE_PAIRS as u64;
         let count = if first < end as u64 { (end as u64 - first).min(MEASURE_PAIRS as u64) as u32 } else { 0 };
         let problem = div(column, pool.window);
-        let row = *rows.add(column as usize) + problem * shape.n;
-        let mut distance = 0.0;
-        let mut from = 0;
-        while from < shape.d {
+        let c = points.row(*rows.add(column as usize) + problem * shape.n);
+        // A lane each, which tells the others.
+        let mut mine = 0;
+        if lane < count {
+            mine = *list_points.add((first + lane as u64) as usize);
+        }
+        let mut sums = [0.0; MEASURE_PAIRS as usize];
+        let mut feature = lane;
+        // The lanes of a team have the same number of whole turns.
+        while feature < whole {
+            let mut of_row = [0.0; 8];
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                if feature + I as u32 * LANES < whole {
+                    of_row[I] = (*c.add((feature + I as u32 * LANES) as usize)).to_f32() as f64;
+                }
+            });
+            unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let x = points.row(warp_shuffle_idx(FULL_MASK, mine, lane_id() / LANES * LANES + P as u32));
+                if (P as u32) < count {
+                    let mut values = [of_row[0]; 8];
+                    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                        if feature + I as u32 * LANES < whole {
+                            values[I] = (*x.add((feature + I as u32 * LANES) as usize)).to_f32() as f64;
+                        }
+                    });
+                    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                        if feature + I as u32 * LANES < whole {
+                            let difference = values[I] - of_row[I];
+                            sums[P] += difference * difference;
+                        }
+                    });
+                }
+            });
+            feature += 8 * LANES;
+        }
+        let mut distance = added_up(sums, parts);
+        if whole < shape.d {
             // What is left of the features is added up by itself.
-            let to = if from < whole { whole } else { shape.d };
-            let mut pair = 0;
-            while pair < count {
-                let x = points.row(*list_points.add((first + pair as u64) as usize));
-                parts.set(pair * PITCH + lane, lane_sum(x, points.row(row), from, to));
-                pair += 1;
-            }
-            sync_warp(FULL_MASK);
-            let mut sum = 0.0;
-            if lane < count {
-                cuda_std::unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
-                    sum += parts.get(lane * PITCH + I as u32);
-                });
-            }
-            // Before it is written again.
-            sync_warp(FULL_MASK);
-            distance += sum;
-            from = to;
+            unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let x = points.row(warp_shuffle_idx(FULL_MASK, mine, lane_id() / LANES * LANES + P as u32));
+                sums[P] = 0.0;
+                if (P as u32) < count {
+                    sums[P] = lane_sum(x, c, whole, shape.d);
+                }
+            });
+            distance += added_up(sums, parts);
         }
         if lane < count {
-            let at = (first + lane as u64) as usize;
             let mut weight = 1.0;
             if !weights.is_null() {
-                weight = *weights.add(*list_points.add(at) as usize);
+                weight = *weights.add(mine as usize);
             }
-            *list_distances.add(at) = weight * distance;
+            *list_distances.add((first + lane as u64) as usize) = weight * distance;
         }
         turn += further;
         column += beside;
@@ -313,4 +337,22 @@ pub(super) unsafe fn measure_pairs<T: Scalar>(
             turn += 1;
         }
     }
+}
+
+/// The sums over the lanes of a half-warp, in their order: of each pair in a lane.
+#[inline(always)]
+unsafe fn added_up(sums: [f64; MEASURE_PAIRS as usize], parts: Shared<f64>) -> f64 {
+    const PITCH: u32 = DISTANCE_LANES + 1;
+    let lane = thread_idx_x() % DISTANCE_LANES;
+    unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => { parts.set(P as u32 * PITCH + lane, sums[P]); });
+    sync_warp(FULL_MASK);
+    let mut sum = 0.0;
+    if lane < MEASURE_PAIRS {
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+            sum += parts.get(lane * PITCH + I as u32);
+        });
+    }
+    // Before it is written again.
+    sync_warp(FULL_MASK);
+    sum
 }

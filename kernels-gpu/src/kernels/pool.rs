@@ -22,7 +22,8 @@ use cuda_std::wgmma::{cluster_rank, cluster_sync, store_to_block};
 
 const SUMS: PoolSumsShared = PoolSumsShared::new();
 const PROPOSE: ProposeShared = ProposeShared::new();
-const CHOOSE: ChooseShared = ChooseShared::new();
+const CHOOSE: ChooseShared = ChooseShared::new(0);
+const CHOOSE_HELD: ChooseShared = ChooseShared::new(CHOOSE_HELD_ROWS);
 
 /// Sums of the distances of chunks and groups of rows, and for each point a score that rows nearer than `nearest` have at least,
 /// about the centre and in the scale that the tensor cores have points in. Before a problem's first row is chosen, `nearest` is
@@ -238,9 +239,10 @@ unsafe fn pass(len: u32, target: &mut f64, values: *const f64) -> u32 {
     last
 }
 
-/// The blocks that choose for a problem together.
+/// The blocks that choose for a problem together, and where they have its distances.
 pub(super) trait Team {
     const BLOCKS: u32;
+    type Distances: Distances;
     /// This block's number.
     fn rank() -> u32;
     /// Waits for all threads, and makes their writes visible.
@@ -249,29 +251,102 @@ pub(super) trait Team {
     unsafe fn publish(to: Shared<u64>, value: u64);
 }
 
-/// A block by itself.
-impl Team for Blocks<1> {
-    const BLOCKS: u32 = 1;
+/// Distances of a problem's points to the nearest that is chosen.
+pub(super) trait Distances: Copy {
+    /// Of the problem whose `n` points begin at `first`.
+    unsafe fn begin(nearest: *mut f64, first: u64, n: u32) -> Self;
+    /// By the point's place among those of all problems.
+    unsafe fn get(self, place: u32) -> f64;
+    unsafe fn set(self, place: u32, value: f64);
+    /// After the last choice, when all threads are together.
+    unsafe fn end(self, nearest: *mut f64, first: u64, n: u32);
+}
+
+/// Distances where they are.
+impl Distances for *mut f64 {
     #[inline(always)]
-    fn rank() -> u32 {
-        0
+    unsafe fn begin(nearest: *mut f64, _first: u64, _n: u32) -> Self {
+        nearest
     }
     #[inline(always)]
-    unsafe fn sync() {
+    unsafe fn get(self, place: u32) -> f64 {
+        *self.add(place as usize)
+    }
+    #[inline(always)]
+    unsafe fn set(self, place: u32, value: f64) {
+        *self.add(place as usize) = value;
+    }
+    #[inline(always)]
+    unsafe fn end(self, _nearest: *mut f64, _first: u64, _n: u32) {}
+}
+
+/// Distances in shared memory, of few points.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    values: Shared<f64>,
+    first: u32,
+}
+impl Distances for Held {
+    #[inline(always)]
+    unsafe fn begin(nearest: *mut f64, first: u64, n: u32) -> Self {
+        let values = CHOOSE_HELD.nearest.here();
+        let mut row = thread_idx_x();
+        while row < n {
+            values.set(row, *nearest.add((first + row as u64) as usize));
+            row += CHOOSE_THREADS;
+        }
+        sync_threads();
+        Held { values, first: first as u32 }
+    }
+    #[inline(always)]
+    unsafe fn get(self, place: u32) -> f64 {
+        self.values.get(place - self.first)
+    }
+    #[inline(always)]
+    unsafe fn set(self, place: u32, value: f64) {
+        self.values.set(place - self.first, value);
+    }
+    #[inline(always)]
+    unsafe fn end(self, nearest: *mut f64, first: u64, n: u32) {
+        let mut row = thread_idx_x();
+        while row < n {
+            *nearest.add((first + row as u64) as usize) = self.values.get(row);
+            row += CHOOSE_THREADS;
+        }
         sync_threads();
     }
-    #[inline(always)]
-    unsafe fn publish(to: Shared<u64>, value: u64) {
-        if lane_id() == 0 {
-            to.set(0, value);
-        }
-    }
 }
+
+macro_rules! alone {
+    ($Team:ty, $Distances:ty) => {
+        impl Team for $Team {
+            const BLOCKS: u32 = 1;
+            type Distances = $Distances;
+            #[inline(always)]
+            fn rank() -> u32 {
+                0
+            }
+            #[inline(always)]
+            unsafe fn sync() {
+                sync_threads();
+            }
+            #[inline(always)]
+            unsafe fn publish(to: Shared<u64>, value: u64) {
+                if lane_id() == 0 {
+                    to.set(0, value);
+                }
+            }
+        }
+    };
+}
+alone!(Blocks<CHOOSE_HOLDS>, Held);
+alone!(Blocks<1>, *mut f64);
 
 /// A cluster of blocks.
 #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
 impl Team for Blocks<CHOOSE_CLUSTER> {
     const BLOCKS: u32 = CHOOSE_CLUSTER;
+    type Distances = *mut f64;
     #[inline(always)]
     fn rank() -> u32 {
         cluster_rank()
@@ -288,68 +363,88 @@ impl Team for Blocks<CHOOSE_CLUSTER> {
     }
 }
 
-/// The lists of pairs of a problem: places of points among those of all problems, and how far they are from the column's row.
+/// Pairs of a list that a thread looks at together.
+const AT_ONCE: u32 = 4;
+
+/// Some pairs of a list.
 #[derive(Clone, Copy)]
-struct Lists {
-    starts: *const u32,
-    points: *const u32,
-    distances: *const f64,
-    nearest: *mut f64,
+struct Some4 {
+    points: [u32; AT_ONCE as usize],
+    /// How far the points are from the list's row, and from the nearest that is chosen.
+    with: [f64; AT_ONCE as usize],
+    near: [f64; AT_ONCE as usize],
 }
 
-impl Lists {
-    /// What lane `lane` of `lanes` has of the gain of a column's row.
+impl Some4 {
+    const NONE: Some4 = Some4 { points: [0; 4], with: [0.0; 4], near: [0.0; 4] };
+}
+
+/// The lists of pairs: places of points among those of all problems, and how far they are from the list's row.
+#[derive(Clone, Copy)]
+struct Lists<D> {
+    points: *const u32,
+    distances: *const f64,
+    nearest: D,
+}
+
+impl<D: Distances> Lists<D> {
+    /// Every `lanes`-th pair from `entry` on, before `end`.
     #[inline(always)]
-    unsafe fn gain(self, column: u32, lane: u32, lanes: u32, scale: f64) -> u64 {
-        let (mut entry, end) = self.entries(column, lane);
+    unsafe fn load(self, entry: u32, end: u32, lanes: u32) -> Some4 {
+        let mut some = Some4::NONE;
+        // All loads are under way before the first is waited for.
+        unroll!(I in [0, 1, 2, 3] => {
+            let at = entry as u64 + I as u64 * lanes as u64;
+            if at < end as u64 {
+                some.with[I] = *self.distances.add(at as usize);
+                some.points[I] = *self.points.add(at as usize);
+            }
+        });
+        unroll!(I in [0, 1, 2, 3] => {
+            if entry as u64 + I as u64 * (lanes as u64) < end as u64 {
+                some.near[I] = self.nearest.get(some.points[I]);
+            }
+        });
+        some
+    }
+
+    /// What these pairs gain.
+    #[inline(always)]
+    fn gain(some: Some4, scale: f64) -> u64 {
         let mut gain = 0u64;
-        while entry < end {
-            // All loads are under way before the first is waited for.
-            let mut near = [0.0; 4];
-            let mut with = [0.0; 4];
-            unroll!(I in [0, 1, 2, 3] => {
-                let at = entry as u64 + I as u64 * lanes as u64;
-                if at < end as u64 {
-                    with[I] = *self.distances.add(at as usize);
-                    near[I] = *self.nearest.add(*self.points.add(at as usize) as usize);
-                }
-            });
-            unroll!(I in [0, 1, 2, 3] => {
-                if with[I] < near[I] {
-                    gain = gain.wrapping_add(gain_of(near[I], with[I], scale) as u64);
-                }
-            });
-            entry = entry.saturating_add(4 * lanes);
-        }
+        unroll!(I in [0, 1, 2, 3] => {
+            if some.with[I] < some.near[I] {
+                gain = gain.wrapping_add(gain_of(some.near[I], some.with[I], scale) as u64);
+            }
+        });
         gain
     }
 
-    /// Lowers the distances of points that a column's row is nearer to.
+    /// Lowers the distances of these pairs' points.
     #[inline(always)]
-    unsafe fn take(self, column: u32, lane: u32, lanes: u32) {
-        let (mut entry, end) = self.entries(column, lane);
-        while entry < end {
-            let with = *self.distances.add(entry as usize);
-            let place = self.nearest.add(*self.points.add(entry as usize) as usize);
-            if with < *place {
-                *place = with;
+    unsafe fn take(self, some: Some4) {
+        unroll!(I in [0, 1, 2, 3] => {
+            if some.with[I] < some.near[I] {
+                self.nearest.set(some.points[I], some.with[I]);
             }
-            entry = entry.saturating_add(lanes);
-        }
+        });
     }
+}
 
-    #[inline(always)]
-    unsafe fn entries(self, column: u32, lane: u32) -> (u32, u32) {
-        let begin = *self.starts.add(column as usize);
-        (begin.saturating_add(lane), *self.starts.add(column as usize + 1))
-    }
+/// The candidate that gains most.
+struct Best {
+    candidate: u32,
+    /// What this thread has of its list, if that is all that anybody has to look at.
+    mine: Some4,
+    is_all: bool,
 }
 
 /// Chooses rows one after the other, until all are chosen, the pool is used up, or more rows of it are asked for than the lists
 /// are for. Does nothing where the pairs had no room.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`CHOOSE_THREADS`] threads; lists have each point once at most.
+/// Pointers are valid for the shapes in `params`; a block has [`CHOOSE_THREADS`] threads; lists have each point once at most;
+/// problems whose distances are held have at most [`CHOOSE_HELD_ROWS`] points.
 #[inline(always)]
 pub(super) unsafe fn choose<M: Team>(
     nearest: *mut f64,
@@ -367,7 +462,7 @@ pub(super) unsafe fn choose<M: Team>(
     params: ChooseParams,
 ) {
     let pool = params.pool;
-    let k = pool.shape.k;
+    let (n, k) = (pool.shape.n, pool.shape.k);
     let warps = CHOOSE_THREADS / WARP_SIZE * M::BLOCKS;
     let warp = M::rank() * (CHOOSE_THREADS / WARP_SIZE) + warp_id();
     let has_room = *list_counts <= pool.capacity;
@@ -377,20 +472,25 @@ pub(super) unsafe fn choose<M: Team>(
         let mut now = *state;
         let is_new = now.proposals == 0;
         let count = pool.proposals(now);
-        let lists = Lists {
-            starts: starts.add((batch * pool.window) as usize),
-            points: list_points,
-            distances: list_distances,
-            nearest,
-        };
         if now.done == 0 && (*open.add(batch as usize)).done != 0 {
             now.done = 1;
         } else if now.done == 0 {
-            let of_problem = (batch as u64 * pool.most as u64) as usize;
-            let (pool_rows, pool_nearest) = (pool_rows.add(of_problem), pool_nearest.add(of_problem));
-            let of_problem = nearest.add((batch as u64 * pool.shape.n as u64) as usize);
+            let of_problem = batch as u64 * n as u64;
+            let lists = Lists {
+                points: list_points,
+                distances: list_distances,
+                nearest: M::Distances::begin(nearest, of_problem, n),
+            };
+            let of_pool = (batch as u64 * pool.most as u64) as usize;
             let from = if is_new { 0 } else { now.next };
-            let end = from + *limits.add(batch as usize);
+            let search = Search {
+                pool_rows: pool_rows.add(of_pool),
+                pool_nearest: pool_nearest.add(of_pool),
+                starts: starts.add((batch * pool.window) as usize),
+                first: of_problem as u32,
+                from,
+                end: from + *limits.add(batch as usize),
+            };
             let scale = gain_scale(*totals.add(batch as usize));
             // Two numbers for each row of the pool, but the first, which the host drew.
             let used = if now.chosen == 0 { 0 } else { 2 * count as u64 }.wrapping_mul(RANDOM_STEP);
@@ -401,19 +501,28 @@ pub(super) unsafe fn choose<M: Team>(
                 // The first row stands alone.
                 let wanted = if now.chosen == 0 { 1 } else { pool.trials };
                 if warp_id() == 0 {
-                    find(pool_rows, pool_nearest, of_problem, now, end, wanted);
+                    search.find(lists.nearest, now, wanted);
                 }
                 sync_threads();
                 let (found, next) = (CHOOSE.found.here().get(0), CHOOSE.found.here().get(1));
                 goes_on = found == wanted;
                 if goes_on {
-                    let best = best::<M>(lists, from, wanted, warp, warps, scale);
-                    let place = CHOOSE.candidates.here().get(best);
+                    let best = best::<M>(lists, wanted, warp, warps, scale);
                     let lane = warp * WARP_SIZE + lane_id();
-                    lists.take(place - from, lane, warps * WARP_SIZE);
+                    if best.is_all {
+                        lists.take(best.mine);
+                    } else {
+                        let lanes = warps * WARP_SIZE;
+                        let end = CHOOSE.ends.here().get(best.candidate);
+                        let mut entry = CHOOSE.begins.here().get(best.candidate).saturating_add(lane);
+                        while entry < end {
+                            lists.take(lists.load(entry, end, lanes));
+                            entry = entry.saturating_add(AT_ONCE * lanes);
+                        }
+                    }
                     if lane == 0 {
                         *rows.add((batch as u64 * k as u64 + now.chosen as u64) as usize) =
-                            *pool_rows.add(place as usize);
+                            CHOOSE.rows.here().get(best.candidate);
                     }
                     now.chosen += 1;
                     now.next = next;
@@ -422,7 +531,7 @@ pub(super) unsafe fn choose<M: Team>(
                         now.done = 1;
                         now.counter = now.counter.wrapping_add(used);
                     }
-                } else if end == count {
+                } else if search.end == count {
                     now.counter = now.counter.wrapping_add(used);
                     now.proposals = 0;
                     now.next = 0;
@@ -430,6 +539,7 @@ pub(super) unsafe fn choose<M: Team>(
                 // Distances are there for the next step, and what was found has been read.
                 M::sync();
             }
+            lists.nearest.end(nearest, of_problem, n);
         }
         if M::rank() == 0 && thread_idx_x() == 0 {
             *state = now;
@@ -440,72 +550,96 @@ pub(super) unsafe fn choose<M: Team>(
     M::sync();
 }
 
-/// Up to `wanted` rows of the pool that count as drawn, from the next on: their places, how many and the place after the last;
-/// one warp.
-#[inline(always)]
-unsafe fn find(
+/// Where candidates are looked for.
+#[derive(Clone, Copy)]
+struct Search {
     pool_rows: *const u32,
     pool_nearest: *const f64,
-    nearest: *const f64,
-    state: PoolState,
+    /// Where the lists of rows from place `from` of the pool on begin.
+    starts: *const u32,
+    /// The problem's first point.
+    first: u32,
+    from: u32,
     end: u32,
-    wanted: u32,
-) {
-    let (mut first, mut found, mut next) = (state.next, 0, end);
-    while first < end && found < wanted {
-        let place = first + lane_id();
-        let mut is_drawn = false;
-        if place < end {
-            let share = unit(number_of(state.counter, 2 * place + 2));
-            let row = *pool_rows.add(place as usize);
-            is_drawn =
-                state.chosen == 0 || share * *pool_nearest.add(place as usize) < *nearest.add(row as usize);
+}
+
+impl Search {
+    /// Up to `wanted` rows of the pool that count as drawn, from the next on: them, their lists, how many and the place after the
+    /// last; one warp.
+    #[inline(always)]
+    unsafe fn find<D: Distances>(self, nearest: D, state: PoolState, wanted: u32) {
+        let (mut first, mut found, mut next) = (state.next, 0, self.end);
+        while first < self.end && found < wanted {
+            let place = first + lane_id();
+            let mut is_drawn = false;
+            let (mut row, mut begin, mut end) = (0, 0, 0);
+            if place < self.end {
+                let share = unit(number_of(state.counter, 2 * place + 2));
+                row = *self.pool_rows.add(place as usize);
+                begin = *self.starts.add((place - self.from) as usize);
+                end = *self.starts.add((place - self.from) as usize + 1);
+                let before = *self.pool_nearest.add(place as usize);
+                is_drawn = state.chosen == 0 || share * before < nearest.get(self.first + row);
+            }
+            let drawn = warp_vote_ballot(FULL_MASK, is_drawn);
+            let rank = found + (drawn & ((1 << lane_id()) - 1)).count_ones();
+            if is_drawn && rank < wanted {
+                CHOOSE.rows.here().set(rank, row);
+                CHOOSE.begins.here().set(rank, begin);
+                CHOOSE.ends.here().set(rank, end);
+            }
+            let last = warp_vote_ballot(FULL_MASK, is_drawn && rank + 1 == wanted);
+            if last != 0 {
+                next = first + last.trailing_zeros() + 1;
+            }
+            found += drawn.count_ones();
+            first += WARP_SIZE;
         }
-        let drawn = warp_vote_ballot(FULL_MASK, is_drawn);
-        let rank = found + (drawn & ((1 << lane_id()) - 1)).count_ones();
-        if is_drawn && rank < wanted {
-            CHOOSE.candidates.here().set(rank, place);
+        if lane_id() == 0 {
+            CHOOSE.found.here().set(0, if found < wanted { found } else { wanted });
+            CHOOSE.found.here().set(1, next);
         }
-        let last = warp_vote_ballot(FULL_MASK, is_drawn && rank + 1 == wanted);
-        if last != 0 {
-            next = first + last.trailing_zeros() + 1;
-        }
-        found += drawn.count_ones();
-        first += WARP_SIZE;
-    }
-    if lane_id() == 0 {
-        CHOOSE.found.here().set(0, if found < wanted { found } else { wanted });
-        CHOOSE.found.here().set(1, next);
     }
 }
 
 /// Which of the candidates that were found gains most, of equal ones the first.
 #[inline(always)]
 unsafe fn best<M: Team>(
-    lists: Lists,
-    from: u32,
+    lists: Lists<M::Distances>,
     candidates: u32,
     warp: u32,
     warps: u32,
     scale: f64,
-) -> u32 {
+) -> Best {
     let (parts, gains) = (CHOOSE.parts.here(), CHOOSE.gains.here());
+    let (begins, ends) = (CHOOSE.begins.here(), CHOOSE.ends.here());
     // Warps take the candidates in turns.
     let all = if warps > candidates { warps } else { candidates };
+    let warps_of = |candidate: u32| div(all - candidate + candidates - 1, candidates);
+    let mut mine = Some4::NONE;
     let mut slot = warp;
+    let mut candidate = 0;
     while slot < all {
         let part = div(slot, candidates);
-        let candidate = slot - part * candidates;
-        let of_candidate = div(all - candidate + candidates - 1, candidates);
-        let column = CHOOSE.candidates.here().get(candidate) - from;
-        let gain = lists.gain(column, part * WARP_SIZE + lane_id(), of_candidate * WARP_SIZE, scale);
+        candidate = slot - part * candidates;
+        let lanes = warps_of(candidate) * WARP_SIZE;
+        let end = ends.get(candidate);
+        let mut entry = begins.get(candidate).saturating_add(part * WARP_SIZE + lane_id());
+        mine = lists.load(entry, end, lanes);
+        let mut gain = Lists::<M::Distances>::gain(mine, scale);
+        entry = entry.saturating_add(AT_ONCE * lanes);
+        while entry < end {
+            let more = lists.load(entry, end, lanes);
+            gain = gain.wrapping_add(Lists::<M::Distances>::gain(more, scale));
+            entry = entry.saturating_add(AT_ONCE * lanes);
+        }
         M::publish(parts.add(slot), warp_sum_u64(gain));
         slot += warps;
     }
     M::sync();
-    let mut candidate = warp_id();
-    while candidate < candidates {
-        let mut slot = candidate + lane_id() * candidates;
+    let mut of_candidate = warp_id();
+    while of_candidate < candidates {
+        let mut slot = of_candidate + lane_id() * candidates;
         let mut gain = 0u64;
         while slot < all {
             gain = gain.wrapping_add(parts.get(slot));
@@ -513,9 +647,9 @@ unsafe fn best<M: Team>(
         }
         let gain = warp_sum_u64(gain);
         if lane_id() == 0 {
-            gains.set(candidate, gain);
+            gains.set(of_candidate, gain);
         }
-        candidate += CHOOSE_THREADS / WARP_SIZE;
+        of_candidate += CHOOSE_THREADS / WARP_SIZE;
     }
     sync_threads();
     let (mut best, mut most) = (0, gains.get(0));
@@ -527,7 +661,9 @@ unsafe fn best<M: Team>(
         }
         other += 1;
     }
-    best
+    let lanes = warps_of(best) * WARP_SIZE;
+    let is_all = candidates <= warps && ends.get(best) - begins.get(best) <= AT_ONCE * lanes;
+    Best { candidate: best, mine: if candidate == best { mine } else { Some4::NONE }, is_all }
 }
 
 /// The sum of the lanes' values, in every lane.

@@ -422,6 +422,12 @@ impl Device {
                 let code = unsafe { sys::cuFuncSetAttribute(function, attribute, spec.shared_bytes as i32) };
                 check("cuFuncSetAttribute", code)?;
             }
+            /// Blocks of a cluster that every GPU with clusters takes.
+            const PORTABLE_CLUSTER: u32 = 8;
+            if spec.cluster > PORTABLE_CLUSTER {
+                // SAFETY: as above.
+                check("cuFuncSetAttribute", unsafe { libcuda::allow_large_clusters(function) })?;
+            }
             functions.insert(spec.name, LoadedKernel { function, _module: module.clone() });
         }
         Ok(())

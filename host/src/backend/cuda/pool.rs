@@ -121,7 +121,7 @@ impl<T: GpuElement> Resident<'_, T> {
             PairStarts::SPEC,
             PlacePairs::SPEC,
             <MeasurePairs<T::Device> as Kernel>::SPEC,
-            choose_spec(device),
+            choose_spec(device, self.shape.n),
         ])?;
 
         // Rows of pools that a pass may look at, and the fewest that had no room since a row was chosen.
@@ -212,8 +212,8 @@ impl<T: GpuElement> Resident<'_, T> {
                 device.launch_grid(stream, &measure, blocks)?;
             }
             macro_rules! choose {
-                ($Kernel:ident, $blocks:literal) => {{
-                    let choose = $Kernel::<Blocks<{ $blocks }>> {
+                ($Kernel:ident, $team:expr, $blocks:expr) => {{
+                    let choose = $Kernel::<Blocks<{ $team }>> {
                         nearest: arena.at(nearest),
                         pool_rows: arena.at(pool_rows),
                         pool_nearest: arena.at(pool_nearest),
@@ -235,10 +235,10 @@ impl<T: GpuElement> Resident<'_, T> {
                     unsafe { device.launch_grid(stream, &choose, blocks)? };
                 }};
             }
-            if device.is_hopper() {
-                choose!(ChooseCluster, 8);
-            } else {
-                choose!(Choose, 1);
+            match () {
+                () if self.shape.n <= CHOOSE_HELD_ROWS => choose!(Choose, CHOOSE_HOLDS, 1),
+                () if device.is_hopper() => choose!(ChooseCluster, CHOOSE_CLUSTER, CHOOSE_CLUSTER),
+                () => choose!(Choose, 1, 1),
             }
             let after: Vec<PoolState> =
                 arena.download(device, stream, states, batch)?.into_iter().map(|State(state)| state).collect();
@@ -270,9 +270,11 @@ impl<T: GpuElement> Resident<'_, T> {
     }
 }
 
-/// The entry that chooses.
-fn choose_spec(device: &Device) -> KernelSpec {
-    if device.is_hopper() {
+/// The entry that chooses rows of `n`.
+fn choose_spec(device: &Device, n: u32) -> KernelSpec {
+    if n <= CHOOSE_HELD_ROWS {
+        <Choose<Blocks<CHOOSE_HOLDS>> as Kernel>::SPEC
+    } else if device.is_hopper() {
         <ChooseCluster<Blocks<CHOOSE_CLUSTER>> as Kernel>::SPEC
     } else {
         <Choose<Blocks<1>> as Kernel>::SPEC

@@ -1724,6 +1724,12 @@ pub const NO_COLUMN: u32 = u32::MAX;
 pub const POOL_SUMS_THREADS: u32 = 1024;
 /// Threads of a block that draws a pool.
 pub const PROPOSE_THREADS: u32 = 128;
+/// Threads of a block that counts pairs, or brings them to their lists.
+pub const PLACE_THREADS: u32 = 512;
+/// Pairs that it looks at together.
+pub const PLACE_PAIRS: u32 = 8 * PLACE_THREADS;
+/// Lists that it has room to count by itself.
+pub const PLACE_COLUMNS: u32 = 8192;
 /// Threads of the block that finds where lists of pairs begin.
 pub const PAIR_STARTS_THREADS: u32 = 1024;
 /// Threads of a block that measures pairs.
@@ -1813,7 +1819,7 @@ impl ProposeShared {
     }
 }
 
-/// Parameters of what goes through all pairs, a thread each.
+/// Parameters of what goes through all pairs.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PairsParams {
@@ -1823,7 +1829,25 @@ pub struct PairsParams {
 impl Items for PairsParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.pool.capacity.div_ceil(UPDATE_THREADS) as u64
+        self.pool.capacity.div_ceil(PLACE_PAIRS) as u64
+    }
+}
+
+/// Shared memory of `count_pairs` and `place_pairs`.
+#[derive(Clone, Copy, Debug)]
+pub struct PlaceShared {
+    /// Of each list.
+    pub counts: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl PlaceShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let mut layout = Layout::new();
+        PlaceShared { counts: layout.array(PLACE_COLUMNS), bytes: layout.bytes() }
     }
 }
 
@@ -1919,8 +1943,6 @@ impl Items for ChooseParams {
 pub struct ChooseShared {
     /// What each warp of the block or the cluster has of a candidate's gain.
     pub parts: Slot<u64>,
-    /// Gains of the candidates.
-    pub gains: Slot<u64>,
     /// The candidates.
     pub rows: Slot<u32>,
     /// Where their lists begin and end.
@@ -1942,7 +1964,6 @@ impl ChooseShared {
         let mut layout = Layout::new();
         ChooseShared {
             parts: layout.array(CHOOSE_THREADS / 32 * CHOOSE_CLUSTER),
-            gains: layout.array(MOST_TRIALS),
             rows: layout.array(MOST_TRIALS),
             begins: layout.array(MOST_TRIALS),
             ends: layout.array(MOST_TRIALS),
@@ -2166,6 +2187,7 @@ default_is_new! {
     LabelledShared,
     PoolSumsShared,
     ProposeShared,
+    PlaceShared,
     PairStartsShared,
     MeasureShared,
 }

@@ -422,6 +422,8 @@ const POOL_SUMS: BlockShape = BlockShape::new(POOL_SUMS_THREADS).shared(PoolSums
 #[cfg(not(target_arch = "nvptx64"))]
 const PROPOSE: BlockShape = BlockShape::new(PROPOSE_THREADS).shared(ProposeShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
+const PLACE: BlockShape = BlockShape::new(PLACE_THREADS).shared(PlaceShared::new().bytes).blocks_per_sm(3);
+#[cfg(not(target_arch = "nvptx64"))]
 const PAIR_STARTS: BlockShape = BlockShape::new(PAIR_STARTS_THREADS).shared(PairStartsShared::new().bytes);
 // Loads in flight are what it lives on.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -646,7 +648,7 @@ kernels! {
         /// How many pairs each row of a pool has.
         CountPairs
             (list_counts: *const u32, columns: *const u32, counts: *mut u32; params: PairsParams)
-            = pairs::count_pairs, UPDATE, fk_count_pairs;
+            = pairs::count_pairs, PLACE, fk_count_pairs;
         /// Where lists of pairs begin.
         PairStarts
             (counts: *mut u32, starts: *mut u32, cursors: *mut u32; params: PairStartsParams)
@@ -655,7 +657,7 @@ kernels! {
         PlacePairs
             (list_counts: *const u32, points: *const u32, columns: *const u32, cursors: *mut u32,
              list_points: *mut u32; params: PairsParams)
-            = pairs::place_pairs, UPDATE, fk_place_pairs;
+            = pairs::place_pairs, PLACE, fk_place_pairs;
         /// The rows that a round of k-means|| draws.
         Sample
             (nearest: *const f64, rows: *mut u32, count: *mut u32; params: SampleParams)

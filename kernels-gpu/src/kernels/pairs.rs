@@ -8,7 +8,7 @@
 //! place_pairs              the points of each list, in any order
 //! measure_pairs            their distances, in f64
 //! ```
-use super::distances::{Points, lane_sum};
+use super::distances::Points;
 use super::sort::sum_before;
 use crate::spec::*;
 use cuda_std::atomic;
@@ -19,6 +19,7 @@ use cuda_std::unroll;
 use cuda_std::warp::*;
 
 const STARTS: PairStartsShared = PairStartsShared::new();
+const PLACE: PlaceShared = PlaceShared::new();
 const MEASURE: MeasureShared = MeasureShared::new();
 
 /// Where pairs go.
@@ -111,40 +112,10 @@ unsafe fn taken(list_counts: *const u32, pool: PoolParams) -> u32 {
     if count <= pool.capacity { count } else { 0 }
 }
 
-/// Adds one to the counter of each lane's column, unless that is none: what the counter was before. All lanes come here.
-#[inline(always)]
-unsafe fn take_place(counters: *mut u32, column: u32, columns: u32) -> u32 {
-    /// Of so few, lanes with the same one take places together.
-    const FEW: u32 = 64;
-    let mut place = 0;
-    if columns > FEW {
-        if column != NO_COLUMN {
-            place = atomic::fetch_add_u32(counters.add(column as usize), 1);
-        }
-        return place;
-    }
-    let mut left = warp_vote_ballot(FULL_MASK, column != NO_COLUMN);
-    while left != 0 {
-        let leader = left.trailing_zeros();
-        let of_leader = warp_shuffle_idx(FULL_MASK, column, leader);
-        let same = warp_vote_ballot(FULL_MASK, column == of_leader);
-        let mut first = 0;
-        if lane_id() == leader {
-            first = atomic::fetch_add_u32(counters.add(column as usize), same.count_ones());
-        }
-        first = warp_shuffle_idx(FULL_MASK, first, leader);
-        if column == of_leader {
-            place = first + (same & ((1 << lane_id()) - 1)).count_ones();
-        }
-        left &= !same;
-    }
-    place
-}
-
-/// How many pairs each column has, added to `counts`.
+/// How many pairs each column has, added to `counts`. A block counts by itself first, if columns are no more than it has room for.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads.
+/// Pointers are valid for the shapes in `params`; a block has [`PLACE_THREADS`] threads.
 #[inline(always)]
 pub(super) unsafe fn count_pairs(
     list_counts: *const u32,
@@ -153,16 +124,48 @@ pub(super) unsafe fn count_pairs(
     params: PairsParams,
 ) {
     let taken = taken(list_counts, params.pool);
-    let mut first = block_idx_x() * UPDATE_THREADS + warp_id() * WARP_SIZE;
-    while first < taken {
-        let place = first + lane_id();
-        let mut column = NO_COLUMN;
-        if place < taken {
-            column = *columns.add(place as usize);
-        }
-        take_place(counts, column, params.pool.columns());
-        first = first.saturating_add(grid_dim_x() * UPDATE_THREADS);
+    let (all, held) = (params.pool.columns(), PLACE.counts.here());
+    let is_held = all <= PLACE_COLUMNS;
+    if is_held {
+        clear(held, all);
     }
+    let mut first = block_idx_x() * PLACE_PAIRS + thread_idx_x();
+    while first < taken {
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            let place = first + I as u32 * PLACE_THREADS;
+            if place < taken {
+                let column = *columns.add(place as usize);
+                if column != NO_COLUMN && is_held {
+                    held.fetch_add(column, 1);
+                } else if column != NO_COLUMN {
+                    atomic::fetch_add_u32(counts.add(column as usize), 1);
+                }
+            }
+        });
+        first = first.saturating_add(grid_dim_x() * PLACE_PAIRS);
+    }
+    if is_held {
+        sync_threads();
+        let mut column = thread_idx_x();
+        while column < all {
+            let count = held.get(column);
+            if count > 0 {
+                atomic::fetch_add_u32(counts.add(column as usize), count);
+            }
+            column += PLACE_THREADS;
+        }
+    }
+}
+
+/// Sets the first `len` counts to 0; the block is together afterwards.
+#[inline(always)]
+unsafe fn clear(counts: Shared<u32>, len: u32) {
+    let mut at = thread_idx_x();
+    while at < len {
+        counts.set(at, 0);
+        at += PLACE_THREADS;
+    }
+    sync_threads();
 }
 
 /// Where the list of each column begins, once with one place more, and once to count on from; the length of the longest to the
@@ -207,7 +210,8 @@ pub(super) unsafe fn pair_starts(
     }
 }
 
-/// The points of pairs to the lists of their columns.
+/// The points of pairs to the lists of their columns. A block takes places for all pairs that it looks at together, if columns are
+/// no more than it has room for.
 ///
 /// # Safety
 /// As [`count_pairs`]; `cursors` have the places where lists begin.
@@ -221,19 +225,53 @@ pub(super) unsafe fn place_pairs(
     params: PairsParams,
 ) {
     let taken = taken(list_counts, params.pool);
-    let mut first = block_idx_x() * UPDATE_THREADS + warp_id() * WARP_SIZE;
+    let (all, held) = (params.pool.columns(), PLACE.counts.here());
+    let is_held = all <= PLACE_COLUMNS;
+    let mut first = block_idx_x() * PLACE_PAIRS;
     while first < taken {
-        let place = first + lane_id();
-        let (mut column, mut point) = (NO_COLUMN, 0);
-        if place < taken {
-            column = *columns.add(place as usize);
-            point = *points.add(place as usize);
+        if is_held {
+            clear(held, all);
         }
-        let to = take_place(cursors, column, params.pool.columns());
-        if column != NO_COLUMN {
-            *list_points.add(to as usize) = point;
+        let mut of_column = [NO_COLUMN; 8];
+        let mut to = [0u32; 8];
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            let place = first + I as u32 * PLACE_THREADS + thread_idx_x();
+            if place < taken {
+                of_column[I] = *columns.add(place as usize);
+            }
+        });
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if of_column[I] != NO_COLUMN {
+                to[I] = if is_held {
+                    held.fetch_add(of_column[I], 1)
+                } else {
+                    atomic::fetch_add_u32(cursors.add(of_column[I] as usize), 1)
+                };
+            }
+        });
+        if is_held {
+            sync_threads();
+            let mut column = thread_idx_x();
+            while column < all {
+                let count = held.get(column);
+                if count > 0 {
+                    held.set(column, atomic::fetch_add_u32(cursors.add(column as usize), count));
+                }
+                column += PLACE_THREADS;
+            }
+            sync_threads();
         }
-        first = first.saturating_add(grid_dim_x() * UPDATE_THREADS);
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if of_column[I] != NO_COLUMN {
+                let place = first + I as u32 * PLACE_THREADS + thread_idx_x();
+                let begin = if is_held { held.get(of_column[I]) } else { 0 };
+                *list_points.add((begin + to[I]) as usize) = *points.add(place as usize);
+            }
+        });
+        if is_held {
+            sync_threads();
+        }
+        first = first.saturating_add(grid_dim_x() * PLACE_PAIRS);
     }
 }
 
@@ -277,50 +315,32 @@ pub(super) unsafe fn measure_pairs<T: Scalar>(
         let count = if first < end as u64 { (end as u64 - first).min(MEASURE_PAIRS as u64) as u32 } else { 0 };
         let problem = div(column, pool.window);
         let c = points.row(*rows.add(column as usize) + problem * shape.n);
-        // A lane each, which tells the others.
-        let mut mine = 0;
-        if lane < count {
-            mine = *list_points.add((first + lane as u64) as usize);
+        // A lane each, which tells the others; of missing pairs the first again, which is not kept.
+        let mut mine = problem * shape.n;
+        if count > 0 {
+            mine = *list_points.add((first + if lane < count { lane } else { 0 } as u64) as usize);
         }
+        let mut x = [c; MEASURE_PAIRS as usize];
+        unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            x[P] = points.row(warp_shuffle_idx(FULL_MASK, mine, lane_id() / LANES * LANES + P as u32));
+        });
         let mut sums = [0.0; MEASURE_PAIRS as usize];
         let mut feature = lane;
-        // The lanes of a team have the same number of whole turns.
+        while feature + 3 * LANES < whole {
+            add_terms::<T, 4>(&mut sums, x, c, feature);
+            feature += 4 * LANES;
+        }
         while feature < whole {
-            let mut of_row = [0.0; 8];
-            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                if feature + I as u32 * LANES < whole {
-                    of_row[I] = (*c.add((feature + I as u32 * LANES) as usize)).to_f32() as f64;
-                }
-            });
-            unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                let x = points.row(warp_shuffle_idx(FULL_MASK, mine, lane_id() / LANES * LANES + P as u32));
-                if (P as u32) < count {
-                    let mut values = [of_row[0]; 8];
-                    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                        if feature + I as u32 * LANES < whole {
-                            values[I] = (*x.add((feature + I as u32 * LANES) as usize)).to_f32() as f64;
-                        }
-                    });
-                    unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                        if feature + I as u32 * LANES < whole {
-                            let difference = values[I] - of_row[I];
-                            sums[P] += difference * difference;
-                        }
-                    });
-                }
-            });
-            feature += 8 * LANES;
+            add_terms::<T, 1>(&mut sums, x, c, feature);
+            feature += LANES;
         }
         let mut distance = added_up(sums, parts);
         if whole < shape.d {
             // What is left of the features is added up by itself.
-            unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                let x = points.row(warp_shuffle_idx(FULL_MASK, mine, lane_id() / LANES * LANES + P as u32));
-                sums[P] = 0.0;
-                if (P as u32) < count {
-                    sums[P] = lane_sum(x, c, whole, shape.d);
-                }
-            });
+            sums = [0.0; MEASURE_PAIRS as usize];
+            if whole + lane < shape.d {
+                add_terms::<T, 1>(&mut sums, x, c, whole + lane);
+            }
             distance += added_up(sums, parts);
         }
         if lane < count {
@@ -337,6 +357,35 @@ pub(super) unsafe fn measure_pairs<T: Scalar>(
             turn += 1;
         }
     }
+}
+
+/// Adds the terms of `COUNT` features, each [`DISTANCE_LANES`] further, of some pairs with the row `c`.
+#[inline(always)]
+unsafe fn add_terms<T: Scalar, const COUNT: usize>(
+    sums: &mut [f64; MEASURE_PAIRS as usize],
+    x: [*const T; MEASURE_PAIRS as usize],
+    c: *const T,
+    feature: u32,
+) {
+    // All loads are under way before the first is waited for; and sums wait for themselves only.
+    let mut values = [[*c; MEASURE_PAIRS as usize]; COUNT];
+    let mut of_row = [*c; COUNT];
+    unroll!(I in [0, 1, 2, 3] => {
+        if I < COUNT {
+            let at = (feature + I as u32 * DISTANCE_LANES) as usize;
+            of_row[I] = *c.add(at);
+            unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => { values[I][P] = *x[P].add(at); });
+        }
+    });
+    unroll!(I in [0, 1, 2, 3] => {
+        if I < COUNT {
+            let of_row = of_row[I].to_f32() as f64;
+            unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let difference = values[I][P].to_f32() as f64 - of_row;
+                sums[P] += difference * difference;
+            });
+        }
+    });
 }
 
 /// The sums over the lanes of a half-warp, in their order: of each pair in a lane.

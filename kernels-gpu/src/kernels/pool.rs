@@ -497,9 +497,10 @@ pub(super) unsafe fn choose<M: Team>(
             now.next = from;
             now.proposals = count;
             let mut goes_on = true;
+            // The first row stands alone.
+            let mut wanted = if now.chosen == 0 { 1 } else { pool.trials };
+            let mut shares = Shares::of(warp, warps, wanted);
             while goes_on {
-                // The first row stands alone.
-                let wanted = if now.chosen == 0 { 1 } else { pool.trials };
                 if warp_id() == 0 {
                     search.find(lists.nearest, now, wanted);
                 }
@@ -507,7 +508,7 @@ pub(super) unsafe fn choose<M: Team>(
                 let (found, next) = (CHOOSE.found.here().get(0), CHOOSE.found.here().get(1));
                 goes_on = found == wanted;
                 if goes_on {
-                    let best = best::<M>(lists, wanted, warp, warps, scale);
+                    let best = best::<M>(lists, shares, scale);
                     let lane = warp * WARP_SIZE + lane_id();
                     if best.is_all {
                         lists.take(best.mine);
@@ -527,6 +528,10 @@ pub(super) unsafe fn choose<M: Team>(
                     now.chosen += 1;
                     now.next = next;
                     goes_on = now.chosen < k;
+                    if wanted != pool.trials {
+                        wanted = pool.trials;
+                        shares = Shares::of(warp, warps, wanted);
+                    }
                     if !goes_on {
                         now.done = 1;
                         now.counter = now.counter.wrapping_add(used);
@@ -602,27 +607,50 @@ impl Search {
     }
 }
 
-/// Which of the candidates that were found gains most, of equal ones the first.
-#[inline(always)]
-unsafe fn best<M: Team>(
-    lists: Lists<M::Distances>,
+/// How warps share the lists of candidates, which they take in turns.
+#[derive(Clone, Copy)]
+struct Shares {
     candidates: u32,
     warp: u32,
     warps: u32,
-    scale: f64,
-) -> Best {
-    let (parts, gains) = (CHOOSE.parts.here(), CHOOSE.gains.here());
+    /// Shares, at least one for each candidate.
+    all: u32,
+    /// The candidate of the warp's first share, and the share's number among the candidate's.
+    candidate: u32,
+    part: u32,
+    /// Shares of the first candidates, and how many have that many; the others have one less.
+    most: u32,
+    with_most: u32,
+}
+
+impl Shares {
+    #[inline(always)]
+    unsafe fn of(warp: u32, warps: u32, candidates: u32) -> Self {
+        let all = if warps > candidates { warps } else { candidates };
+        let part = div(warp, candidates);
+        let least = div(all, candidates);
+        let rest = all - least * candidates;
+        let (most, with_most) = if rest > 0 { (least + 1, rest) } else { (least, candidates) };
+        Shares { candidates, warp, warps, all, candidate: warp - part * candidates, part, most, with_most }
+    }
+
+    /// Threads that share a candidate's list.
+    #[inline(always)]
+    fn lanes(self, candidate: u32) -> u32 {
+        (self.most - (candidate >= self.with_most) as u32) * WARP_SIZE
+    }
+}
+
+/// Which of the candidates that were found gains most, of equal ones the first.
+#[inline(always)]
+unsafe fn best<M: Team>(lists: Lists<M::Distances>, shares: Shares, scale: f64) -> Best {
+    let parts = CHOOSE.parts.here();
     let (begins, ends) = (CHOOSE.begins.here(), CHOOSE.ends.here());
-    // Warps take the candidates in turns.
-    let all = if warps > candidates { warps } else { candidates };
-    let warps_of = |candidate: u32| div(all - candidate + candidates - 1, candidates);
+    let candidates = shares.candidates;
     let mut mine = Some4::NONE;
-    let mut slot = warp;
-    let mut candidate = 0;
-    while slot < all {
-        let part = div(slot, candidates);
-        candidate = slot - part * candidates;
-        let lanes = warps_of(candidate) * WARP_SIZE;
+    let (mut candidate, mut part, mut share) = (shares.candidate, shares.part, shares.warp);
+    while share < shares.all {
+        let lanes = shares.lanes(candidate);
         let end = ends.get(candidate);
         let mut entry = begins.get(candidate).saturating_add(part * WARP_SIZE + lane_id());
         mine = lists.load(entry, end, lanes);
@@ -633,37 +661,36 @@ unsafe fn best<M: Team>(
             gain = gain.wrapping_add(Lists::<M::Distances>::gain(more, scale));
             entry = entry.saturating_add(AT_ONCE * lanes);
         }
-        M::publish(parts.add(slot), warp_sum_u64(gain));
-        slot += warps;
+        M::publish(parts.add(share), warp_sum_u64(gain));
+        share += shares.warps;
+        if share < shares.all {
+            // More candidates than warps, with a share each.
+            (candidate, part) = (share, 0);
+        }
     }
     M::sync();
-    let mut of_candidate = warp_id();
-    while of_candidate < candidates {
-        let mut slot = of_candidate + lane_id() * candidates;
-        let mut gain = 0u64;
-        while slot < all {
-            gain = gain.wrapping_add(parts.get(slot));
-            slot += WARP_SIZE * candidates;
+    // Every warp finds the best, a lane a candidate.
+    let mut gain = 0u64;
+    if lane_id() < candidates {
+        let mut at = lane_id();
+        while at < shares.all {
+            gain = gain.wrapping_add(parts.get(at));
+            at += candidates;
         }
-        let gain = warp_sum_u64(gain);
-        if lane_id() == 0 {
-            gains.set(of_candidate, gain);
-        }
-        of_candidate += CHOOSE_THREADS / WARP_SIZE;
     }
-    sync_threads();
-    let (mut best, mut most) = (0, gains.get(0));
+    let (mut best, mut most) = (0, warp_shuffle_idx(FULL_MASK, gain, 0));
     let mut other = 1;
     while other < candidates {
-        if gains.get(other) > most {
+        let with = warp_shuffle_idx(FULL_MASK, gain, other);
+        if with > most {
             best = other;
-            most = gains.get(other);
+            most = with;
         }
         other += 1;
     }
-    let lanes = warps_of(best) * WARP_SIZE;
-    let is_all = candidates <= warps && ends.get(best) - begins.get(best) <= AT_ONCE * lanes;
-    Best { candidate: best, mine: if candidate == best { mine } else { Some4::NONE }, is_all }
+    let is_all =
+        candidates <= shares.warps && ends.get(best) - begins.get(best) <= AT_ONCE * shares.lanes(best);
+    Best { candidate: best, mine: if shares.candidate == best { mine } else { Some4::NONE }, is_all }
 }
 
 /// The sum of the lanes' values, in every lane.

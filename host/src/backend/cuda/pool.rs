@@ -202,13 +202,13 @@ impl<T: GpuElement> Resident<'_, T> {
             // No more blocks than work at a time.
             let threads = device.multiprocessors() * 2048;
             let at_most = |blocks: u64, of: u32| blocks.min((threads / of).into()) as u32;
-            let of_pairs = at_most(count.params.blocks(), UPDATE_THREADS);
+            let of_pairs = at_most(count.params.blocks(), PLACE_THREADS);
             // SAFETY: as above; rows are under `n`.
             unsafe {
                 device.launch_grid(stream, &count, of_pairs)?;
                 device.launch(stream, &begin)?;
                 device.launch_grid(stream, &place, of_pairs)?;
-                let blocks = at_most(measure.params.blocks(), 2 * MEASURE_THREADS);
+                let blocks = at_most(measure.params.blocks(), MEASURE_THREADS);
                 device.launch_grid(stream, &measure, blocks)?;
             }
             macro_rules! choose {

@@ -525,6 +525,8 @@ pub trait HopperOperand: Copy + 'static {
     type Scalar;
     /// Products of [`HOPPER_STEP_FEATURES`] features; [`HOPPER_WIDE`] for any number.
     const STEPS: u32;
+    /// Whether scores above the points' floors are listed, in place of the nearest centroids.
+    const LISTS: bool = false;
 }
 
 /// The [`HopperOperand`] of `T` with `STEPS` products.
@@ -533,6 +535,15 @@ pub struct Tensor<T, const STEPS: u32>(core::marker::PhantomData<T>);
 impl<T: Copy + 'static, const STEPS: u32> HopperOperand for Tensor<T, STEPS> {
     type Scalar = T;
     const STEPS: u32 = STEPS;
+}
+
+/// The [`HopperOperand`] of `T` with `STEPS` products that lists pairs.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<T, const STEPS: u32>(core::marker::PhantomData<T>);
+impl<T: Copy + 'static, const STEPS: u32> HopperOperand for Listed<T, STEPS> {
+    type Scalar = T;
+    const STEPS: u32 = STEPS;
+    const LISTS: bool = true;
 }
 
 /// So many blocks that work on a problem together: one entry of what chooses first centroids.

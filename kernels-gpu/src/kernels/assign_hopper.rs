@@ -37,6 +37,7 @@ mod wide;
 
 use super::bound::{Bound, bounds_count, share_of_bound};
 use super::nearest::{List, Nearest, Results, Row};
+use super::pairs::{Pairs, Places};
 use crate::spec::*;
 use cuda_std::float::{at_least, fma, max, sqrt_approx};
 use cuda_std::shared::Shared;
@@ -98,10 +99,121 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     let is_exact = params.is_exact;
     let results = Results { order, extents, labels, cost, changed, list, is_exact };
     let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results };
+    let null = core::ptr::null_mut();
+    let pairs = Pairs { counts: null, points: null, columns: null, capacity: 0 };
+    multiply_all::<C>(arrays, Listing { limits: core::ptr::null(), pairs }, params);
+}
+
+/// Pairs of a point and a centroid with a score that is, or may be, not below the point's floor; of the first `limits` centroids
+/// of a problem.
+///
+/// # Safety
+/// As [`assign_hopper`]; pairs have room for `params.capacity`.
+#[inline(always)]
+pub(super) unsafe fn list_hopper<C: Operand>(
+    points: *const u16,
+    packed: *const u16,
+    biases: *const f32,
+    norms: *const f32,
+    residuals: *const f32,
+    floors: *const f32,
+    largest: *const f32,
+    states: *const LoopState,
+    limits: *const u32,
+    list_counts: *mut u32,
+    pair_points: *mut u32,
+    pair_columns: *mut u32,
+    params: ListHopperParams,
+) {
+    let capacity = params.capacity;
+    let pairs = Pairs { counts: list_counts, points: pair_points, columns: pair_columns, capacity };
+    let null = core::ptr::null_mut();
+    let list = List { counts: null, rows: null, first: null, second: null };
+    let (order, extents, none) = (null.cast_const(), null.cast_const(), core::ptr::null_mut());
+    let results = Results { order, extents, labels: null, cost: none, changed: null, list, is_exact: 1 };
+    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results };
+    multiply_all::<C>(arrays, Listing { limits, pairs }, params.products);
+}
+
+/// The products of all points with the centroids of their problems.
+#[inline(always)]
+unsafe fn multiply_all<C: Operand>(arrays: Arrays, listing: Listing, params: HopperParams) {
     if const { C::STEPS == HOPPER_WIDE } {
-        wide::assign::<C>(arrays, params);
+        wide::assign::<C>(arrays, listing, params);
     } else {
-        narrow::assign::<C>(arrays, params);
+        narrow::assign::<C>(arrays, listing, params);
+    }
+}
+
+/// Where pairs go, of the first so many centroids of each problem.
+#[derive(Clone, Copy)]
+struct Listing {
+    limits: *const u32,
+    pairs: Pairs,
+}
+
+/// The same for an item, and the places that the warp has taken.
+struct Lister {
+    pairs: Pairs,
+    places: Places,
+    item: Item,
+    limit: u32,
+    shape: Shape,
+}
+
+impl Lister {
+    #[inline(always)]
+    fn new(listing: Listing, params: HopperParams) -> Self {
+        let item = Item { item: 0, batch: 0, first: 0 };
+        Lister { pairs: listing.pairs, places: Places::NONE, item, limit: 0, shape: params.shape }
+    }
+
+    /// Goes on with another item.
+    #[inline(always)]
+    unsafe fn begin(&mut self, item: Item, listing: Listing) {
+        self.item = item;
+        self.limit = *listing.limits.add(item.batch as usize);
+    }
+
+    /// Lists what a tile has for two of the thread's rows: `row` of the item, and 8 below. Columns begin at `column`.
+    #[inline(always)]
+    unsafe fn list_tile(
+        &mut self,
+        scores: &Scores,
+        biases: Shared<f32>,
+        column: u32,
+        row: u32,
+        floors: [f32; 2],
+    ) {
+        // A bit for each of 32 columns of a row: of 16 each, f32 is exact, and a fused multiply-add is cheaper than a
+        // predicated integer addition.
+        let mut above = [[0.0f32; 2]; 2];
+        unroll!(J in [0, 2, 4, 6, 8, 10, 12, 14] => {
+            let bias = biases.get4(J as u32 * 2);
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                const BIT: usize = (J + I / 4) * 2 + I % 2;
+                let score = scores[J * 4 + I] + bias[I / 4 * 2 + I % 2];
+                let above = &mut above[I % 4 / 2][BIT / 16];
+                *above = fma(at_least(score, floors[I % 4 / 2]), (1u32 << (BIT % 16)) as f32, *above);
+            })
+        });
+        let mut words = above.map(|[low, high]| low as u32 | (high as u32) << 16);
+        // Where there is no floor, or none that is a number, scores may be anything.
+        unroll!(R in [0, 1] => { words[R] = if floors[R] > f32::NEG_INFINITY { words[R] } else { u32::MAX }; });
+        if column + HOPPER_CENTROIDS > self.limit {
+            let mut inside = 0;
+            unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+                unroll!(E in [0, 1] => {
+                    inside |= if column + (J * 8 + E) as u32 >= self.limit { 0 } else { 1 << (J * 2 + E) };
+                });
+            });
+            words = words.map(|word| word & inside);
+        }
+        let (item, shape) = (self.item, self.shape);
+        self.places.list(self.pairs, words, |word, bit| {
+            let point = item.place(row + word as u32 * 8, shape) as u32;
+            (point, item.batch * shape.k + column + bit / 2 * 8 + bit % 2)
+        });
     }
 }
 
@@ -293,10 +405,50 @@ impl Rows {
         });
     }
 
+    /// [`Self::load`] where pairs are listed: floors of scores, with their error taken off.
+    #[inline(always)]
+    unsafe fn load_floors(
+        self,
+        me: u32,
+        terms: u32,
+        items: Ring<1>,
+        item: u32,
+        arrays: Arrays,
+        params: HopperParams,
+    ) {
+        if me == 0 {
+            self.shared.item.here().set(items.0 % 4, item);
+        }
+        if item == NO_ITEM {
+            return;
+        }
+        let at = self.of_item(items);
+        let item = Item::of(item, params);
+        let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
+        let bound = Bound::on_hopper(terms, *largest, *largest.add(1));
+        let mut row = me;
+        while row < self.shared.len {
+            let of_item = self.first + row;
+            let place = item.place(of_item, params.shape);
+            let norm = *arrays.norms.add(place);
+            let residual = if arrays.residuals.is_null() { 0.0 } else { *arrays.residuals.add(place) };
+            let floor = *arrays.floors.add(place) - bound.of(sqrt_approx(norm), residual);
+            let is_inside = item.first + of_item < params.shape.n;
+            self.shared.floors.here().set(at + row, if is_inside { floor } else { f32::INFINITY });
+            row += HOPPER_POINT_THREADS;
+        }
+    }
+
     /// Whether item `items.0` is one, once what is known of it has arrived.
     #[inline(always)]
     unsafe fn is_item(self, items: Ring<1>) -> bool {
         self.shared.item.here().get(items.0 % 4) != NO_ITEM
+    }
+
+    /// The item.
+    #[inline(always)]
+    unsafe fn item(self, items: Ring<1>, params: HopperParams) -> Item {
+        Item::of(self.shared.item.here().get(items.0 % 4), params)
     }
 
     /// What makes shares of the problem's largest norm and residual.
@@ -361,6 +513,13 @@ impl Rows {
             arrays.results.store(item.batch, warp, known, found, shape);
             row += HOPPER_POINT_THREADS;
         }
+        barrier(self.shared.results_empty.here(), 0).arrive();
+    }
+
+    /// In place of [`Self::store`], where pairs have been listed.
+    #[inline(always)]
+    unsafe fn pass(self, items: Ring<1>) {
+        items.wait_full(self.shared.results_full.here());
         barrier(self.shared.results_empty.here(), 0).arrive();
     }
 }

@@ -712,6 +712,15 @@ kernels! {
                 fk_assign_hopper_bf16_s6: Tensor<BF16, 6>, fk_assign_hopper_bf16_s7: Tensor<BF16, 7>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>,
                 fk_assign_hopper_bf16_wide: Tensor<BF16, HOPPER_WIDE>
             ];
+        /// Pairs of a point and a row of a pool, on Hopper's tensor cores.
+        ListHopper<C>
+            (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32, residuals: *const f32,
+             floors: *const f32, largest: *const f32, states: *const LoopState, limits: *const u32,
+             list_counts: *mut u32, pair_points: *mut u32, pair_columns: *mut u32; params: ListHopperParams)
+            = assign_hopper::list_hopper::<C>, hopper, [
+                fk_list_hopper_f16_s4: Listed<F16, 4>, fk_list_hopper_f16_s8: Listed<F16, 8>, fk_list_hopper_f16_wide: Listed<F16, HOPPER_WIDE>,
+                fk_list_hopper_bf16_s4: Listed<BF16, 4>, fk_list_hopper_bf16_s8: Listed<BF16, 8>, fk_list_hopper_bf16_wide: Listed<BF16, HOPPER_WIDE>
+            ];
         /// Choices of greedy k-means++ from a pool, by a cluster of blocks.
         ChooseCluster<C>
             (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, totals: *const f64,

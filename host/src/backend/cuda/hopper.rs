@@ -3,7 +3,7 @@ use super::device::Device;
 use super::memory::{Place, Plan};
 use crate::error::Result;
 use cust::stream::Stream;
-use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListMma};
+use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListHopper, ListMma};
 use kernels_gpu::spec::*;
 use std::marker::PhantomData;
 
@@ -140,17 +140,66 @@ pub(super) struct ListLaunch {
 pub(super) type ListArguments = ListMma<()>;
 
 /// The entry that lists pairs, for points of `T` in the tensor cores.
-pub(super) fn lists_of_type<T: Copy + 'static>(shape: Shape) -> ListLaunch
+pub(super) fn lists_of_type<T: Copy + 'static>(device: &Device, shape: Shape) -> ListLaunch
 where
     ListMma<Tensor<T, 4>>: Kernel,
     ListMma<Tensor<T, 8>>: Kernel,
     ListMma<Tensor<T, HOPPER_WIDE>>: Kernel,
+    ListHopper<Listed<T, 4>>: Kernel,
+    ListHopper<Listed<T, 8>>: Kernel,
+    ListHopper<Listed<T, HOPPER_WIDE>>: Kernel,
 {
-    match hopper_steps(shape.d) {
-        4 => list_by_warps::<Tensor<T, 4>>(),
-        5..=8 => list_by_warps::<Tensor<T, 8>>(),
-        _ => list_by_warps::<Tensor<T, HOPPER_WIDE>>(),
+    match (hopper_steps(shape.d), device.is_hopper()) {
+        (4, true) => list::<Listed<T, 4>>(),
+        (5..=8, true) => list::<Listed<T, 8>>(),
+        (_, true) => list::<Listed<T, HOPPER_WIDE>>(),
+        (4, false) => list_by_warps::<Tensor<T, 4>>(),
+        (5..=8, false) => list_by_warps::<Tensor<T, 8>>(),
+        (_, false) => list_by_warps::<Tensor<T, HOPPER_WIDE>>(),
     }
+}
+
+/// The arrays that all of these entries have, and parameters of one.
+macro_rules! lists_of {
+    ($Kernel:ident<$C:ident>, $from:ident, $params:expr) => {
+        $Kernel::<$C> {
+            points: $from.points,
+            packed: $from.packed,
+            biases: $from.biases,
+            norms: $from.norms,
+            residuals: $from.residuals,
+            floors: $from.floors,
+            largest: $from.largest,
+            states: $from.states,
+            limits: $from.limits,
+            list_counts: $from.list_counts,
+            pair_points: $from.pair_points,
+            pair_columns: $from.pair_columns,
+            params: $params,
+            operand: PhantomData,
+        }
+    };
+}
+
+fn list<C: Copy>() -> ListLaunch
+where
+    ListHopper<C>: Kernel,
+{
+    /// # Safety
+    /// As [`Device::launch`].
+    unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: ListArguments) -> Result<()>
+    where
+        ListHopper<C>: Kernel,
+    {
+        let ListMmaParams { products: MmaParams { shape, slot, is_exact }, capacity } = arguments.params;
+        let products = HopperParams { shape, slot, is_exact };
+        let kernel = lists_of!(ListHopper<C>, arguments, ListHopperParams { products, capacity });
+        let cluster = <ListHopper<C> as Kernel>::SPEC.cluster;
+        let clusters = kernel.blocks().min((device.multiprocessors() / cluster).into()) as u32;
+        // SAFETY: as this function's.
+        unsafe { device.launch_grid(stream, &kernel, clusters * cluster) }
+    }
+    ListLaunch { spec: <ListHopper<C> as Kernel>::SPEC, launch: launch::<C> }
 }
 
 fn list_by_warps<C: Copy>() -> ListLaunch
@@ -163,22 +212,7 @@ where
     where
         ListMma<C>: Kernel,
     {
-        let kernel = ListMma::<C> {
-            points: arguments.points,
-            packed: arguments.packed,
-            biases: arguments.biases,
-            norms: arguments.norms,
-            residuals: arguments.residuals,
-            floors: arguments.floors,
-            largest: arguments.largest,
-            states: arguments.states,
-            limits: arguments.limits,
-            list_counts: arguments.list_counts,
-            pair_points: arguments.pair_points,
-            pair_columns: arguments.pair_columns,
-            params: arguments.params,
-            operand: PhantomData,
-        };
+        let kernel = lists_of!(ListMma<C>, arguments, arguments.params);
         // No more blocks than work at a time: each warp takes places of its own.
         let most = u64::from(device.multiprocessors() * <ListMma<C> as Kernel>::SPEC.blocks_per_sm);
         // SAFETY: as this function's.

@@ -49,7 +49,7 @@ trait GpuElement: Element<Centroid = f32> {
     /// The tensor cores' assignment for problems of this shape.
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch;
     /// What lists pairs of points and rows of a pool.
-    fn lists(shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch;
+    fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch;
 }
 impl GpuElement for f32 {
     type Device = f32;
@@ -57,8 +57,8 @@ impl GpuElement for f32 {
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::F16>(device, shape)
     }
-    fn lists(shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
-        hopper::lists_of_type::<cuda_std::float::F16>(shape)
+    fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
+        hopper::lists_of_type::<cuda_std::float::F16>(device, shape)
     }
 }
 impl GpuElement for f16 {
@@ -67,8 +67,8 @@ impl GpuElement for f16 {
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::F16>(device, shape)
     }
-    fn lists(shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
-        hopper::lists_of_type::<cuda_std::float::F16>(shape)
+    fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
+        hopper::lists_of_type::<cuda_std::float::F16>(device, shape)
     }
 }
 impl GpuElement for bf16 {
@@ -77,8 +77,8 @@ impl GpuElement for bf16 {
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::BF16>(device, shape)
     }
-    fn lists(shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
-        hopper::lists_of_type::<cuda_std::float::BF16>(shape)
+    fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
+        hopper::lists_of_type::<cuda_std::float::BF16>(device, shape)
     }
 }
 

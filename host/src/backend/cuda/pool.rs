@@ -116,7 +116,7 @@ impl<T: GpuElement> Resident<'_, T> {
         device.load(&[
             PoolSums::SPEC,
             Propose::SPEC,
-            T::lists(shape).spec,
+            T::lists(device, shape).spec,
             CountPairs::SPEC,
             PairStarts::SPEC,
             PlacePairs::SPEC,

@@ -16,7 +16,7 @@ use cuda_std::mma::ldmatrix_x4;
 
 /// See [`super::assign_hopper`].
 #[inline(always)]
-pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
+pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params: HopperParams) {
     let shared = const { HopperShared::new(C::STEPS) };
     if thread_idx_x() == 0 {
         let mut stage = 0;
@@ -56,7 +56,11 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
         }
     } else {
         setmaxnreg_inc_232();
-        consume::<C>(params);
+        if const { C::LISTS } {
+            list::<C>(listing, params);
+        } else {
+            consume::<C>(params);
+        }
     }
 }
 
@@ -124,11 +128,19 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
         }
         let full = barrier(shared.points_full.here(), 0);
         full.arrive_after_copies();
-        rows.load(me, terms, ring, item, arrays, params);
+        if const { C::LISTS } {
+            rows.load_floors(me, terms, ring, item, arrays, params);
+        } else {
+            rows.load(me, terms, ring, item, arrays, params);
+        }
         full.arrive();
         // Found while this item was copied, and stored while it is multiplied.
         if ring.0 > 0 {
-            rows.store(Ring(ring.0 - 1), arrays, params);
+            if const { C::LISTS } {
+                rows.pass(Ring(ring.0 - 1));
+            } else {
+                rows.store(Ring(ring.0 - 1), arrays, params);
+            }
         }
         if item == NO_ITEM {
             break;
@@ -156,16 +168,7 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         if !rows.is_item(items) {
             break;
         }
-        let mut x = [[[0u32; 4]; HOPPER_MAX_STEPS as usize]; 2];
-        let address = shared.points.here().address()
-            + (warp / 4 * 128 + warp % 4 * 16 + lane_id() % 16) * shared.row_bytes
-            + lane_id() / 16 * 16;
-        unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            if (S as u32) < C::STEPS {
-                x[0][S] = ldmatrix_x4(Shared::<u32>::of(address + S as u32 * 32));
-                x[1][S] = ldmatrix_x4(Shared::<u32>::of(address + 64 * shared.row_bytes + S as u32 * 32));
-            }
-        });
+        let x = load_points::<C>(warp);
         barrier(shared.points_empty.here(), 0).arrive();
         let bounds = rows.bounds(items, row);
 
@@ -177,15 +180,8 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         let mut tile = 0;
         while tile < tiles {
             ring.wait_full(shared.full.here());
-            let centroids = Descriptor::swizzled_128b(
-                shared.centroids.here().address() + ring.stage() * shared.stage_bytes,
-            );
+            multiply_both::<C>(&mut scores, &x, ring.stage());
             let [scores_0, scores_1] = &mut scores;
-            wgmma_fence();
-            multiply::<C>(scores_0, &x[0], centroids);
-            wgmma_commit();
-            multiply::<C>(scores_1, &x[1], centroids);
-            wgmma_commit();
 
             let biases = shared.biases.here().add(ring.stage() * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
@@ -209,6 +205,88 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         barrier(rows.shared.results_full.here(), 0).arrive();
         items = items.next();
     }
+}
+
+/// A multiplying warpgroup that lists pairs.
+#[inline(always)]
+unsafe fn list<C: Operand>(listing: Listing, params: HopperParams) {
+    let shared = const { HopperShared::new(C::STEPS) };
+    let warp = warp_id() - HOPPER_FIRST_WARP;
+    let rows = Rows { shared: shared.rows, first: 0 };
+    // The thread's first row in the tile.
+    let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
+    let quarter = lane_id() & 3;
+    let tiles = params.centroid_tiles();
+    let mut ring = Ring::<HOPPER_STAGES>(0);
+    let mut items = Ring::<1>(0);
+
+    let mut scores: [Scores; 2] = [[0.0; 64]; 2];
+    let mut lister = Lister::new(listing, params);
+    loop {
+        items.wait_full(shared.points_full.here());
+        if !rows.is_item(items) {
+            break;
+        }
+        lister.begin(rows.item(items, params), listing);
+        let x = load_points::<C>(warp);
+        barrier(shared.points_empty.here(), 0).arrive();
+        let floors = rows.floors(items, row);
+        let floors = [floors.get(0), floors.get(8), floors.get(64), floors.get(72)];
+        let mut tile = 0;
+        while tile < tiles {
+            ring.wait_full(shared.full.here());
+            multiply_both::<C>(&mut scores, &x, ring.stage());
+            let [scores_0, scores_1] = &mut scores;
+
+            let biases = shared.biases.here().add(ring.stage() * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
+            let column = tile * HOPPER_CENTROIDS + quarter * 2;
+            wgmma_wait::<1>(scores_0);
+            lister.list_tile(scores_0, biases, column, row, [floors[0], floors[1]]);
+            wgmma_wait::<0>(scores_1);
+            lister.list_tile(scores_1, biases, column, row + 64, [floors[2], floors[3]]);
+            ring.release(shared.empty.here());
+            ring = ring.next();
+            tile += 1;
+        }
+        items.wait_empty(rows.shared.results_empty.here());
+        barrier(rows.shared.results_full.here(), 0).arrive();
+        items = items.next();
+    }
+    lister.places.end(lister.pairs);
+}
+
+/// The warp's points, of both halves.
+#[inline(always)]
+unsafe fn load_points<C: Operand>(warp: u32) -> [[[u32; 4]; HOPPER_MAX_STEPS as usize]; 2] {
+    let shared = const { HopperShared::new(C::STEPS) };
+    let mut x = [[[0u32; 4]; HOPPER_MAX_STEPS as usize]; 2];
+    let address = shared.points.here().address()
+        + (warp / 4 * 128 + warp % 4 * 16 + lane_id() % 16) * shared.row_bytes
+        + lane_id() / 16 * 16;
+    unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
+        if (S as u32) < C::STEPS {
+            x[0][S] = ldmatrix_x4(Shared::<u32>::of(address + S as u32 * 32));
+            x[1][S] = ldmatrix_x4(Shared::<u32>::of(address + 64 * shared.row_bytes + S as u32 * 32));
+        }
+    });
+    x
+}
+
+/// Issues the products of both halves with the tile of a stage.
+#[inline(always)]
+unsafe fn multiply_both<C: Operand>(
+    [scores_0, scores_1]: &mut [Scores; 2],
+    x: &[[[u32; 4]; HOPPER_MAX_STEPS as usize]; 2],
+    stage: u32,
+) {
+    let shared = const { HopperShared::new(C::STEPS) };
+    let centroids =
+        Descriptor::swizzled_128b(shared.centroids.here().address() + stage * shared.stage_bytes);
+    wgmma_fence();
+    multiply::<C>(scores_0, &x[0], centroids);
+    wgmma_commit();
+    multiply::<C>(scores_1, &x[1], centroids);
+    wgmma_commit();
 }
 
 /// All products of 64 points with a tile.

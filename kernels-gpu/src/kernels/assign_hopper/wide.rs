@@ -18,7 +18,7 @@ const SHARED: WideShared = WideShared::new();
 
 /// See [`super::assign_hopper`].
 #[inline(always)]
-pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
+pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params: HopperParams) {
     let rows = Rows { shared: SHARED.rows, first: cluster_rank() * WIDE_POINTS };
     if thread_idx_x() == 0 {
         let mut stage = 0;
@@ -54,11 +54,11 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, params: HopperParams) {
                 produce_centroids(arrays, params);
             }
         } else {
-            produce_points(rows, arrays, params);
+            produce_points::<C>(rows, arrays, params);
         }
     } else {
         setmaxnreg_inc_224();
-        consume::<C>(rows, params);
+        consume::<C>(rows, listing, params);
     }
     // The other block may still copy to this one, and arrive at its barriers.
     cluster_sync();
@@ -121,7 +121,7 @@ unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
 
 /// The warps that copy points, in the order in which the products want them, and store results, one item behind.
 #[inline(always)]
-unsafe fn produce_points(rows: Rows, arrays: Arrays, params: HopperParams) {
+unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperParams) {
     let shape = params.shape;
     let panels = hopper_panels(shape.d);
     let rounds = if panels <= WIDE_STAGES { 1 } else { params.centroid_tiles().div_ceil(WIDE_TILES) };
@@ -137,12 +137,20 @@ unsafe fn produce_points(rows: Rows, arrays: Arrays, params: HopperParams) {
         let item = queue.next(arrays, params);
         // The item before the last has been found, and leaves its place to this one.
         if known.0 >= 2 {
-            rows.store(Ring(known.0 - 2), arrays, params);
+            if const { C::LISTS } {
+                rows.pass(Ring(known.0 - 2));
+            } else {
+                rows.store(Ring(known.0 - 2), arrays, params);
+            }
         }
         if has_ended {
             break;
         }
-        rows.load(me, terms, known, item, arrays, params);
+        if const { C::LISTS } {
+            rows.load_floors(me, terms, known, item, arrays, params);
+        } else {
+            rows.load(me, terms, known, item, arrays, params);
+        }
         // One of two in turns: a warp may be an item ahead of another, and must not arrive in its place.
         barrier(SHARED.rows_full.here(), known.0 % 2).arrive();
         has_ended = item == NO_ITEM;
@@ -173,7 +181,7 @@ unsafe fn produce_points(rows: Rows, arrays: Arrays, params: HopperParams) {
 
 /// A multiplying warpgroup.
 #[inline(always)]
-unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
+unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams) {
     let warp = warp_id() - HOPPER_FIRST_WARP;
     // The thread's first row in the block; the other is 8 below.
     let row = warp * 16 + lane_id() / 4;
@@ -186,10 +194,14 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
     let mut items = Ring::<1>(0);
 
     let mut scores: [Scores; 2] = [[0.0; 64]; 2];
+    let mut lister = Lister::new(listing, params);
     loop {
         Ring::<2>(items.0).wait_full(SHARED.rows_full.here());
         if !rows.is_item(items) {
             break;
+        }
+        if const { C::LISTS } {
+            lister.begin(rows.item(items, params), listing);
         }
         let bounds = rows.bounds(items, row);
         let scale = rows.scale(items);
@@ -223,22 +235,36 @@ unsafe fn consume<C: Operand>(rows: Rows, params: HopperParams) {
             let biases = slot.stage() * (WIDE_TILES * HOPPER_BIASES) + quarter * HOPPER_BIAS_PITCH;
             let biases = SHARED.biases.here().add(biases);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
-            let [a, b] = &mut nearest;
-            let [floor_a, floor_b] = &mut floors;
-            share = fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
-            if tile + 1 < tiles {
-                let biases = biases.add(HOPPER_BIASES);
-                let column = column + HOPPER_CENTROIDS;
-                share = fold_tile(scores_1, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
+            if const { C::LISTS } {
+                let row = rows.first + row;
+                lister.list_tile(scores_0, biases, column, row, floors);
+                if tile + 1 < tiles {
+                    let biases = biases.add(HOPPER_BIASES);
+                    lister.list_tile(scores_1, biases, column + HOPPER_CENTROIDS, row, floors);
+                }
+            } else {
+                let [a, b] = &mut nearest;
+                let [floor_a, floor_b] = &mut floors;
+                share = fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
+                if tile + 1 < tiles {
+                    let biases = biases.add(HOPPER_BIASES);
+                    let column = column + HOPPER_CENTROIDS;
+                    share = fold_tile(scores_1, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
+                }
             }
             slot = slot.next();
             tile += WIDE_TILES;
         }
         items.wait_empty(rows.shared.results_empty.here());
-        rows.publish(row, 0, nearest[0], share_of_bound(share, bounds.get(0)));
-        rows.publish(row, 8, nearest[1], share_of_bound(share, bounds.get(8)));
+        if const { !C::LISTS } {
+            rows.publish(row, 0, nearest[0], share_of_bound(share, bounds.get(0)));
+            rows.publish(row, 8, nearest[1], share_of_bound(share, bounds.get(8)));
+        }
         barrier(rows.shared.results_full.here(), 0).arrive();
         items = items.next();
+    }
+    if const { C::LISTS } {
+        lister.places.end(lister.pairs);
     }
 }
 

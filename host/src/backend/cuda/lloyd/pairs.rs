@@ -92,7 +92,7 @@ impl<T: GpuElement> Call<T> {
             operand: PhantomData,
         };
         // SAFETY: as in `means`; pairs have the room that the caller says.
-        unsafe { (T::lists(shape).launch)(&self.device, &self.stream, list) }
+        unsafe { (T::lists(&self.device, shape).launch)(&self.device, &self.stream, list) }
     }
 
     /// Places of pairs that the last listing took, which may be more than there was room for.

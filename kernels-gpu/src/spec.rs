@@ -1749,6 +1749,8 @@ pub const MEASURE_THREADS: u32 = 128;
 pub const MEASURE_TEAMS: u32 = MEASURE_THREADS / DISTANCE_LANES;
 /// Pairs that a half-warp measures before their sums are added up, with one row of the pool.
 pub const MEASURE_PAIRS: u32 = 8;
+/// Pairs of a list that it measures before it goes on to another's.
+pub const MEASURE_TURN: u32 = 4 * MEASURE_PAIRS;
 /// Threads of a block that chooses.
 pub const CHOOSE_THREADS: u32 = 512;
 /// Blocks of a cluster that chooses, on Hopper.
@@ -1900,7 +1902,7 @@ impl PairStartsShared {
     }
 }
 
-/// Parameters of `measure_pairs`: blocks that loop over all lists, [`MEASURE_PAIRS`] pairs of each in turn.
+/// Parameters of `measure_pairs`: blocks that loop over all lists, [`MEASURE_TURN`] pairs of each in turn.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct MeasureParams {

@@ -276,7 +276,7 @@ pub(super) unsafe fn place_pairs(
 }
 
 /// Distances of the points in lists to the rows that lists are of, times their weights, in f64 with the additions of the CPU's. A
-/// half-warp takes [`MEASURE_PAIRS`] pairs of a list; all lists in turn, so that their points are in the cache together.
+/// half-warp takes [`MEASURE_TURN`] pairs of a list; all lists in turn, so that their points are in the cache together.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; `weights` may be null; a block has [`MEASURE_THREADS`] threads.
@@ -300,7 +300,7 @@ pub(super) unsafe fn measure_pairs<T: Scalar>(
     let parts = MEASURE.parts.here().add(team * MEASURE_PAIRS * PITCH);
     let whole = shape.d / LANES * LANES;
     let columns = pool.columns();
-    let turns = (*counts.add(columns as usize)).div_ceil(MEASURE_PAIRS);
+    let turns = (*counts.add(columns as usize)).div_ceil(MEASURE_TURN);
     // Turns and columns that a team is further on each time.
     let teams = grid_dim_x() * MEASURE_TEAMS;
     let further = div(teams, columns);
@@ -311,44 +311,48 @@ pub(super) unsafe fn measure_pairs<T: Scalar>(
     // Both teams of a warp go on together.
     while warp_shuffle_idx(FULL_MASK, turn, 0) < turns {
         let (begin, end) = (*starts.add(column as usize), *starts.add(column as usize + 1));
-        let first = begin as u64 + turn as u64 * MEASURE_PAIRS as u64;
-        let count = if first < end as u64 { (end as u64 - first).min(MEASURE_PAIRS as u64) as u32 } else { 0 };
         let problem = div(column, pool.window);
         let c = points.row(*rows.add(column as usize) + problem * shape.n);
-        // A lane each, which tells the others; of missing pairs the first again, which is not kept.
-        let mut mine = problem * shape.n;
-        if count > 0 {
-            mine = *list_points.add((first + if lane < count { lane } else { 0 } as u64) as usize);
-        }
-        let mut x = [c; MEASURE_PAIRS as usize];
-        unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            x[P] = points.row(warp_shuffle_idx(FULL_MASK, mine, lane_id() / LANES * LANES + P as u32));
-        });
-        let mut sums = [0.0; MEASURE_PAIRS as usize];
-        let mut feature = lane;
-        while feature + 3 * LANES < whole {
-            add_terms::<T, 4>(&mut sums, x, c, feature);
-            feature += 4 * LANES;
-        }
-        while feature < whole {
-            add_terms::<T, 1>(&mut sums, x, c, feature);
-            feature += LANES;
-        }
-        let mut distance = added_up(sums, parts);
-        if whole < shape.d {
-            // What is left of the features is added up by itself.
-            sums = [0.0; MEASURE_PAIRS as usize];
-            if whole + lane < shape.d {
-                add_terms::<T, 1>(&mut sums, x, c, whole + lane);
+        let mut first = begin as u64 + turn as u64 * MEASURE_TURN as u64;
+        let last = (first + MEASURE_TURN as u64).min(end as u64);
+        while warp_vote_ballot(FULL_MASK, first < last) != 0 {
+            let count = if first < last { (last - first).min(MEASURE_PAIRS as u64) as u32 } else { 0 };
+            // A lane each, which tells the others; of missing pairs the first again, which is not kept.
+            let mut mine = problem * shape.n;
+            if count > 0 {
+                mine = *list_points.add((first + if lane < count { lane } else { 0 } as u64) as usize);
             }
-            distance += added_up(sums, parts);
-        }
-        if lane < count {
-            let mut weight = 1.0;
-            if !weights.is_null() {
-                weight = *weights.add(mine as usize);
+            let mut x = [c; MEASURE_PAIRS as usize];
+            unroll!(P in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                x[P] = points.row(warp_shuffle_idx(FULL_MASK, mine, lane_id() / LANES * LANES + P as u32));
+            });
+            let mut sums = [0.0; MEASURE_PAIRS as usize];
+            let mut feature = lane;
+            while feature + 3 * LANES < whole {
+                add_terms::<T, 4>(&mut sums, x, c, feature);
+                feature += 4 * LANES;
             }
-            *list_distances.add((first + lane as u64) as usize) = weight * distance;
+            while feature < whole {
+                add_terms::<T, 1>(&mut sums, x, c, feature);
+                feature += LANES;
+            }
+            let mut distance = added_up(sums, parts);
+            if whole < shape.d {
+                // What is left of the features is added up by itself.
+                sums = [0.0; MEASURE_PAIRS as usize];
+                if whole + lane < shape.d {
+                    add_terms::<T, 1>(&mut sums, x, c, whole + lane);
+                }
+                distance += added_up(sums, parts);
+            }
+            if lane < count {
+                let mut weight = 1.0;
+                if !weights.is_null() {
+                    weight = *weights.add(mine as usize);
+                }
+                *list_distances.add((first + lane as u64) as usize) = weight * distance;
+            }
+            first += MEASURE_PAIRS as u64;
         }
         turn += further;
         column += beside;

@@ -200,15 +200,17 @@ impl<T: GpuElement> Resident<'_, T> {
                 params: MeasureParams { pool },
             };
             // No more blocks than work at a time.
-            let threads = device.multiprocessors() * 2048;
-            let at_most = |blocks: u64, of: u32| blocks.min((threads / of).into()) as u32;
-            let of_pairs = at_most(count.params.blocks(), PLACE_THREADS);
+            let at_most = |blocks: u64, spec: KernelSpec| {
+                blocks.min((device.multiprocessors() * spec.blocks_per_sm).into()) as u32
+            };
+            let of_pairs = at_most(count.params.blocks(), CountPairs::SPEC);
             // SAFETY: as above; rows are under `n`.
             unsafe {
                 device.launch_grid(stream, &count, of_pairs)?;
                 device.launch(stream, &begin)?;
                 device.launch_grid(stream, &place, of_pairs)?;
-                let blocks = at_most(measure.params.blocks(), MEASURE_THREADS);
+                let spec = <MeasurePairs<T::Device> as Kernel>::SPEC;
+                let blocks = at_most(measure.params.blocks(), spec);
                 device.launch_grid(stream, &measure, blocks)?;
             }
             macro_rules! choose {

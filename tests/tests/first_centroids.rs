@@ -55,7 +55,7 @@ fn rows_of_every_type_are_those_of_the_cpu() {
     }
 }
 
-/// Steps that are replayed, and what comes when no point is left that differs.
+/// Several pools, and what comes when no point is left that differs.
 #[test]
 fn rows_that_are_equal_are_drawn_as_on_the_cpu() {
     let _test = use_gpu();
@@ -98,7 +98,7 @@ fn fits_begin_with_the_rows_of_the_cpu() {
     }
 }
 
-/// Two launches a centroid, unless the GPU has no room for distances to several candidates.
+/// Some passes of a dozen launches, unless the GPU has no room for pairs.
 #[test]
 fn the_gpu_draws_where_it_has_room() {
     let _test = use_gpu();
@@ -114,6 +114,14 @@ fn the_gpu_draws_where_it_has_room() {
     let cpu = calls(Init::Random, 1 << 20);
     assert!(calls(Init::KMeansPlusPlus, 1 << 20) >= cpu + 200);
     assert_eq!(calls(Init::KMeansPlusPlus, 400 * 60 + 3200), cpu);
+}
+
+/// More than one block holds: distances stay in device memory, and on Hopper a cluster of blocks chooses.
+#[test]
+fn rows_of_many_points_are_those_of_the_cpu() {
+    let _test = use_gpu();
+    let points = points([1, 12_500, 1], 12_500, |v| v);
+    check_fit(&points, &FlashKMeans::new(6).init(Init::KMeansPlusPlus).seed(2), CUDA);
 }
 
 /// From points in device memory.

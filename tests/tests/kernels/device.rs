@@ -54,7 +54,7 @@ unsafe impl Plain for LoopState {}
 // SAFETY: as above.
 unsafe impl Plain for IterationRecord {}
 // SAFETY: as above.
-unsafe impl Plain for DrawState {}
+unsafe impl Plain for PoolState {}
 
 /// An array in device memory: aligned to 16 bytes, between guards. Bytes of 0xFF, NaN as a float, are what
 /// nothing has written.

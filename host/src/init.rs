@@ -375,12 +375,7 @@ pub(crate) fn pool_proposals(chosen: usize, k: usize, trials: usize) -> usize {
 }
 
 /// By how much each candidate lowers the sum of the distances, in whole parts of it: their sums are the same in any order.
-fn gains<T: Element>(
-    points: &Points<'_, T>,
-    candidates: &[usize],
-    nearest: &[f64],
-    scale: f64,
-) -> Vec<i64> {
+fn gains<T: Element>(points: &Points<'_, T>, candidates: &[usize], nearest: &[f64], scale: f64) -> Vec<i64> {
     let centroids: Vec<_> = candidates.iter().map(|&row| points.centroid(row)).collect();
     let of_chunk = |(chunk, nearest): (usize, &[f64])| {
         let mut gains = vec![0; candidates.len()];

@@ -962,8 +962,11 @@ impl<T: Point> Packed<T> {
         let norms = Memory::<f32>::poison(rows);
         // f32 points are rounded about a centre, which is anywhere.
         let rounds = size_of::<T>() == 4;
-        let centres: Vec<f32> =
-            problem.centroids.chunks((k * d) as usize).flat_map(|c| c[..d as usize].iter().copied()).collect();
+        let centres: Vec<f32> = problem
+            .centroids
+            .chunks((k * d) as usize)
+            .flat_map(|c| c[..d as usize].iter().copied())
+            .collect();
         let (centre, extents) = (Memory::of(&centres), Memory::of(&vec![0u32; batch as usize]));
         let packed_shape = Shape::new(batch, n, k, d, size_of::<u16>() as u32);
         let rounded = Memory::<u16>::poison(rows * packed_shape.pitch as usize);
@@ -1197,7 +1200,8 @@ where
     };
     let states = Memory::of(&(0..batch as usize).map(state).collect::<Vec<_>>());
     let limits: Vec<u32> = (0..batch).map(|_| random.below(k as usize + 1) as u32).collect();
-    let pool = PoolParams { shape, trials: 2, steps: 1, most: k, window: k, capacity: rows as u32 * k + 4096 };
+    let pool =
+        PoolParams { shape, trials: 2, steps: 1, most: k, window: k, capacity: rows as u32 * k + 4096 };
     let (distances, floors) = (Memory::of(&nearest), Memory::<f32>::poison(rows));
     let [chunks, groups] = [pool.chunks(), pool.groups()].map(|count| (batch * count) as usize);
     let (chunk_sums, group_sums) = (Memory::<f64>::poison(chunks), Memory::<f64>::poison(groups));
@@ -1243,7 +1247,7 @@ where
         }
     }
     let has_room = taken <= capacity;
-    for of in 0..batch as usize {
+    for (of, &limit) in limits.iter().enumerate() {
         let first = of * n as usize;
         if problem.done[of] {
             continue;
@@ -1262,11 +1266,14 @@ where
                 let is_listed = listed.remove(&((first + row) as u32, of as u32 * k + column));
                 let with = to(first + row, column as usize);
                 let is_nearer = is_first || with < *near;
-                assert!(!is_listed || column < limits[of], "column {column} is past the limit");
-                assert!(is_listed || !is_nearer || column >= limits[of], "row {row}, {column}: {with} < {near}");
+                assert!(!is_listed || column < limit, "column {column} is past the limit");
+                assert!(is_listed || !is_nearer || column >= limit, "row {row}, {column}: {with} < {near}");
                 let unit = if size_of::<T>() == 4 { 1.0 / 64.0 } else { f64::from(d + 64) * 64.0 * U };
                 let is_far = with - near > weight(first + row).max(1.0) * unit * f64::from(d);
-                assert!(!is_listed || is_nearer || data != Data::Plain || !is_far, "{with} is far above {near}");
+                assert!(
+                    !is_listed || is_nearer || data != Data::Plain || !is_far,
+                    "{with} is far above {near}"
+                );
             }
         }
     }
@@ -1910,8 +1917,9 @@ fn check_first_centroids<T: Point>(
         let (near, of_window) = (nearest.get(), window_rows.get());
         let mut pairs = Vec::new();
         for (problem, limit) in limits.get().into_iter().enumerate() {
-            for column in problem * pool.window as usize..problem * pool.window as usize + limit as usize {
-                let row = problem * n + of_window[column] as usize;
+            let first = problem * pool.window as usize;
+            for (column, &row) in of_window.iter().enumerate().skip(first).take(limit as usize) {
+                let row = problem * n + row as usize;
                 let matters = |&place: &usize| to(place, row) < near[place] || place % 7 == 0;
                 let places = (problem * n..(problem + 1) * n).filter(matters);
                 pairs.extend(places.map(|place| (place as u32, column as u32)));
@@ -1919,9 +1927,8 @@ fn check_first_centroids<T: Point>(
         }
         pairs.extend([(u32::MAX, NO_COLUMN); 50]);
         let order = random.shuffled(pairs.len() as u32);
-        let [of_points, of_columns]: [Vec<u32>; 2] = [0, 1].map(|part| {
-            order.iter().map(|&at| [pairs[at as usize].0, pairs[at as usize].1][part]).collect()
-        });
+        let [of_points, of_columns]: [Vec<u32>; 2] = [0, 1]
+            .map(|part| order.iter().map(|&at| [pairs[at as usize].0, pairs[at as usize].1][part]).collect());
         let list_counts = Memory::of(&[pairs.len() as u32]);
         let (pair_points, pair_columns) = (Memory::of(&of_points), Memory::of(&of_columns));
         let counts = Memory::of(&vec![0u32; columns + 1]);
@@ -1971,7 +1978,11 @@ fn check_first_centroids<T: Point>(
                 })
             };
         }
-        if held { choose!(CHOOSE_HOLDS) } else { choose!(1) }
+        if held {
+            choose!(CHOOSE_HOLDS)
+        } else {
+            choose!(1)
+        }
         let after = states_of.get();
         // Of a window in which too few count as drawn, more has to be looked at: all, in the next one.
         if after == states {
@@ -2012,7 +2023,8 @@ fn check_first_centroids<T: Point>(
                 let mut best: Option<(u32, i128)> = None;
                 for (row, _) in candidates {
                     let lower = with(&near, row);
-                    let gains = near.iter().zip(&lower).map(|(a, b)| ((a - b) * scale).round_ties_even() as i128);
+                    let gains =
+                        near.iter().zip(&lower).map(|(a, b)| ((a - b) * scale).round_ties_even() as i128);
                     let gain = gains.sum();
                     if best.is_none_or(|best| gain > best.1) {
                         best = Some((row, gain));

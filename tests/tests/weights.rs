@@ -51,9 +51,9 @@ fn check<T: Element>(of: impl Fn(f64) -> T + Copy, backend: Backend) {
                         // Sums in f32 may be on the other side of where the points' type rounds.
                         let mean = sum / total;
                         let error = 1e-6 * (1.0 + mean.abs());
-                        let rounded =
-                            |v: f64| T::round_centroid(flash_kmeans::Float::from_f64(v)).to_f64();
-                        let is_near = rounded(mean - error) <= c.to_f64() && c.to_f64() <= rounded(mean + error);
+                        let rounded = |v: f64| T::round_centroid(flash_kmeans::Float::from_f64(v)).to_f64();
+                        let is_near =
+                            rounded(mean - error) <= c.to_f64() && c.to_f64() <= rounded(mean + error);
                         assert!(is_near, "{mean} {c:?}");
                     }
                 }

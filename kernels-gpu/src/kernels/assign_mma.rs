@@ -683,7 +683,10 @@ impl Fold for Above {
                 inside |= if first + (J * 8 + E) as u32 >= limit { 0 } else { 1 << (J * 2 + E) };
             });
         });
-        let words = [(above[0] | above[1] << 16) & (inside | inside << 16), (above[2] | above[3] << 16) & (inside | inside << 16)];
+        let words = [
+            (above[0] | above[1] << 16) & (inside | inside << 16),
+            (above[2] | above[3] << 16) & (inside | inside << 16),
+        ];
         let row = warp_id() * 32 + lane_id() / 4;
         let of_problem = item.batch * params.shape.k + first;
         found.list(self.pairs, words, |word, bit| {

@@ -49,7 +49,12 @@ impl Places {
     /// Lists the pairs that lanes have a bit for, in two words: `pair` says which pair a bit is, its point and column. All lanes
     /// come here.
     #[inline(always)]
-    pub(super) unsafe fn list(&mut self, pairs: Pairs, mut words: [u32; 2], pair: impl Fn(usize, u32) -> (u32, u32)) {
+    pub(super) unsafe fn list(
+        &mut self,
+        pairs: Pairs,
+        mut words: [u32; 2],
+        pair: impl Fn(usize, u32) -> (u32, u32),
+    ) {
         if warp_vote_ballot(FULL_MASK, words[0] | words[1] != 0) == 0 {
             return;
         }

@@ -242,8 +242,11 @@ impl<T: GpuElement> Resident<'_, T> {
                 () if device.is_hopper() => choose!(ChooseCluster, CHOOSE_CLUSTER, CHOOSE_CLUSTER),
                 () => choose!(Choose, 1, 1),
             }
-            let after: Vec<PoolState> =
-                arena.download(device, stream, states, batch)?.into_iter().map(|State(state)| state).collect();
+            let after: Vec<PoolState> = arena
+                .download(device, stream, states, batch)?
+                .into_iter()
+                .map(|State(state)| state)
+                .collect();
             let taken = call.pairs_taken()?;
             let has_room = taken <= capacity;
             tracing::debug!(window, taken, chosen = after[0].chosen, "pairs of pools");

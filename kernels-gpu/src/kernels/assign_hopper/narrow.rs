@@ -280,8 +280,7 @@ unsafe fn multiply_both<C: Operand>(
     stage: u32,
 ) {
     let shared = const { HopperShared::new(C::STEPS) };
-    let centroids =
-        Descriptor::swizzled_128b(shared.centroids.here().address() + stage * shared.stage_bytes);
+    let centroids = Descriptor::swizzled_128b(shared.centroids.here().address() + stage * shared.stage_bytes);
     wgmma_fence();
     multiply::<C>(scores_0, &x[0], centroids);
     wgmma_commit();

@@ -249,7 +249,8 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
                 if tile + 1 < tiles {
                     let biases = biases.add(HOPPER_BIASES);
                     let column = column + HOPPER_CENTROIDS;
-                    share = fold_tile(scores_1, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
+                    share =
+                        fold_tile(scores_1, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
                 }
             }
             slot = slot.next();

@@ -99,7 +99,9 @@ impl Results {
     /// `warp`. The labels in `found` are columns.
     #[inline(always)]
     pub(super) unsafe fn store(self, batch: u32, warp: u32, row: Row, found: Nearest, shape: Shape) {
-        let label = self.centroid(found.label, batch, shape);
+        // Where several are within the bound, the column is the sum of theirs, and no place in the order.
+        let column = if found.other == MANY_CANDIDATES { NO_CANDIDATE } else { found.label };
+        let label = self.centroid(column, batch, shape);
         let mut other = self.centroid(found.other, batch, shape);
         if self.is_exact == 0 && other != NO_CANDIDATE {
             // Of all centroids the nearest: which of them are the candidates, the order of the columns may decide.

@@ -28,25 +28,25 @@ unsafe impl Zeroable for State {}
 // SAFETY: as above.
 unsafe impl Pod for State {}
 
-/// Most rows of the pools of a choice of `k`.
+/// Most rows of the pools of a choice of `k`: steps double what is chosen, and are no more than are left.
 fn most_proposals(k: usize) -> usize {
-    // Steps double what is chosen, and are no more than are left.
-    pool_proposals((k / 2).max(1), k.max(2), trials(k)).max(pool_proposals(k.div_ceil(2), k + 1, trials(k)))
+    pool_proposals((k / 2).max(1), k.max(2), trials(k))
 }
 
 /// About the bytes that a choice takes beside the points.
 pub(super) fn bytes<T: GpuElement>(shape: Shape, k: usize) -> u64 {
     let (rows, most) = (u64::from(shape.batch) * u64::from(shape.n), most_proposals(k) as u64);
-    let of_pairs = capacity(rows, k, 0).map_or(u64::MAX >> 8, |capacity| 20 * u64::from(capacity));
+    let of_pairs = 20 * u64::from(capacity(rows, k, 0));
     bytes_beside(T::DTYPE, rows, shape.d.into(), u64::from(shape.batch) * most) + of_pairs + 17 * rows
 }
 
 /// Room for pairs: as many as a step's candidates can have at most, where each is nearest to all points, and a quarter more for
-/// pools; and what warps leave of the places that they take.
-fn capacity(rows: u64, k: usize, multiprocessors: u32) -> Option<u32> {
-    let left = u64::from(multiprocessors) * 2048;
-    let pairs = rows * (trials(k) as u64 + trials(k) as u64 / 4);
-    u32::try_from(pairs + left + 4096).ok().filter(|&pairs| pairs < 1 << 31)
+/// pools; and what warps leave of the places that they take. Of very many points less than that, which is enough unless most
+/// candidates are nearest to most of them.
+fn capacity(rows: u64, k: usize, multiprocessors: u32) -> u32 {
+    const MOST: u64 = (1 << 31) - 1;
+    let left = u64::from(multiprocessors) * 2048 + 4096;
+    (rows * (trials(k) as u64 + trials(k) as u64 / 4) + left).min(MOST) as u32
 }
 
 impl<T: GpuElement> Resident<'_, T> {
@@ -62,8 +62,11 @@ impl<T: GpuElement> Resident<'_, T> {
         let (device, trials, most, batch) = (self.device, trials(k), most_proposals(k), firsts.len());
         let (n, shape) = (self.shape.n as usize, Shape { k: k as u32, ..self.shape });
         let points = batch as u64 * n as u64;
-        let no_room = || Err(Error::OutOfDeviceMemory { requested: bytes::<T>(shape, k), free: 0 });
-        let Some(capacity) = capacity(points, k, device.multiprocessors()) else { return no_room() };
+        let no_room = || {
+            let free = cust::memory::mem_get_info().map_or(0, |(free, _)| free as u64);
+            Err(Error::OutOfDeviceMemory { requested: bytes::<T>(shape, k), free })
+        };
+        let capacity = capacity(points, k, device.multiprocessors());
         let mut call = Call::over(self, most)?;
         // It has a stream of its own: points are to be there.
         self.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;

@@ -198,8 +198,11 @@ impl Lister {
             })
         });
         let mut words = above.map(|[low, high]| low as u32 | (high as u32) << 16);
-        // Where there is no floor, or none that is a number, scores may be anything.
-        unroll!(R in [0, 1] => { words[R] = if floors[R] > f32::NEG_INFINITY { words[R] } else { u32::MAX }; });
+        // Where there is no floor, or none that is a number, scores may be anything; rows past the end have no pairs.
+        unroll!(R in [0, 1] => {
+            words[R] = if floors[R] > f32::NEG_INFINITY { words[R] } else { u32::MAX };
+            words[R] = if floors[R] == f32::INFINITY { 0 } else { words[R] };
+        });
         if column + HOPPER_CENTROIDS > self.limit {
             let mut inside = 0;
             unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {

@@ -673,6 +673,10 @@ impl Fold for Above {
                 });
             });
         });
+        // Rows past the end have no pairs, whatever their scores.
+        unroll!(R in [0, 1, 2, 3] => {
+            above[R] = if floors.get(R as u32 * 8) < f32::INFINITY || floors.get(R as u32 * 8).is_nan() { above[R] } else { 0 };
+        });
         let item = Item::here(shared, params);
         let limit = *self.limits.add(item.batch as usize);
         let first = half * MMA_CENTROIDS + quarter * 2;

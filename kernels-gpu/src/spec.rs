@@ -1819,6 +1819,10 @@ impl Items for ProposeParams {
 pub struct ProposeShared {
     /// The sum of all distances.
     pub total: Slot<f64>,
+    /// Sums of warps.
+    pub warps: Slot<u32>,
+    /// Rows of the pool that count as drawn.
+    pub found: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -1828,7 +1832,12 @@ impl ProposeShared {
     #[inline]
     pub const fn new() -> Self {
         let mut layout = Layout::new();
-        ProposeShared { total: layout.array(1), bytes: layout.bytes() }
+        ProposeShared {
+            total: layout.array(1),
+            warps: layout.array(PROPOSE_THREADS / 32),
+            found: layout.array(1),
+            bytes: layout.bytes(),
+        }
     }
 }
 

@@ -1900,7 +1900,7 @@ fn check_first_centroids<T: Point>(
             floors: floors.at(),
             params: PoolSumsParams { pool },
         });
-        let window_rows = Memory::<u32>::poison(columns);
+        let [window_rows, places] = [(); 2].map(|()| Memory::<u32>::poison(columns));
         way.launch(Propose {
             nearest: nearest.at(),
             chunk_sums: chunk_sums.at(),
@@ -1909,6 +1909,7 @@ fn check_first_centroids<T: Point>(
             pool_rows: pool_rows.at(),
             pool_nearest: pool_nearest.at(),
             rows: window_rows.at(),
+            places: places.at(),
             limits: limits.at(),
             totals: totals.at(),
             open: open.at(),
@@ -1964,6 +1965,7 @@ fn check_first_centroids<T: Point>(
                     nearest: nearest.at(),
                     pool_rows: pool_rows.at(),
                     pool_nearest: pool_nearest.at(),
+                    places: places.at(),
                     totals: totals.at(),
                     limits: limits.at(),
                     open: open.at(),
@@ -1984,11 +1986,7 @@ fn check_first_centroids<T: Point>(
             choose!(1)
         }
         let after = states_of.get();
-        // Of a window in which too few count as drawn, more has to be looked at: all, in the next one.
-        if after == states {
-            assert!(pool.window < left);
-            return;
-        }
+        assert!(after != states, "a pass that came to nothing");
         states = after;
     }
     let rows = rows.get();

@@ -642,8 +642,8 @@ kernels! {
         /// Draws pools.
         Propose
             (nearest: *const f64, chunk_sums: *const f64, group_sums: *const f64, states: *const PoolState,
-             pool_rows: *mut u32, pool_nearest: *mut f64, rows: *mut u32, limits: *mut u32, totals: *mut f64,
-             open: *mut LoopState; params: ProposeParams)
+             pool_rows: *mut u32, pool_nearest: *mut f64, rows: *mut u32, places: *mut u32, limits: *mut u32,
+             totals: *mut f64, open: *mut LoopState; params: ProposeParams)
             = pool::propose, PROPOSE, fk_propose;
         /// How many pairs each row of a pool has.
         CountPairs
@@ -691,8 +691,8 @@ kernels! {
             ];
         /// Choices of greedy k-means++ from a pool, by a block.
         Choose<C>
-            (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, totals: *const f64,
-             limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
+            (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, places: *const u32,
+             totals: *const f64, limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
              list_points: *const u32, list_distances: *const f64, states: *mut PoolState, rows: *mut u32;
              params: ChooseParams)
             = pool::choose::<C>, choose, [fk_choose: Blocks<1>, fk_choose_held: Blocks<CHOOSE_HOLDS>];
@@ -723,8 +723,8 @@ kernels! {
             ];
         /// Choices of greedy k-means++ from a pool, by a cluster of blocks.
         ChooseCluster<C>
-            (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, totals: *const f64,
-             limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
+            (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, places: *const u32,
+             totals: *const f64, limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
              list_points: *const u32, list_distances: *const f64, states: *mut PoolState, rows: *mut u32;
              params: ChooseParams)
             = pool::choose::<C>, choose_cluster, [fk_choose_cluster: Blocks<CHOOSE_CLUSTER>];

@@ -12,6 +12,7 @@
 //! looks at the points that its candidates are nearer to.
 use super::distances::add_to;
 use super::pack_points::tensor_scale;
+use super::sort::sum_before;
 use crate::spec::*;
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
@@ -118,8 +119,9 @@ fn floor(norm: f32, distance: f64, d: u32) -> f32 {
     }
 }
 
-/// Draws the pools of problems that need a new one, and brings the rows of pools that this launch looks at to `rows`, `window` of
-/// each problem, of which `limits` says how many are any. Sets `open` to the problems that are not done.
+/// Draws the pools of problems that need a new one, and brings the rows of pools that this launch looks at to `rows`, and their
+/// places in the pool to `places`: `window` of each problem, of which `limits` says how many are any. Of a pool that was drawn
+/// before, those that count as drawn by now. Sets `open` to the problems that are not done.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`PROPOSE_THREADS`] threads.
@@ -132,6 +134,7 @@ pub(super) unsafe fn propose(
     pool_rows: *mut u32,
     pool_nearest: *mut f64,
     rows: *mut u32,
+    places: *mut u32,
     limits: *mut u32,
     totals: *mut f64,
     open: *mut LoopState,
@@ -169,20 +172,21 @@ pub(super) unsafe fn propose(
         // Else all points lie on chosen ones, or distances overflowed.
         let can_draw = !is_new || total > 0.0 && total < f64::INFINITY;
         let count = if state.done == 0 && can_draw { pool.proposals(state) } else { 0 };
-        let from = if is_new { 0 } else { state.next };
         if part == 0 && me == 0 {
-            let left = count - from.min(count);
-            *limits.add(batch as usize) = if left < pool.window { left } else { pool.window };
+            if is_new || count == 0 {
+                *limits.add(batch as usize) = if count < pool.window { count } else { pool.window };
+            }
             if is_new {
                 *totals.add(batch as usize) = total;
             }
             (*open.add(batch as usize)).done = (count == 0) as u32;
         }
-        let of_problem = batch * pool.most as u64;
-        let (pool_rows, pool_nearest) =
-            (pool_rows.add(of_problem as usize), pool_nearest.add(of_problem as usize));
+        let of_problem = (batch * pool.most as u64) as usize;
+        let (pool_rows, pool_nearest) = (pool_rows.add(of_problem), pool_nearest.add(of_problem));
+        let of_window = (batch * pool.window as u64) as usize;
+        let (rows, places) = (rows.add(of_window), places.add(of_window));
+        let nearest = nearest.add((batch * n as u64) as usize);
         let place = part * PROPOSE_THREADS + me;
-        let mut row = 0;
         if is_new && place < count {
             let mut target = unit(number_of(state.counter, 2 * place + 1)) * total;
             let group = pass(groups, &mut target, group_sums);
@@ -190,19 +194,71 @@ pub(super) unsafe fn propose(
             let first = batch * chunks as u64 + (group * FAN) as u64;
             let chunk = group * FAN + pass(of_group, &mut target, chunk_sums.add(first as usize));
             let of_chunk = (n - chunk * FAN).min(FAN);
-            let first = batch * n as u64 + (chunk * FAN) as u64;
-            row = chunk * FAN + pass(of_chunk, &mut target, nearest.add(first as usize));
+            let row = chunk * FAN + pass(of_chunk, &mut target, nearest.add((chunk * FAN) as usize));
             *pool_rows.add(place as usize) = row;
-            *pool_nearest.add(place as usize) = *nearest.add((batch * n as u64 + row as u64) as usize);
-        } else if !is_new && from + place < count {
-            row = *pool_rows.add((from + place) as usize);
-        }
-        if place < pool.window {
-            *rows.add((batch * pool.window as u64 + place as u64) as usize) = row;
+            *pool_nearest.add(place as usize) = *nearest.add(row as usize);
+            if place < pool.window {
+                *rows.add(place as usize) = row;
+                *places.add(place as usize) = place;
+            }
+        } else if (is_new || count == 0) && place < pool.window {
+            // Any row will do where there is none.
+            *rows.add(place as usize) = 0;
+            *places.add(place as usize) = 0;
+        } else if !is_new && count > 0 && part == 0 {
+            let search = Search { pool_rows, pool_nearest, first: 0, from: state.next, end: count };
+            let found = gather(search, nearest.cast_mut(), state, rows, places, pool.window);
+            if me == 0 {
+                *limits.add(batch as usize) = found;
+            }
         }
         sync_threads();
         item += grid_dim_x() as u64;
     }
+}
+
+/// Brings up to `window` rows of the pool that count as drawn to `rows` and `places`, and any row to what is left: how many were
+/// found.
+#[inline(always)]
+unsafe fn gather(
+    search: Search,
+    nearest: *mut f64,
+    state: PoolState,
+    rows: *mut u32,
+    places: *mut u32,
+    window: u32,
+) -> u32 {
+    let (mut first, mut found) = (search.from, 0);
+    while first < search.end && found < window {
+        let place = first + thread_idx_x();
+        let (mut is_drawn, mut row) = (false, 0);
+        if place < search.end {
+            (is_drawn, row) = search.is_drawn(nearest, state, place);
+        }
+        let warps = PROPOSE.warps.here();
+        let before = sum_before::<{ PROPOSE_THREADS / WARP_SIZE }>(is_drawn as u32, warps);
+        let at = found + before;
+        if is_drawn && at < window {
+            *rows.add(at as usize) = row;
+            *places.add(at as usize) = place;
+        }
+        if thread_idx_x() + 1 == PROPOSE_THREADS {
+            PROPOSE.found.here().set(0, at + is_drawn as u32);
+        }
+        sync_threads();
+        found = PROPOSE.found.here().get(0);
+        // Before it is written again.
+        sync_threads();
+        first += PROPOSE_THREADS;
+    }
+    found = if found < window { found } else { window };
+    let mut at = found + thread_idx_x();
+    while at < window {
+        *rows.add(at as usize) = 0;
+        *places.add(at as usize) = 0;
+        at += PROPOSE_THREADS;
+    }
+    found
 }
 
 /// The generator's number `index`, counted from 1.
@@ -450,6 +506,7 @@ pub(super) unsafe fn choose<M: Team>(
     nearest: *mut f64,
     pool_rows: *const u32,
     pool_nearest: *const f64,
+    places: *const u32,
     totals: *const f64,
     limits: *const u32,
     open: *const LoopState,
@@ -470,7 +527,6 @@ pub(super) unsafe fn choose<M: Team>(
     while batch < pool.shape.batch && has_room {
         let state = states.add(batch as usize);
         let mut now = *state;
-        let is_new = now.proposals == 0;
         let count = pool.proposals(now);
         if now.done == 0 && (*open.add(batch as usize)).done != 0 {
             now.done = 1;
@@ -482,27 +538,31 @@ pub(super) unsafe fn choose<M: Team>(
                 nearest: M::Distances::begin(nearest, of_problem, n),
             };
             let of_pool = (batch as u64 * pool.most as u64) as usize;
-            let from = if is_new { 0 } else { now.next };
+            let of_window = (batch * pool.window) as usize;
             let search = Search {
                 pool_rows: pool_rows.add(of_pool),
                 pool_nearest: pool_nearest.add(of_pool),
-                starts: starts.add((batch * pool.window) as usize),
                 first: of_problem as u32,
-                from,
-                end: from + *limits.add(batch as usize),
+                from: 0,
+                end: *limits.add(batch as usize),
             };
+            let window = Window { search, starts: starts.add(of_window), places: places.add(of_window) };
             let scale = gain_scale(*totals.add(batch as usize));
             // Two numbers for each row of the pool, but the first, which the host drew.
             let used = if now.chosen == 0 { 0 } else { 2 * count as u64 }.wrapping_mul(RANDOM_STEP);
-            now.next = from;
             now.proposals = count;
+            // The column from which candidates are looked for.
+            let mut column = 0;
+            // Whether no row of the pool that counts as drawn is beyond the window.
+            let end = search.end;
+            let has_all = end < pool.window || *window.places.add(end as usize - 1) + 1 == count;
             let mut goes_on = true;
             // The first row stands alone.
             let mut wanted = if now.chosen == 0 { 1 } else { pool.trials };
             let mut shares = Shares::of(warp, warps, wanted);
             while goes_on {
                 if warp_id() == 0 {
-                    search.find(lists.nearest, now, wanted);
+                    window.find(lists.nearest, now, column, wanted);
                 }
                 sync_threads();
                 let (found, next) = (CHOOSE.found.here().get(0), CHOOSE.found.here().get(1));
@@ -526,7 +586,7 @@ pub(super) unsafe fn choose<M: Team>(
                             CHOOSE.rows.here().get(best.candidate);
                     }
                     now.chosen += 1;
-                    now.next = next;
+                    column = next;
                     goes_on = now.chosen < k;
                     if wanted != pool.trials {
                         wanted = pool.trials;
@@ -536,10 +596,14 @@ pub(super) unsafe fn choose<M: Team>(
                         now.done = 1;
                         now.counter = now.counter.wrapping_add(used);
                     }
-                } else if search.end == count {
+                } else if has_all {
                     now.counter = now.counter.wrapping_add(used);
                     now.proposals = 0;
                     now.next = 0;
+                } else if column < end {
+                    now.next = *window.places.add(column as usize);
+                } else {
+                    now.next = *window.places.add(end as usize - 1) + 1;
                 }
                 // Distances are there for the next step, and what was found has been read.
                 M::sync();
@@ -555,43 +619,64 @@ pub(super) unsafe fn choose<M: Team>(
     M::sync();
 }
 
-/// Where candidates are looked for.
+/// A pool's rows from place `from` to `end`, or so many of them.
 #[derive(Clone, Copy)]
 struct Search {
     pool_rows: *const u32,
     pool_nearest: *const f64,
-    /// Where the lists of rows from place `from` of the pool on begin.
-    starts: *const u32,
-    /// The problem's first point.
+    /// What places of distances begin at: the problem's first point, or 0.
     first: u32,
     from: u32,
     end: u32,
 }
 
 impl Search {
-    /// Up to `wanted` rows of the pool that count as drawn, from the next on: them, their lists, how many and the place after the
-    /// last; one warp.
+    /// Whether the row in a place of the pool counts as drawn, and the row.
     #[inline(always)]
-    unsafe fn find<D: Distances>(self, nearest: D, state: PoolState, wanted: u32) {
-        let (mut first, mut found, mut next) = (state.next, 0, self.end);
-        while first < self.end && found < wanted {
-            let place = first + lane_id();
+    unsafe fn is_drawn<D: Distances>(self, nearest: D, state: PoolState, place: u32) -> (bool, u32) {
+        let row = *self.pool_rows.add(place as usize);
+        // The first row stands alone.
+        let mut is_drawn = state.chosen == 0;
+        if !is_drawn {
+            let share = unit(number_of(state.counter, 2 * place + 2));
+            is_drawn = share * *self.pool_nearest.add(place as usize) < nearest.get(self.first + row);
+        }
+        (is_drawn, row)
+    }
+}
+
+/// The rows of a pool that a launch looks at, by columns.
+#[derive(Clone, Copy)]
+struct Window {
+    search: Search,
+    /// Where their lists begin.
+    starts: *const u32,
+    /// Their places in the pool.
+    places: *const u32,
+}
+
+impl Window {
+    /// Up to `wanted` rows that count as drawn, from column `first` on: them, their lists, how many and the column after the last;
+    /// one warp.
+    #[inline(always)]
+    unsafe fn find<D: Distances>(self, nearest: D, state: PoolState, mut first: u32, wanted: u32) {
+        let end = self.search.end;
+        let (mut found, mut next) = (0, end);
+        while first < end && found < wanted {
+            let column = first + lane_id();
             let mut is_drawn = false;
-            let (mut row, mut begin, mut end) = (0, 0, 0);
-            if place < self.end {
-                let share = unit(number_of(state.counter, 2 * place + 2));
-                row = *self.pool_rows.add(place as usize);
-                begin = *self.starts.add((place - self.from) as usize);
-                end = *self.starts.add((place - self.from) as usize + 1);
-                let before = *self.pool_nearest.add(place as usize);
-                is_drawn = state.chosen == 0 || share * before < nearest.get(self.first + row);
+            let (mut row, mut begin, mut past) = (0, 0, 0);
+            if column < end {
+                begin = *self.starts.add(column as usize);
+                past = *self.starts.add(column as usize + 1);
+                (is_drawn, row) = self.search.is_drawn(nearest, state, *self.places.add(column as usize));
             }
             let drawn = warp_vote_ballot(FULL_MASK, is_drawn);
             let rank = found + (drawn & ((1 << lane_id()) - 1)).count_ones();
             if is_drawn && rank < wanted {
                 CHOOSE.rows.here().set(rank, row);
                 CHOOSE.begins.here().set(rank, begin);
-                CHOOSE.ends.here().set(rank, end);
+                CHOOSE.ends.here().set(rank, past);
             }
             let last = warp_vote_ballot(FULL_MASK, is_drawn && rank + 1 == wanted);
             if last != 0 {

@@ -87,6 +87,7 @@ impl<T: GpuElement> Resident<'_, T> {
         let pool_rows: Place<u32> = plan.array(columns);
         let pool_nearest: Place<f64> = plan.array(columns);
         let window_rows: Place<u32> = plan.array(columns);
+        let places: Place<u32> = plan.array(columns);
         let limits: Place<u32> = plan.array(batch);
         let totals: Place<f64> = plan.array(batch);
         let nearest: Place<f64> = plan.array(batch * n);
@@ -153,6 +154,7 @@ impl<T: GpuElement> Resident<'_, T> {
                 pool_rows: arena.at(pool_rows),
                 pool_nearest: arena.at(pool_nearest),
                 rows: arena.at(window_rows),
+                places: arena.at(places),
                 limits: arena.at(limits),
                 totals: arena.at(totals),
                 open: known.open,
@@ -222,6 +224,7 @@ impl<T: GpuElement> Resident<'_, T> {
                         nearest: arena.at(nearest),
                         pool_rows: arena.at(pool_rows),
                         pool_nearest: arena.at(pool_nearest),
+                        places: arena.at(places),
                         totals: arena.at(totals),
                         limits: arena.at(limits),
                         open: known.open,

@@ -128,8 +128,8 @@ impl<T: GpuElement> Resident<'_, T> {
             choose_spec(device, self.shape.n),
         ])?;
 
-        // Rows of pools that a pass may look at, and the fewest that had no room since a row was chosen.
-        let (mut at_once, mut refused) = (most as u32, u32::MAX);
+        // Rows of pools that a pass may look at: never less than a step takes.
+        let (least, mut at_once) = (trials as u32, most as u32);
         loop {
             let wanted = |state: &PoolState| params.proposals(*state) - state.next;
             let open = now.iter().filter(|state| state.done == 0);
@@ -256,17 +256,11 @@ impl<T: GpuElement> Resident<'_, T> {
             let taken = call.pairs_taken()?;
             let has_room = taken <= capacity;
             tracing::debug!(window, taken, chosen = after[0].chosen, "pairs of pools");
-            if !has_room {
-                refused = refused.min(window);
-                at_once = window / 2;
-            } else if after == now {
-                // Too few of what was looked at count as drawn.
-                at_once = window.saturating_mul(2);
-            } else {
-                refused = u32::MAX;
+            if has_room && after != now {
                 at_once = at_once.saturating_mul(2).min(most as u32);
-            }
-            if at_once == 0 || at_once >= refused {
+            } else if window > least {
+                at_once = (window / 2).max(least);
+            } else {
                 return no_room();
             }
             now = after;

@@ -659,6 +659,48 @@ mod tests {
         }
     }
 
+    /// What steps draw from a pool of earlier distances is as good as what they would draw from those of each step.
+    #[test]
+    fn pools_leave_what_draws_at_each_step_leave() {
+        let (n, k, starts) = (400, 16, 250);
+        let mut random = Rng::new(9, 0);
+        // Of groups of very different sizes, so that distances fall fast, and pools are used up early.
+        let values: Vec<f32> = (0..n)
+            .flat_map(|row| [(row % 5) as f32 * 10.0, (row % 3) as f32 * 3.0, 0.0, 0.0])
+            .map(|centre| centre + random.unit() as f32)
+            .collect();
+        let points = &of(&values, 4);
+        let left = |rows: &[usize]| {
+            let mut nearest = vec![f64::INFINITY; n];
+            rows.iter().for_each(|&row| lower(points, row, &mut nearest));
+            nearest.iter().sum::<f64>()
+        };
+        let at_each_step = |rng: &mut Rng| {
+            let mut rows = vec![points.any(rng)];
+            let mut nearest = vec![f64::INFINITY; n];
+            lower(points, rows[0], &mut nearest);
+            while rows.len() < k {
+                let pool = Pool::new(nearest.clone());
+                let with = |row: usize| left(&[&rows[..], &[row]].concat());
+                let candidates = (0..trials(k)).map(|_| pool.draw(rng));
+                let best = candidates.min_by(|&a, &b| with(a).total_cmp(&with(b))).unwrap();
+                rows.push(best);
+                lower(points, best, &mut nearest);
+            }
+            left(&rows)
+        };
+        let of_starts = |start: &dyn Fn(&mut Rng) -> f64, stream: u64| {
+            let all: Vec<f64> = (0..starts).map(|seed| start(&mut Rng::new(seed, stream))).collect();
+            let mean = all.iter().sum::<f64>() / starts as f64;
+            let variance = all.iter().map(|left| (left - mean).powi(2)).sum::<f64>() / starts as f64;
+            (mean, variance / starts as f64)
+        };
+        let (pools, steps) =
+            (of_starts(&|rng| left(&plus_plus(points, k, rng)), 0), of_starts(&at_each_step, 1));
+        let error = (pools.1 + steps.1).sqrt();
+        assert!((pools.0 - steps.0).abs() < 4.0 * error, "{pools:?} {steps:?}");
+    }
+
     #[test]
     fn parallel_takes_one_point_of_each_far_group() {
         let points =

@@ -102,16 +102,22 @@ fn of_batches(options: &FlashKMeans, points: ArrayView2<'_, f32>, rows: usize) -
 #[test]
 fn batches_come_near_to_what_all_points_give() {
     let points = blobs(40_000, 8, 1);
-    for seed in 0..5 {
+    // Of one start each, which may be a worse one than the best of three.
+    const STARTS: u64 = 5;
+    let mut sum = 0.0;
+    for seed in 0..STARTS {
         let options = FlashKMeans::new(20).seed(seed).backend(Backend::Cpu);
         let whole = options.clone().n_init(3).fit(points.view()).unwrap();
         let batches = of_batches(&options, points.view(), 500);
         let model = batches.into_model(points.view()).unwrap();
         let ratio = model.inertia() / whole.inertia();
-        assert!(ratio < 1.05, "seed {seed}: {ratio}");
+        assert!(ratio < 1.1, "seed {seed}: {ratio}");
+        sum += ratio;
         assert_eq!((model.n_iter(), model.converged(), model.sizes().sum()), (80, false, 40_000));
         assert_eq!(model.labels(), &model.predict(points.view()).unwrap());
     }
+    let mean = sum / STARTS as f64;
+    assert!(mean < 1.05, "{mean}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! One source compiles three ways:
 //! - to PTX, by stock rustc for `nvptx64-nvidia-cuda`; the result is checked in and shipped
-//!   ([`PTX_SM_80`], [`PTX_SM_90A`]), so users never build kernels;
+//!   ([`PTX_SM_80`], [`PTX_SM_90A`]), so users never build kernels, and beside it what `ptxas` makes of it
+//!   ([`CUBIN_SM_80`], [`CUBIN_SM_90A`]), so a driver that takes that compiles nothing either;
 //! - on the host as plain types: [`spec`] holds every tile size, shared-memory layout, parameter struct
 //!   and grid rule, and [`kernels`] one argument struct for each entry point, so that a launch is
 //!   checked by the compiler;
@@ -23,6 +24,14 @@ pub const PTX_SM_80: &str = include_str!("../ptx/sm_80.ptx");
 /// Every kernel, for compute capability 9.0 with its own instructions (Hopper).
 #[cfg(not(target_arch = "nvptx64"))]
 pub const PTX_SM_90A: &str = include_str!("../ptx/sm_90a.ptx");
+
+/// [`PTX_SM_80`], assembled: for GPUs of compute capability 8.x.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const CUBIN_SM_80: &[u8] = include_bytes!("../ptx/sm_80.cubin");
+
+/// [`PTX_SM_90A`], assembled: for GPUs of compute capability 9.0.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const CUBIN_SM_90A: &[u8] = include_bytes!("../ptx/sm_90a.cubin");
 
 #[cfg(target_arch = "nvptx64")]
 core::arch::global_asm!(".extern .shared .align 1024 .b8 dynamic_shared[];");

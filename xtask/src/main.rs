@@ -29,9 +29,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Fetches what building kernels takes: the library sources of rustc, and ptxas to check them with.
+    /// Fetches what building kernels takes: the library sources of rustc, and ptxas to assemble them.
     Setup,
-    /// Compiles the kernels to kernels-gpu/ptx, with launch bounds, and checks the result.
+    /// Compiles the kernels to kernels-gpu/ptx, with launch bounds, assembles them, and checks the result.
     BuildKernels {
         /// Writes nothing; fails when the files that are checked in differ.
         #[arg(long)]
@@ -43,9 +43,9 @@ enum Command {
         #[arg(long)]
         arch: Option<Target>,
     },
-    /// Brings kernels-gpu/resources.txt up to date with the PTX that is checked in.
+    /// Brings the assembled kernels and kernels-gpu/resources.txt up to date with the PTX that is checked in.
     Resources {
-        /// Writes nothing; fails when counts differ, or registers or spills grew.
+        /// Writes nothing; fails when machine code or counts differ, or registers or spills grew.
         #[arg(long)]
         check: bool,
     },

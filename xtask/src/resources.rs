@@ -1,6 +1,8 @@
-//! What kernels cost: a table for people, and a snapshot that guards against regressions.
+//! What ptxas makes of the kernels: machine code that is shipped beside the PTX, and what it costs, as a table for people and
+//! a snapshot that guards against regressions.
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::fs;
 use std::path::PathBuf;
 
 use kernels_gpu::spec::KernelSpec;
@@ -53,6 +55,15 @@ struct Snapshot {
 
 fn snapshot_file() -> PathBuf {
     kernels().join("resources.txt")
+}
+
+/// What [`measure`] has assembled.
+fn assembled(arch: Target) -> PathBuf {
+    target().join("kernels").join(format!("{}.cubin", arch.name()))
+}
+
+fn shipped_cubin(arch: Target) -> PathBuf {
+    arch.file().with_extension("cubin")
 }
 
 impl Snapshot {
@@ -175,36 +186,46 @@ fn parse_row(line: &str) -> Option<((String, String), Row)> {
     Some(((arch.to_owned(), name.to_owned()), row))
 }
 
-/// Writes the snapshot.
+/// Assembles what is shipped, and writes the snapshot.
 pub(crate) fn update() -> Result<()> {
-    let ptxas = Ptxas::find()?;
-    if ptxas.is_none() {
-        println!("no ptxas (`cargo xtask setup` fetches one): registers and spills stay unknown");
-    }
-    let (snapshot, complaints) = Snapshot::of_shipped(ptxas.as_ref())?;
+    let ptxas =
+        Ptxas::find()?.ok_or("no ptxas to assemble the kernels with; `cargo xtask setup` fetches one")?;
+    let (snapshot, complaints) = Snapshot::of_shipped(Some(&ptxas))?;
     write(&snapshot_file(), &snapshot.text())?;
     println!("kernels-gpu/resources.txt: written");
-    none_of(complaints)
+    none_of(complaints)?;
+    for arch in Target::ALL {
+        let (new, shipped) = (assembled(arch), shipped_cubin(arch));
+        fs::copy(&new, &shipped).map_err(|error| format!("cannot write {}: {error}", shipped.display()))?;
+    }
+    Ok(())
 }
 
-/// Compares with the snapshot.
+/// Compares with the snapshot, and the machine code with what is shipped.
 pub(crate) fn check() -> Result<()> {
     let old = Snapshot::parse(&read(&snapshot_file())?)?;
     let ptxas = Ptxas::find()?;
     let (now, complaints) = Snapshot::of_shipped(ptxas.as_ref())?;
     none_of(complaints)?;
-    let regressions = old.regressions(&now);
+    let mut regressions = old.regressions(&now);
+    let is_same_ptxas = ptxas.is_some() && now.ptxas == old.ptxas;
+    for arch in Target::ALL.into_iter().filter(|_| is_same_ptxas) {
+        let shipped = fs::read(shipped_cubin(arch)).unwrap_or_default();
+        if fs::read(assembled(arch)).ok() != Some(shipped) {
+            regressions.push(format!("{}: the shipped machine code is not that of the PTX", arch.name()));
+        }
+    }
     if !regressions.is_empty() {
         let hint = "if that is meant, run `cargo xtask resources` and commit the result";
         return Err(format!("kernels-gpu/resources.txt:\n  {}\n{hint}", regressions.join("\n  ")));
     }
     match ptxas {
-        None => {
-            println!("resources: counts as recorded; no ptxas here, so registers and spills went unchecked")
-        }
-        Some(ptxas) if old.ptxas.as_ref() != Some(&ptxas.version) => {
+        None => println!(
+            "resources: counts as recorded; no ptxas here, so machine code, registers and spills went unchecked"
+        ),
+        Some(ptxas) if !is_same_ptxas => {
             println!(
-                "resources: counts as recorded, nothing spills; ptxas {} is not the recorded one",
+                "resources: counts as recorded, nothing spills; ptxas {} is not the recorded one, so machine code went unchecked",
                 ptxas.version
             );
         }
@@ -219,9 +240,8 @@ fn none_of(complaints: Vec<String>) -> Result<()> {
 
 /// Assembles a shipped module. Complains of warnings, spills and blocks that do not fit.
 fn measure(ptxas: &Ptxas, arch: Target, complaints: &mut Vec<String>) -> Result<BTreeMap<String, Measured>> {
-    let folder = target().join("kernels");
-    create_folder(&folder)?;
-    let cubin = folder.join(format!("{}.cubin", arch.name()));
+    let cubin = assembled(arch);
+    cubin.parent().map_or(Ok(()), create_folder)?;
     let log = ptxas.assemble(arch.name(), &arch.file(), &cubin)?;
     let measured = parse_log(&log);
     complaints.extend(warnings(&log).into_iter().map(|line| format!("{}: {line}", arch.name())));

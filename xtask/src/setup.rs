@@ -9,9 +9,10 @@ use crate::workspace::{command, create_folder, output_of, root, toolchain};
 /// What to say when a build of kernels fails.
 pub(crate) const HINT: &str = "(`cargo xtask setup` installs what building kernels needs)";
 
-/// The wheel that has ptxas. A newer one may allocate registers otherwise, so resources.txt goes with it.
-const PTXAS_WHEEL: &str = "nvidia-cuda-nvcc==13.5.37";
-const PTXAS_IN_WHEEL: &str = "nvidia/cu13/bin/ptxas";
+/// The wheel that has ptxas. Another one makes other machine code, so what is shipped of that and resources.txt go with it.
+/// The last of CUDA 12, as drivers take machine code from toolkits of their own CUDA version and of earlier ones.
+const PTXAS_WHEEL: &str = "nvidia-cuda-nvcc-cu12==12.9.86";
+const PTXAS_IN_WHEEL: &str = "nvidia/cuda_nvcc/bin/ptxas";
 
 /// Names the archive with the library sources, or its folder; else it may be in `shared/toolchain` beside the
 /// workspace.
@@ -22,7 +23,11 @@ pub(crate) fn run() -> Result<()> {
     println!("rust-src: {}", rust_src()?);
     match fetch_ptxas() {
         Ok(ptxas) => println!("ptxas: {}, {}", ptxas.program.display(), ptxas.version),
-        Err(why) => println!("ptxas: not to be had, so registers and spills go unchecked ({why})"),
+        Err(why) => {
+            println!(
+                "ptxas: not to be had, so kernels cannot be assembled, and nothing checks registers and spills ({why})"
+            )
+        }
     }
     Ok(())
 }
@@ -119,7 +124,7 @@ fn fetch_ptxas() -> Result<Ptxas> {
     Ptxas::find()?.ok_or_else(|| "the wheel's ptxas does not run".into())
 }
 
-/// The assembler of PTX; only checks use it.
+/// The assembler of PTX.
 pub(crate) struct Ptxas {
     pub(crate) program: PathBuf,
     /// Such as `V13.5.37`.

@@ -317,6 +317,10 @@ mod rows {
         ) {
             in_context(|driver, _| {
                 let text = unsafe { CStr::from_ptr(image) }.to_string_lossy().into_owned();
+                // Machine code, of which it emulates none.
+                if text.starts_with("\x7fELF") {
+                    return Err(code::NO_BINARY_FOR_GPU);
+                }
                 let handle = driver.handle();
                 driver.modules.push((handle, text));
                 unsafe { give(out, handle) }

@@ -47,10 +47,11 @@ mod code {
     pub(crate) const OUT_OF_MEMORY: u32 = 2;
     pub(crate) const INVALID_DEVICE: u32 = 101;
     pub(crate) const INVALID_CONTEXT: u32 = 201;
-    pub(crate) const PEER_ACCESS_ALREADY_ENABLED: u32 = 704;
+    pub(crate) const NO_BINARY_FOR_GPU: u32 = 209;
     pub(crate) const INVALID_HANDLE: u32 = 400;
     pub(crate) const NOT_FOUND: u32 = 500;
     pub(crate) const ILLEGAL_ADDRESS: u32 = 700;
+    pub(crate) const PEER_ACCESS_ALREADY_ENABLED: u32 = 704;
     pub(crate) const LAUNCH_FAILED: u32 = 719;
     pub(crate) const CAPTURE_UNSUPPORTED: u32 = 900;
     pub(crate) const CAPTURE_UNMATCHED: u32 = 903;

@@ -32,11 +32,28 @@ struct Inner {
     /// Launches begin while those before them end, in graphs too.
     overlaps: bool,
     hardware: Hardware,
-    functions: Mutex<HashMap<&'static str, LoadedKernel>>,
+    kernels: Mutex<Kernels>,
     arenas: Mutex<Vec<Arena>>,
     pinned: Mutex<Vec<Pinned>>,
     // Dropped last: modules and buffers need their context.
     context: Context,
+}
+
+/// What is loaded of the shipped kernels.
+#[derive(Default)]
+struct Kernels {
+    functions: HashMap<&'static str, LoadedKernel>,
+    assembled: Assembled,
+}
+
+/// The kernels as `ptxas` assembled them for this GPU, which spares the driver a second of compiling PTX.
+#[derive(Default)]
+enum Assembled {
+    #[default]
+    Untried,
+    Loaded(Arc<Module>),
+    /// There are none for this GPU, or its driver does not take them: it compiles the PTX.
+    None,
 }
 
 /// A kernel's function; the module keeps it alive.
@@ -232,7 +249,7 @@ impl Device {
             hopper,
             overlaps: hopper && libcuda::version() >= Some((12, 4)),
             hardware,
-            functions: Mutex::default(),
+            kernels: Mutex::default(),
             arenas: Mutex::default(),
             pinned: Mutex::default(),
             context,
@@ -394,22 +411,24 @@ impl Device {
         keep_some(&mut lock(&self.0.pinned), pinned, KEPT_BYTES, Pinned::len);
     }
 
-    /// Loads the kernels that are not loaded yet, as one module: the driver compiles only these.
+    /// Loads the kernels that are not loaded yet: of those assembled for this GPU, or else as one module of PTX, of which
+    /// the driver compiles only these.
     pub(super) fn load(&self, kernels: &[KernelSpec]) -> Result<()> {
-        let mut functions = lock(&self.0.functions);
+        let Kernels { functions, assembled } = &mut *lock(&self.0.kernels);
         let missing: Vec<&KernelSpec> =
             kernels.iter().filter(|spec| !functions.contains_key(spec.name)).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let source = if self.0.hopper { kernels_gpu::PTX_SM_90A } else { kernels_gpu::PTX_SM_80 };
-        let names: Vec<&str> = missing.iter().map(|spec| spec.name).collect();
-        let ptx = kernels_gpu::ptx_of(source, &names).ok_or_else(|| Error::Cuda {
-            call: format!("finding the kernels {names:?}"),
-            code: "not in the shipped PTX".into(),
-        })?;
-        let module = Module::from_ptx(ptx, &[]).map_err(|code| failed("loading the kernels", code))?;
-        let module = Arc::new(module);
+        if let Assembled::Untried = assembled {
+            // Why a driver refuses does not matter: what is wrong with more than this, the PTX meets too.
+            let module = self.cubin().and_then(|cubin| Module::from_cubin(cubin, &[]).ok());
+            *assembled = module.map_or(Assembled::None, |module| Assembled::Loaded(Arc::new(module)));
+        }
+        let module = match assembled {
+            Assembled::Loaded(module) => module.clone(),
+            _ => Arc::new(self.compile(&missing)?),
+        };
         for spec in missing {
             let loaded = module
                 .get_function(spec.name)
@@ -431,6 +450,26 @@ impl Device {
             functions.insert(spec.name, LoadedKernel { function, _module: module.clone() });
         }
         Ok(())
+    }
+
+    /// The shipped kernels as assembled for this GPU.
+    fn cubin(&self) -> Option<&'static [u8]> {
+        match self.0.hardware.compute_capability {
+            (8, _) => Some(kernels_gpu::CUBIN_SM_80),
+            (9, 0) if self.0.hopper => Some(kernels_gpu::CUBIN_SM_90A),
+            _ => None,
+        }
+    }
+
+    /// Has the driver compile `kernels`.
+    fn compile(&self, kernels: &[&KernelSpec]) -> Result<Module> {
+        let source = if self.0.hopper { kernels_gpu::PTX_SM_90A } else { kernels_gpu::PTX_SM_80 };
+        let names: Vec<&str> = kernels.iter().map(|spec| spec.name).collect();
+        let ptx = kernels_gpu::ptx_of(source, &names).ok_or_else(|| Error::Cuda {
+            call: format!("finding the kernels {names:?}"),
+            code: "not in the shipped PTX".into(),
+        })?;
+        Module::from_ptx(ptx, &[]).map_err(|code| failed("loading the kernels", code))
     }
 
     /// What `work` launches on `stream`, to be replayed at once: a launch by itself costs the host more than a small
@@ -487,7 +526,7 @@ impl Device {
         blocks: u32,
     ) -> Result<()> {
         self.load(&[K::SPEC])?;
-        let function = match lock(&self.0.functions).get(K::SPEC.name) {
+        let function = match lock(&self.0.kernels).functions.get(K::SPEC.name) {
             Some(loaded) => loaded.function,
             None => return Err(failed("finding a kernel just loaded", CudaError::NotFound)),
         };

@@ -527,6 +527,8 @@ pub trait HopperOperand: Copy + 'static {
     const STEPS: u32;
     /// Whether scores above the points' floors are listed, in place of the nearest centroids.
     const LISTS: bool = false;
+    /// Whether points of a list are assigned again, in parts.
+    const REFINES: bool = false;
 }
 
 /// The [`HopperOperand`] of `T` with `STEPS` products.
@@ -544,6 +546,15 @@ impl<T: Copy + 'static, const STEPS: u32> HopperOperand for Listed<T, STEPS> {
     type Scalar = T;
     const STEPS: u32 = STEPS;
     const LISTS: bool = true;
+}
+
+/// The [`HopperOperand`] of points in parts of `T`, that assigns those of a list again.
+#[derive(Clone, Copy, Debug)]
+pub struct Refined<T>(core::marker::PhantomData<T>);
+impl<T: Copy + 'static> HopperOperand for Refined<T> {
+    type Scalar = T;
+    const STEPS: u32 = HOPPER_WIDE;
+    const REFINES: bool = true;
 }
 
 /// So many blocks that work on a problem together: one entry of what chooses first centroids.
@@ -587,6 +598,57 @@ impl Items for HopperParams {
     #[inline]
     fn blocks(&self) -> u64 {
         self.items() as u64
+    }
+}
+
+/// Counts of the list of unsure points: those with two candidates, those with more, and what of these the second assignment
+/// leaves.
+pub const LIST_COUNTS: u32 = 3;
+/// Rows of 16 bits that stand for an f32 row in the second assignment of unsure points: the lower parts of its values or of the
+/// centroids', then both upper ones.
+pub const REFINE_PARTS: u32 = 3;
+
+/// Parameters of the second assignment of unsure points, of one problem: how many there are is known on the device only.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct RefineParams {
+    /// The problem.
+    pub shape: Shape,
+    /// As [`HopperParams::slot`].
+    pub slot: u32,
+    /// Fewer points than this are not worth it.
+    pub least: u32,
+    /// There is room for so many.
+    pub capacity: u32,
+}
+impl RefineParams {
+    /// How many of so many unsure points are assigned again.
+    #[inline]
+    pub const fn count(&self, unsure: u32) -> u32 {
+        if unsure < self.least {
+            0
+        } else if unsure < self.capacity {
+            unsure
+        } else {
+            self.capacity
+        }
+    }
+    /// Features of a part: whole panels.
+    #[inline]
+    pub const fn part(&self) -> u32 {
+        hopper_panels(self.shape.d) * HOPPER_PANEL_FEATURES
+    }
+    /// The problem as the tensor cores take it, of `n` points in parts.
+    #[inline]
+    pub const fn in_parts(&self, n: u32) -> Shape {
+        let d = REFINE_PARTS * self.part();
+        Shape { n, d, pitch: d, ..self.shape }
+    }
+}
+impl Items for RefineParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.capacity.div_ceil(HOPPER_POINTS) as u64
     }
 }
 

@@ -638,7 +638,7 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
     let packed = Memory::<u16>::poison(params.all_tiles() as usize * tile_values);
     let biases = Memory::<f32>::poison((params.all_tiles() as u32 * HOPPER_BIASES) as usize);
     let largest = largest_norms(params);
-    let counts = Memory::<u32>::of(&[3, 4]);
+    let counts = Memory::<u32>::of(&[3, 4, 5]);
     let norms = Memory::<f32>::poison((batch * k) as usize);
     let residuals = Memory::<f32>::poison((batch * k) as usize);
     let plain = Memory::<u16>::poison((batch * k * hopper_row(d)) as usize);
@@ -662,7 +662,7 @@ fn check_pack<T: Point + TensorBits>(size: [u32; 3], data: Data, seed: u64, way:
         params,
     });
 
-    assert_eq!(counts.get(), [0, 0]);
+    assert_eq!(counts.get(), [0; LIST_COUNTS as usize]);
     let rounded = arrays.rounded.get();
     let (packed_values, bias_values, largest) = (packed.get(), biases.get(), largest.get());
     let (norm_values, plain_values) = (norms.get(), plain.get());
@@ -930,7 +930,7 @@ struct ProductsFound {
 }
 
 /// Points and centroids as the tensor cores take them.
-struct Packed<T> {
+struct Packed {
     packed_shape: Shape,
     points: *const u16,
     packed: Memory<u16>,
@@ -939,14 +939,13 @@ struct Packed<T> {
     counts: Memory<u32>,
     norms: Memory<f32>,
     /// Points that had to be rounded, what that took from them, and how far they reach.
-    rounded: Option<[Memory<u16>; 1]>,
+    rounded: Option<Memory<u16>>,
     residuals: Memory<f32>,
     extents: Memory<u32>,
-    _type: std::marker::PhantomData<T>,
 }
 
-impl<T: Point> Packed<T> {
-    fn new(problem: &Products<T>, order: *const u32) -> Self {
+impl Packed {
+    fn new<T: Point>(problem: &Products<T>, order: *const u32) -> Self {
         let (shape, slot) = (problem.shape, problem.slot);
         let Shape { batch, n, k, d, .. } = shape;
         let pack = PackParams { shape, slot };
@@ -955,7 +954,7 @@ impl<T: Point> Packed<T> {
         let packed = Memory::<u16>::poison(pack.all_tiles() as usize * tile_values);
         let biases = Memory::<f32>::poison((pack.all_tiles() as u32 * HOPPER_BIASES) as usize);
         let largest = largest_norms(pack);
-        let counts = Memory::<u32>::poison(2);
+        let counts = Memory::<u32>::poison(LIST_COUNTS as usize);
         let centroid_norms = Memory::<f32>::poison((batch * k) as usize);
         let centroid_residuals = Memory::<f32>::poison((batch * k) as usize);
         let plain = Memory::<u16>::poison((batch * k * hopper_row(d)) as usize);
@@ -1007,20 +1006,8 @@ impl<T: Point> Packed<T> {
             params: pack,
         });
         let points = if rounds { rounded.at().cast_const() } else { problem.arrays.points.at().cast() };
-        let rounded = rounds.then_some([rounded]);
-        Packed {
-            packed_shape,
-            points,
-            packed,
-            biases,
-            largest,
-            counts,
-            norms,
-            rounded,
-            residuals,
-            extents,
-            _type: std::marker::PhantomData,
-        }
+        let rounded = rounds.then_some(rounded);
+        Packed { packed_shape, points, packed, biases, largest, counts, norms, rounded, residuals, extents }
     }
 
     fn residuals(&self) -> *const f32 {
@@ -1078,10 +1065,12 @@ where
     Way::PLAIN.launch(Settle::<T> {
         points: problem.arrays.points.at(),
         centroids: problem.arrays.rounded.at(),
-        counts: all.counts.at(),
+        two: all.counts.at(),
         rows: list_rows.at(),
         first: list_first.at(),
         second: list_second.at(),
+        many: all.counts.at().wrapping_add(1),
+        many_rows: list_rows.at(),
         labels: problem.arrays.labels.at(),
         changed: changed.at(),
         scratch: scratch.at(),
@@ -1376,7 +1365,7 @@ fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let tile_values = panels * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
     let packed_centroids = Memory::<u16>::poison(params.all_tiles() as usize * tile_values);
     let biases = Memory::<f32>::poison((params.all_tiles() as u32 * HOPPER_BIASES) as usize);
-    let (largest, counts) = (largest_norms(params), Memory::<u32>::of(&[3, 4]));
+    let (largest, counts) = (largest_norms(params), Memory::<u32>::of(&[3, 4, 5]));
     let centroid_norms = Memory::<f32>::poison((batch * k) as usize);
     let centroid_residuals = Memory::<f32>::poison((batch * k) as usize);
     let plain = Memory::<u16>::poison((batch * k * hopper_row(d)) as usize);
@@ -1460,6 +1449,151 @@ fn check_rounding(size: [u32; 4], data: Data, seed: u64, way: Way) {
     }
 }
 
+/// A value in two parts of 16 bits.
+fn in_parts(value: f64) -> [F16; 2] {
+    let upper = F16::from_f32(value as f32);
+    [upper, F16::from_f32((value - f64::from(upper.to_f32())) as f32)]
+}
+
+/// f32 points of a list, and centroids, in parts; and that their products come as near as their norms and residuals say.
+fn check_parts([n, k, d]: [u32; 3], data: Data, seed: u64, way: Way) {
+    let shape = shape::<f32>(1, n, k, d);
+    let random = &mut Random(seed);
+    let (points, centroids) = data.problems::<f32>(shape, random);
+    let arrays = Arrays::<f32>::new(shape, n, &points, &centroids, &[false]);
+    let rounded = arrays.rounded.get();
+    let view = View::new(&points, &rounded, shape, 0);
+    let centre_values = view.centroid(0).to_vec();
+    let centre = Memory::<f32>::of(&centre_values);
+    let extents = Memory::<u32>::of(&[0]);
+    let reach = Extents {
+        points: arrays.points.at(),
+        centre: centre.at(),
+        extents: extents.at(),
+        params: MomentsParams::new(shape),
+    };
+    way.launch(reach);
+    let reach = f32::from_bits(extents.get()[0]);
+    if !reach.is_finite() || reach < 1e-30 {
+        return;
+    }
+    let unsure = random.below(n as usize + 1) as u32;
+    let [least, capacity] = [0; 2].map(|_| 1 + random.below(n as usize) as u32);
+    let params = RefineParams { shape, slot: 1, least, capacity };
+    let count = if unsure < least { 0 } else { unsure.min(capacity) } as usize;
+    let mut listed = random.shuffled(n);
+    let rows_of_list = Memory::<u32>::of(&listed);
+    listed.reverse();
+    listed.truncate(unsure as usize);
+    let counts = Memory::<u32>::of(&[7, unsure, 0]);
+    let part = params.part() as usize;
+    let packed = Memory::<u16>::poison(capacity as usize * 3 * part);
+    let [norms, residuals] = [0; 2].map(|_| Memory::<f32>::poison(capacity as usize));
+    let rows = Memory::<u32>::poison(capacity as usize);
+    let many_rows = Memory::<u32>::poison(n as usize);
+    way.launch(SplitPoints {
+        points: arrays.points.at(),
+        centre: centre.at(),
+        extents: extents.at(),
+        list_counts: counts.at(),
+        list_rows: rows_of_list.at(),
+        packed: packed.at(),
+        norms: norms.at(),
+        residuals: residuals.at(),
+        rows: rows.at(),
+        many_rows: many_rows.at(),
+        params,
+    });
+    let pack = PackParams { shape: params.in_parts(capacity), slot: 1 };
+    let tile_values = 3 * part * HOPPER_CENTROIDS as usize;
+    let packed_centroids = Memory::<u16>::poison(pack.all_tiles() as usize * tile_values);
+    let biases = Memory::<f32>::poison((pack.all_tiles() as u32 * HOPPER_BIASES) as usize);
+    let largest = largest_norms(pack);
+    way.launch(SplitCentroids {
+        centroids: arrays.rounded.at(),
+        centre: centre.at(),
+        extents: extents.at(),
+        order: std::ptr::null(),
+        states: arrays.states.at(),
+        list_counts: counts.at(),
+        packed: packed_centroids.at(),
+        biases: biases.at(),
+        largest: largest.at(),
+        params,
+    });
+
+    // What there is no room for, or what is too little.
+    let mut left = many_rows.get()[n as usize - (unsure as usize - count)..].to_vec();
+    left.sort_unstable();
+    let mut expected = listed[count..].to_vec();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    assert_eq!(counts.get(), [7, unsure, unsure - count as u32]);
+    if count == 0 {
+        assert!(packed_centroids.is_poison(0) && packed.is_poison(0));
+        return;
+    }
+    assert_eq!(rows.get()[..count], listed[..count]);
+
+    let scale = 2f64.powi(14 - f64::from(reach).log2().floor() as i32);
+    let exact = |v: &[f32]| -> Vec<f64> {
+        v.iter().zip(&centre_values).map(|(&v, &c)| (f64::from(v) - f64::from(c)) * scale).collect()
+    };
+    let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let (packed, norms, residuals) = (packed.get(), norms.get(), residuals.get());
+    let (packed_centroids, biases) = (packed_centroids.get(), biases.get());
+    let [of_centroids, most_lost] = [2, 3].map(|at| f64::from(f32::from_bits(largest.get()[at])));
+    for (entry, &row) in listed[..count].iter().enumerate() {
+        let x = exact(view.point(row as usize));
+        let found = &packed[entry * 3 * part..][..3 * part];
+        for feature in 0..part {
+            let [upper, lower] = in_parts(x.get(feature).copied().unwrap_or(0.0));
+            let found = [found[feature], found[part + feature], found[2 * part + feature]];
+            assert_eq!(found, [lower.0, upper.0, upper.0], "row {row}, feature {feature}");
+        }
+        assert_near(norms[entry].into(), norm(&x).powi(2), 2.0 * U * norm(&x).powi(2), "norm");
+        let lower: Vec<f64> = x.iter().map(|&v| f64::from(in_parts(v)[1].to_f32())).collect();
+        let is_small = norm(&lower) <= norm(&x) / 2048.0;
+        assert!(
+            is_small == residuals[entry].is_finite() || (norm(&lower) * 2048.0 / norm(&x) - 1.0).abs() < 1e-9
+        );
+    }
+    for centroid in 0..k as usize {
+        let c = exact(view.centroid(centroid));
+        let (tile, row) = (centroid / HOPPER_CENTROIDS as usize, centroid % HOPPER_CENTROIDS as usize);
+        let values: Vec<F16> = (0..3 * part)
+            .map(|feature| {
+                let (panel, chunk) = (feature / 64, (feature % 64 / 8) ^ (row % 8));
+                F16(packed_centroids
+                    [tile * tile_values + panel * 128 * 64 + row * 64 + chunk * 8 + feature % 8])
+            })
+            .collect();
+        for feature in 0..part {
+            let [upper, lower] = in_parts(c.get(feature).copied().unwrap_or(0.0)).map(|half| half.0);
+            let found = [0, 1, 2].map(|at| values[at * part + feature].0);
+            assert_eq!(found, [upper, lower, upper], "centroid {centroid}, feature {feature}");
+        }
+        let at = row % 8 / 2 * HOPPER_BIAS_PITCH as usize + row / 8 * 2 + row % 2;
+        let bias = biases[tile * HOPPER_BIASES as usize + at];
+        assert_near(-2.0 * f64::from(bias), norm(&c).powi(2), 2.0 * U * norm(&c).powi(2), "bias");
+        assert!(of_centroids >= norm(&c) * (1.0 - 1e-6));
+        // What bounds take for the most that parts leave of a product.
+        for (entry, &row) in
+            listed[..count].iter().enumerate().filter(|(entry, _)| residuals[*entry].is_finite())
+        {
+            let x = exact(view.point(row as usize));
+            let of_parts = packed[entry * 3 * part..][..3 * part].iter().zip(&values);
+            let of_parts: f64 =
+                of_parts.map(|(&x, c)| f64::from(F16(x).to_f32()) * f64::from(c.to_f32())).sum();
+            let product: f64 = x.iter().zip(&c).map(|(x, c)| x * c).sum();
+            let residual = f64::from(residuals[entry]);
+            let bound = residual * norm(&c) + (norm(&x) + residual) * most_lost;
+            let rounding = 1e-13 * norm(&x) * norm(&c);
+            assert!((of_parts - product).abs() <= bound + rounding, "{of_parts} for {product}, {bound}");
+        }
+    }
+}
+
 fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, way: Way) {
     let nearest = |view: &View<'_, T>, row| view.nearest(row).0;
     check_listed(size, data, seed, blocks, (distance, nearest), |settle: Settle<T>| way.launch(settle));
@@ -1523,10 +1657,12 @@ fn check_listed<T: Point>(
     settle(Settle::<T> {
         points: arrays.points.at(),
         centroids: arrays.rounded.at(),
-        counts: counts.at(),
+        two: counts.at(),
         rows: rows.at(),
         first: first.at(),
         second: second.at(),
+        many: counts.at().wrapping_add(1),
+        many_rows: rows.at(),
         labels: arrays.labels.at(),
         changed: changed.at(),
         scratch: scratch.at(),
@@ -1557,6 +1693,7 @@ proptest! {
         batch in 1..3u32, n in 1..20u32, k in 1..5u32, d in 1..140u32, data in data(&Data::ALL), seed: u64, way in way()
     ) {
         check_rounding([batch, n, k, d], data, seed, way);
+        check_parts([n, k, d], data, seed, way);
     }
 
     #[test]

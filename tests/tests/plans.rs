@@ -20,6 +20,7 @@ fn plans(rule: LaunchPlan) -> Vec<LaunchPlan> {
             ordered_tiles: 1,
             floored_tiles: 1,
             floored_steps: NEVER,
+            refined_points: 1,
             settle_blocks: 1,
             whole_sort_clusters: 0,
         },
@@ -30,6 +31,7 @@ fn plans(rule: LaunchPlan) -> Vec<LaunchPlan> {
             ordered_tiles: NEVER,
             floored_tiles: NEVER,
             floored_steps: 0,
+            refined_points: NEVER,
             settle_blocks: 16,
             ..rule
         },
@@ -39,6 +41,7 @@ fn plans(rule: LaunchPlan) -> Vec<LaunchPlan> {
             ordered_tiles: NEVER,
             floored_tiles: 2,
             floored_steps: NEVER,
+            refined_points: 1,
             ..rule
         },
     ]

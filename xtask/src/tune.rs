@@ -189,6 +189,11 @@ fn knobs(has_tensor_cores: bool, quick: bool) -> Vec<Knob> {
         let shapes = grid(&[(1, 1 << 19)], some(&[4096, 16_384], quick), &[64, 128, 256, 512]);
         knobs.push(knob("floored_steps", Role::UpTo(steps), &[0, 4, 8, 16, 32], shapes));
 
+        let wide = Case::new(1, 1 << 18, 4096, 768, F32);
+        let shapes = vec![wide, Case::new(1, 1 << 20, 8192, 128, F32), Case::new(1, 1 << 22, 2048, 128, F32)];
+        let shapes = some(&shapes, quick).to_vec();
+        knobs.push(knob("refined_points", Role::Amount, &[128, 512, 2048, 8192, 32_768], shapes));
+
         let mut shapes = vec![
             Case::new(1, 1 << 14, 256, 128, F16),
             Case::new(64, 4096, 64, 64, F16),
@@ -334,7 +339,7 @@ mod tests {
     fn plan() -> Plan {
         Plan::parse(
             "narrow_steps=8 mma_clusters=128 mma_steps=8 ordered_tiles=4 floored_tiles=16 floored_steps=8 \
-             settle_blocks=4 whole_sort_clusters=4096",
+             refined_points=512 settle_blocks=4 whole_sort_clusters=4096",
         )
         .unwrap()
     }

@@ -38,7 +38,9 @@ mod wide;
 use super::bound::{Bound, bounds_count, share_of_bound};
 use super::nearest::{List, Nearest, Results, Row};
 use super::pairs::{Pairs, Places};
+use super::settle;
 use crate::spec::*;
+use cuda_std::atomic;
 use cuda_std::float::{at_least, fma, max, sqrt_approx};
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
@@ -66,6 +68,44 @@ struct Arrays {
     largest: *const f32,
     states: *const LoopState,
     results: Results,
+    again: Again,
+}
+
+/// What points are assigned again, and where those go that are still unsure: as in the list, from the back.
+#[derive(Clone, Copy)]
+struct Again {
+    rows: *const u32,
+    many_rows: *mut u32,
+    /// The problem that the rows are of.
+    shape: Shape,
+}
+
+impl Again {
+    /// Points are assigned once.
+    #[inline(always)]
+    fn none(shape: Shape) -> Self {
+        Again { rows: core::ptr::null(), many_rows: core::ptr::null_mut(), shape }
+    }
+
+    /// Stores the label of a point that is assigned again, if it is sure, and else lists it.
+    #[inline(always)]
+    unsafe fn store(self, results: Results, place: usize, found: Nearest) {
+        let column = if found.other == MANY_CANDIDATES { NO_CANDIDATE } else { found.label };
+        let (label, other) =
+            (results.centroid(column, 0, self.shape), results.centroid(found.other, 0, self.shape));
+        let (list, row) = (results.list, *self.rows.add(place));
+        if label == NO_CANDIDATE || other == MANY_CANDIDATES {
+            let entry = atomic::fetch_add_u32(list.counts.add(2), 1);
+            *self.many_rows.add((self.shape.n - 1 - entry) as usize) = row;
+        } else if other != NO_CANDIDATE {
+            let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
+            *list.rows.add(entry) = row;
+            *list.first.add(entry) = label;
+            *list.second.add(entry) = other;
+        } else {
+            settle::store(results.labels, results.changed, row, label, self.shape);
+        }
+    }
 }
 
 /// Labels of the points that are sure, a list of the others, and each warp's statistics.
@@ -98,10 +138,44 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
     let is_exact = params.is_exact;
     let results = Results { order, extents, labels, cost, changed, list, is_exact };
-    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results };
-    let null = core::ptr::null_mut();
-    let pairs = Pairs { counts: null, points: null, columns: null, capacity: 0 };
-    multiply_all::<C>(arrays, Listing { limits: core::ptr::null(), pairs }, params);
+    let again = Again::none(params.shape);
+    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again };
+    multiply_all::<C>(arrays, Listing::NONE, params);
+}
+
+/// Labels of those points of a list that are sure by products of parts of f32 values: `x·c ≈ lower·upper + upper·lower + upper·upper`,
+/// which is added up in this order. Only the last of the three is as long as the points are, so the sum loses what one of its
+/// length does; the others are under 2⁻¹⁰ of it.
+///
+/// # Safety
+/// As [`assign_hopper`]; the rest is what `split_points` and `split_centroids` leave.
+#[inline(always)]
+pub(super) unsafe fn refine_hopper<C: Operand>(
+    points: *const u16,
+    packed: *const u16,
+    biases: *const f32,
+    order: *const u32,
+    norms: *const f32,
+    residuals: *const f32,
+    rows: *const u32,
+    largest: *const f32,
+    states: *const LoopState,
+    labels: *mut u32,
+    changed: *mut u32,
+    list_counts: *mut u32,
+    list_rows: *mut u32,
+    list_first: *mut u32,
+    list_second: *mut u32,
+    many_rows: *mut u32,
+    params: RefineParams,
+) {
+    let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
+    let (extents, floors, cost) = (core::ptr::null(), core::ptr::null(), core::ptr::null_mut());
+    let results = Results { order, extents, labels, cost, changed, list, is_exact: 1 };
+    let again = Again { rows, many_rows, shape: params.shape };
+    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again };
+    let shape = params.in_parts(params.count(*list_counts.add(1)));
+    multiply_all::<C>(arrays, Listing::NONE, HopperParams { shape, slot: params.slot, is_exact: 1 });
 }
 
 /// Pairs of a point and a centroid with a score that is, or may be, not below the point's floor; of the first `limits` centroids
@@ -131,7 +205,8 @@ pub(super) unsafe fn list_hopper<C: Operand>(
     let list = List { counts: null, rows: null, first: null, second: null };
     let (order, extents, none) = (null.cast_const(), null.cast_const(), core::ptr::null_mut());
     let results = Results { order, extents, labels: null, cost: none, changed: null, list, is_exact: 1 };
-    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results };
+    let again = Again::none(params.products.shape);
+    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again };
     multiply_all::<C>(arrays, Listing { limits, pairs }, params.products);
 }
 
@@ -150,6 +225,14 @@ unsafe fn multiply_all<C: Operand>(arrays: Arrays, listing: Listing, params: Hop
 struct Listing {
     limits: *const u32,
     pairs: Pairs,
+}
+
+impl Listing {
+    const NONE: Listing = {
+        let none = core::ptr::null_mut();
+        let pairs = Pairs { counts: none, points: none, columns: none, capacity: 0 };
+        Listing { limits: core::ptr::null(), pairs }
+    };
 }
 
 /// The same for an item, and the places that the warp has taken.
@@ -343,7 +426,7 @@ impl Rows {
     /// Copies what is known of the points of item `items.0`, `item`, and works out how far apart two scores have to be, or
     /// says that there is none; thread `me` of those that copy points.
     #[inline(always)]
-    unsafe fn load(
+    unsafe fn load<C: Operand>(
         self,
         me: u32,
         terms: u32,
@@ -376,7 +459,11 @@ impl Rows {
             let row = me + R as u32 * HOPPER_POINT_THREADS;
             if row < self.shared.len {
                 let place = item.place(self.first + row, params.shape);
-                found[R] = [*arrays.results.labels.add(place), (*arrays.floors.add(place)).to_bits()];
+                found[R] = if const { C::REFINES } {
+                    [NO_CANDIDATE, f32::NEG_INFINITY.to_bits()]
+                } else {
+                    [*arrays.results.labels.add(place), (*arrays.floors.add(place)).to_bits()]
+                };
             }
         });
         unroll!(R in [0, 1, 2] => {
@@ -514,6 +601,27 @@ impl Rows {
             };
             let warp = item.item * HOPPER_WARPS + of_item / WARP_SIZE;
             arrays.results.store(item.batch, warp, known, found, shape);
+            row += HOPPER_POINT_THREADS;
+        }
+        barrier(self.shared.results_empty.here(), 0).arrive();
+    }
+
+    /// [`Self::store`] for points that are assigned again, whose statistics are known.
+    #[inline(always)]
+    unsafe fn store_again(self, items: Ring<1>, arrays: Arrays, params: HopperParams) {
+        items.wait_full(self.shared.results_full.here());
+        let item = self.item(items, params);
+        let mut row = thread_idx_x() - WARP_SIZE;
+        while row < self.shared.len {
+            let of_item = self.first + row;
+            if item.first + of_item < params.shape.n {
+                let found = Nearest {
+                    score: self.shared.scores.here().get(row),
+                    label: self.shared.columns.here().get(row),
+                    other: self.shared.others.here().get(row),
+                };
+                arrays.again.store(arrays.results, item.place(of_item, params.shape), found);
+            }
             row += HOPPER_POINT_THREADS;
         }
         barrier(self.shared.results_empty.here(), 0).arrive();

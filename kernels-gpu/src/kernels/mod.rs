@@ -491,8 +491,8 @@ kernels! {
             [fk_pack_centroids_f32: f32, fk_pack_centroids_f16: F16, fk_pack_centroids_bf16: BF16];
         /// Points whose nearest centroid a tensor-core pass could not tell, settled in f64.
         Settle<T>: SettleInstance
-            (points: *const T, centroids: *const T, counts: *const u32, rows: *const u32, first: *const u32,
-             second: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
+            (points: *const T, centroids: *const T, two: *const u32, rows: *const u32, first: *const u32,
+             second: *const u32, many: *const u32, many_rows: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
              params: SettleParams)
             = settle::settle::<_, rank::Distance>, SETTLE, [fk_settle_f32: f32, fk_settle_f16: F16, fk_settle_bf16: BF16];
         /// Distances of the pairs of greedy k-means++.
@@ -527,8 +527,8 @@ kernels! {
             [fk_pack_products_f32: f32, fk_pack_products_f16: F16, fk_pack_products_bf16: BF16];
         /// Points of which a tensor-core pass could not tell the largest product, settled in f64.
         SettleProducts<T>: SettleProductsInstance
-            (points: *const T, centroids: *const T, counts: *const u32, rows: *const u32, first: *const u32,
-             second: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
+            (points: *const T, centroids: *const T, two: *const u32, rows: *const u32, first: *const u32,
+             second: *const u32, many: *const u32, many_rows: *const u32, labels: *mut u32, changed: *mut u32, scratch: *mut u32, counters: *mut u32;
              params: SettleParams)
             = settle::settle::<_, rank::Product>, SETTLE,
             [fk_settle_products_f32: f32, fk_settle_products_f16: F16, fk_settle_products_bf16: BF16];
@@ -581,6 +581,18 @@ kernels! {
         PackRows
             (points: *const f32, packed: *mut u16, norms: *mut f32, residuals: *mut f32; params: PackPointsParams)
             = pack_points::pack_rows, UPDATE, fk_pack_rows;
+        /// Unsure f32 points in parts of 16 bits.
+        SplitPoints
+            (points: *const f32, centre: *const f32, extents: *const u32, list_counts: *mut u32,
+             list_rows: *const u32, packed: *mut u16, norms: *mut f32, residuals: *mut f32, rows: *mut u32,
+             many_rows: *mut u32; params: RefineParams)
+            = pack_points::split_points, UPDATE, fk_split_points;
+        /// Their centroids.
+        SplitCentroids
+            (centroids: *const f32, centre: *const f32, extents: *const u32, order: *const u32,
+             states: *const LoopState, list_counts: *const u32, packed: *mut u16, biases: *mut f32,
+             largest: *mut u32; params: RefineParams)
+            = pack_centroids::split_centroids, PACK, fk_split_centroids;
         /// Scores that the points' best ones are not below.
         Floors
             (points: *const u16, norms: *const f32, residuals: *const f32, labels: *const u32, plain: *const u16,
@@ -721,6 +733,13 @@ kernels! {
                 fk_list_hopper_f16_s4: Listed<F16, 4>, fk_list_hopper_f16_s8: Listed<F16, 8>, fk_list_hopper_f16_wide: Listed<F16, HOPPER_WIDE>,
                 fk_list_hopper_bf16_s4: Listed<BF16, 4>, fk_list_hopper_bf16_s8: Listed<BF16, 8>, fk_list_hopper_bf16_wide: Listed<BF16, HOPPER_WIDE>
             ];
+        /// Labels of unsure points in parts.
+        RefineHopper<C>
+            (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,
+             residuals: *const f32, rows: *const u32, largest: *const f32, states: *const LoopState, labels: *mut u32,
+             changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+             list_second: *mut u32, many_rows: *mut u32; params: RefineParams)
+            = assign_hopper::refine_hopper::<C>, hopper, [fk_refine_hopper: Refined<F16>];
         /// Choices of greedy k-means++ from a pool, by a cluster of blocks.
         ChooseCluster<C>
             (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, places: *const u32,

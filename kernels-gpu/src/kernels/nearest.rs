@@ -141,7 +141,7 @@ impl Results {
 
     /// The centroid in a column, or the word that there is none or are many.
     #[inline(always)]
-    unsafe fn centroid(self, column: u32, batch: u32, shape: Shape) -> u32 {
+    pub(super) unsafe fn centroid(self, column: u32, batch: u32, shape: Shape) -> u32 {
         if self.order.is_null() || column >= MANY_CANDIDATES {
             column
         } else {

@@ -6,7 +6,7 @@
 //! That is the 128-byte swizzle which the product's descriptor names, so no tensor map is needed. Beside each
 //! tile lie its biases `−½‖c‖²`, in the order a thread reads them, and the largest of them; a centroid past the last
 //! has −∞ and never wins.
-use super::pack_points::{norm_above, tensor_scale};
+use super::pack_points::{LOWER_SQUARED, Parts, norm_above, tensor_scale};
 use super::sort::sum_before;
 use crate::spec::*;
 use core::ops::AddAssign;
@@ -21,13 +21,15 @@ const SHARED: PackShared = PackShared::new();
 const ORDER: OrderShared = OrderShared::new();
 
 /// A type of points, and how the tensor cores take its centroids.
-pub(super) trait Packed: Scalar {
+pub(super) trait Packed: Copy {
     /// Whether centroids are taken about a centre, scaled and rounded.
     const ROUNDS: bool;
     /// What norms are summed in.
     type Sum: Copy + Default + AddAssign + WarpShuffleValue;
-    /// The 16 bits of a coordinate, its square, and that of what rounding takes.
-    fn pack(self, centre: f32, scale: f64) -> (u16, Self::Sum, Self::Sum);
+    /// Rows of 16 bits that stand for one.
+    const PARTS: u32 = 1;
+    /// The 16 bits of a part of a coordinate; and in the first, its square, and that of what rounding takes.
+    fn pack(self, part: u32, centre: f32, scale: f64) -> (u16, Self::Sum, Self::Sum);
     /// The nearest f32.
     fn rounded(sum: Self::Sum) -> f32;
     /// An f32 that the root of `sum` does not exceed.
@@ -40,7 +42,7 @@ macro_rules! packed_as_they_are {
             // Of squares that are exact or nearly; the bound of scores has room for the rounding of the sum.
             type Sum = f32;
             #[inline(always)]
-            fn pack(self, _: f32, _: f64) -> (u16, f32, f32) {
+            fn pack(self, _: u32, _: f32, _: f64) -> (u16, f32, f32) {
                 let value = self.to_f32();
                 (self.0, value * value, 0.0)
             }
@@ -60,7 +62,7 @@ impl Packed for f32 {
     const ROUNDS: bool = true;
     type Sum = f64;
     #[inline(always)]
-    fn pack(self, centre: f32, scale: f64) -> (u16, f64, f64) {
+    fn pack(self, _: u32, centre: f32, scale: f64) -> (u16, f64, f64) {
         let exact = (self as f64 - centre as f64) * scale;
         let rounded = F16::from_f32(exact as f32);
         let lost = exact - rounded.to_f32() as f64;
@@ -73,6 +75,78 @@ impl Packed for f32 {
     #[inline(always)]
     fn root_above(sum: f64) -> f32 {
         norm_above(sum)
+    }
+}
+
+/// An f32 in two parts, the upper one twice: `[upper | lower | upper]`.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct InParts(f32);
+impl Packed for InParts {
+    const ROUNDS: bool = true;
+    const PARTS: u32 = REFINE_PARTS;
+    type Sum = f64;
+    /// What is lost has room for the product of both lower parts, which nothing multiplies: with a point's, which is no more than
+    /// 2⁻¹¹ of the point. `(a + b)² ≤ 2(a² + b²)`.
+    #[inline(always)]
+    fn pack(self, part: u32, centre: f32, scale: f64) -> (u16, f64, f64) {
+        let exact = (self.0 as f64 - centre as f64) * scale;
+        let parts = Parts::of(exact);
+        let lost = parts.lost * parts.lost + LOWER_SQUARED * parts.below();
+        match part {
+            0 => (parts.upper.0, exact * exact, 2.0 * lost),
+            1 => (parts.lower.0, 0.0, 0.0),
+            _ => (parts.upper.0, 0.0, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn rounded(sum: f64) -> f32 {
+        sum as f32
+    }
+    #[inline(always)]
+    fn root_above(sum: f64) -> f32 {
+        norm_above(sum)
+    }
+}
+
+/// f32 centroids in parts, for the second assignment of unsure points, if there is one: packed, their biases, and the largest
+/// norm and residual.
+///
+/// # Safety
+/// As [`pack_centroids`]; `list_counts` are what the first assignment leaves.
+#[inline(always)]
+pub(super) unsafe fn split_centroids(
+    centroids: *const f32,
+    centre: *const f32,
+    extents: *const u32,
+    order: *const u32,
+    states: *const LoopState,
+    list_counts: *const u32,
+    packed: *mut u16,
+    biases: *mut f32,
+    largest: *mut u32,
+    params: RefineParams,
+) {
+    let none = core::ptr::null_mut();
+    let pack = PackParams { shape: params.shape, slot: params.slot };
+    let is_wanted = params.count(*list_counts.add(1)) > 0;
+    if is_wanted {
+        let (plain, norms, residuals, counts) = (core::ptr::null_mut(), none, none, core::ptr::null_mut());
+        pack_centroids::<InParts, false>(
+            centroids.cast(),
+            centre,
+            extents,
+            order,
+            states,
+            packed,
+            plain,
+            biases,
+            norms,
+            residuals,
+            largest,
+            counts,
+            pack,
+        );
     }
 }
 
@@ -104,16 +178,16 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
 ) {
     const WARPS: u32 = PACK_THREADS / WARP_SIZE;
     let shape = params.shape;
-    let panels = hopper_panels(shape.d);
+    let part_chunks = hopper_panels(shape.d) * 8;
+    let panels = hopper_panels(shape.d) * T::PARTS;
     let tiles = params.tiles();
     let lanes = params.lanes();
     // A thread's place among those of its row, and its row among those of its warp.
     let (lane, row_of_warp) = (lane_id() & (lanes - 1), div(lane_id(), lanes));
     let rows_of_warp = div(WARP_SIZE, lanes);
-    if block_idx_x() == 0 && thread_idx_x() == 0 {
+    if const { T::PARTS == 1 } && block_idx_x() == 0 && thread_idx_x() < LIST_COUNTS {
         // The assignment that follows begins its list of unsure points.
-        *list_counts = 0;
-        *list_counts.add(1) = 0;
+        *list_counts.add(thread_idx_x() as usize) = 0;
     }
     let mut item = block_idx_x() as u64;
     while item < params.blocks() {
@@ -150,19 +224,27 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
                 while chunk < panels * 8 {
                     let place = (item * panels as u64 + (chunk / 8) as u64) * HOPPER_PANEL_BYTES as u64
                         + (row * 128 + ((chunk & 7) ^ (row & 7)) * 16) as u64;
+                    let part = if const { T::PARTS == 1 } || chunk < part_chunks {
+                        0
+                    } else if chunk < 2 * part_chunks {
+                        1
+                    } else {
+                        2
+                    };
+                    let of_part = chunk - part * part_chunks;
                     let mut words = [0u32; 4];
                     unroll!(V in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                        let feature = chunk as usize * 8 + V;
+                        let feature = of_part as usize * 8 + V;
                         if known && feature < shape.d as usize {
                             let centre = if T::ROUNDS && !PRODUCTS { *centre.add(feature) } else { 0.0 };
-                            let (bits, square, lost) = (*c.add(feature)).pack(centre, scale);
+                            let (bits, square, lost) = (*c.add(feature)).pack(part, centre, scale);
                             words[V / 2] |= (bits as u32) << (V % 2 * 16);
                             norm += square;
                             residual += lost;
                         }
                     });
                     store_v4(packed.cast::<u8>().add(place as usize).cast(), words);
-                    if known && chunk * 8 < hopper_row(shape.d) {
+                    if const { T::PARTS == 1 } && known && chunk * 8 < hopper_row(shape.d) {
                         let place = centroid * hopper_row(shape.d) as u64 + chunk as u64 * 8;
                         store_v4(plain.add(place as usize).cast(), words);
                     }
@@ -182,7 +264,7 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
                     // Column 8j + 2q + e of a tile belongs to quarter q of a warp's lanes.
                     let (j, q, e) = (row / 8, row % 8 / 2, row % 2);
                     *biases.add((q * HOPPER_BIAS_PITCH + j * 2 + e) as usize) = bias;
-                    if known {
+                    if const { T::PARTS == 1 } && known {
                         *norms.add(centroid as usize) = norm;
                         *residuals.add(centroid as usize) = residual;
                     }

@@ -131,6 +131,102 @@ unsafe fn pack_row(
     }
 }
 
+/// Unsure points in parts of 16 bits, for the second assignment: `[lower | upper | upper]`, each of whole panels, to meet
+/// centroids' `[upper | lower | upper]`. With their norms, those of what both parts leave, and which points they are; a warp a
+/// point. What there is no room for goes on the list of those that `settle` compares with every centroid.
+///
+/// What nothing multiplies, lower with lower part, is part of the centroids' residuals, if a point's lower part is no more than
+/// 2⁻¹¹ of it: as it is unless most of it is too small for f16. A point of which it is not has an infinite residual.
+///
+/// # Safety
+/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; `list_counts` and `list_rows` are what
+/// the first assignment leaves.
+#[inline(always)]
+pub(super) unsafe fn split_points(
+    points: *const f32,
+    centre: *const f32,
+    extents: *const u32,
+    list_counts: *mut u32,
+    list_rows: *const u32,
+    packed: *mut u16,
+    norms: *mut f32,
+    residuals: *mut f32,
+    rows: *mut u32,
+    many_rows: *mut u32,
+    params: RefineParams,
+) {
+    let shape = params.shape;
+    let unsure = *list_counts.add(1);
+    let count = params.count(unsure);
+    let scale = tensor_scale(*extents);
+    let mut entry = block_idx_x() * UPDATE_WARPS + warp_id();
+    while entry < unsure {
+        let row = *list_rows.add((shape.n - 1 - entry) as usize);
+        if entry < count {
+            let x = points.add((row as u64 * shape.pitch as u64) as usize);
+            let part = params.part();
+            let target = packed.add((entry as u64 * (REFINE_PARTS * part) as u64) as usize);
+            let (mut norm, mut below, mut residual) = (0.0, 0.0, 0.0);
+            let mut feature = lane_id();
+            while feature < part {
+                let at = feature as usize;
+                let exact = if feature < shape.d {
+                    (*x.add(at) as f64 - *centre.add(at) as f64) * scale
+                } else {
+                    0.0
+                };
+                let parts = Parts::of(exact);
+                norm += exact * exact;
+                below += parts.below();
+                residual += parts.lost * parts.lost;
+                *target.add(at) = parts.lower.0;
+                *target.add(at + part as usize) = parts.upper.0;
+                *target.add(at + 2 * part as usize) = parts.upper.0;
+                feature += WARP_SIZE;
+            }
+            let (norm, below, residual) = (warp_sum_f64(norm), warp_sum_f64(below), warp_sum_f64(residual));
+            if lane_id() == 0 {
+                let is_small = below <= norm * LOWER_SQUARED;
+                *norms.add(entry as usize) = norm as f32;
+                *residuals.add(entry as usize) = if is_small { norm_above(residual) } else { f32::INFINITY };
+                *rows.add(entry as usize) = row;
+            }
+        } else if lane_id() == 0 {
+            let place = atomic::fetch_add_u32(list_counts.add(2), 1);
+            *many_rows.add((shape.n - 1 - place) as usize) = row;
+        }
+        entry += grid_dim_x() * UPDATE_WARPS;
+    }
+}
+
+/// A value in two parts of 16 bits.
+pub(super) struct Parts {
+    pub(super) upper: F16,
+    pub(super) lower: F16,
+    /// What both leave of it.
+    pub(super) lost: f64,
+}
+
+impl Parts {
+    #[inline(always)]
+    pub(super) fn of(exact: f64) -> Self {
+        let upper = F16::from_f32(exact as f32);
+        let rest = exact - upper.to_f32() as f64;
+        let lower = F16::from_f32(rest as f32);
+        Parts { upper, lower, lost: rest - lower.to_f32() as f64 }
+    }
+
+    /// The square of the lower part.
+    #[inline(always)]
+    pub(super) fn below(&self) -> f64 {
+        let lower = self.lower.to_f32() as f64;
+        lower * lower
+    }
+}
+
+/// The square of what a point's lower part is of it at the most, where it is not settled.
+pub(super) const LOWER_SQUARED: f64 = 1.0 / (1u64 << 22) as f64;
+
 /// [`pack_points`] for products, each row about nothing and by a power of two of its own: which centroid has the largest
 /// product with it does not depend on that, and no row is too short beside the others to be told.
 ///

@@ -26,16 +26,18 @@ const SCAN_CENTROIDS: u32 = 8;
 /// Labels of the points in the list, and the change of each.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; `counts` holds how many
-/// entries the list has from the front and from the back; `counters` are zeros, and zeros again afterwards.
+/// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; `two` holds how many entries the list
+/// has from the front, and `many` how many `many_rows` has from the back; `counters` are zeros, and zeros again afterwards.
 #[inline(always)]
 pub(super) unsafe fn settle<T: Scalar, R: Rank>(
     points: *const T,
     centroids: *const T,
-    counts: *const u32,
+    two: *const u32,
     rows: *const u32,
     first: *const u32,
     second: *const u32,
+    many: *const u32,
+    many_rows: *const u32,
     labels: *mut u32,
     changed: *mut u32,
     scratch: *mut u32,
@@ -43,8 +45,7 @@ pub(super) unsafe fn settle<T: Scalar, R: Rank>(
     params: SettleParams,
 ) {
     let shape = params.shape;
-    let two = *counts;
-    let many = *counts.add(1);
+    let (two, many) = (*two, *many);
 
     let mut entry = block_idx_x() * UPDATE_WARPS + warp_id();
     while entry < two {
@@ -68,7 +69,7 @@ pub(super) unsafe fn settle<T: Scalar, R: Rank>(
         entry += grid_dim_x() * UPDATE_WARPS;
     }
 
-    settle_many::<T, R>(points, centroids, many, rows, labels, changed, scratch, counters, params);
+    settle_many::<T, R>(points, centroids, many, many_rows, labels, changed, scratch, counters, params);
 }
 
 /// The points of which more than two centroids are candidates. When they are few, several blocks share the centroids of
@@ -494,8 +495,9 @@ unsafe fn distance<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
     warp_sum_f64(sum)
 }
 
+/// The label of a point, counted where it is another one.
 #[inline(always)]
-unsafe fn store(labels: *mut u32, changed: *mut u32, row: u32, label: u32, shape: Shape) {
+pub(super) unsafe fn store(labels: *mut u32, changed: *mut u32, row: u32, label: u32, shape: Shape) {
     let place = labels.add(row as usize);
     if *place != label {
         *place = label;

@@ -94,10 +94,12 @@ fn check_settle<T: Point>(size: [u32; 4], data: Data, seed: u64, blocks: u32, wa
         way.launch(SettleProducts::<T> {
             points: settle.points,
             centroids: settle.centroids,
-            counts: settle.counts,
+            two: settle.two,
             rows: settle.rows,
             first: settle.first,
             second: settle.second,
+            many: settle.many,
+            many_rows: settle.many_rows,
             labels: settle.labels,
             changed: settle.changed,
             scratch: settle.scratch,
@@ -151,7 +153,7 @@ where
     let packed = Memory::<u16>::poison(pack.all_tiles() as usize * tile_values);
     let biases = Memory::<f32>::poison((pack.all_tiles() as u32 * HOPPER_BIASES) as usize);
     let largest = largest_norms(pack);
-    let counts = Memory::<u32>::poison(2);
+    let counts = Memory::<u32>::poison(LIST_COUNTS as usize);
     let centroid_norms = Memory::<f32>::poison((batch * k) as usize);
     let residuals = Memory::<f32>::poison((batch * k) as usize);
     let plain = Memory::<u16>::poison((batch * k * hopper_row(d)) as usize);
@@ -216,10 +218,12 @@ where
     way.launch(SettleProducts::<T> {
         points: arrays.points.at(),
         centroids: arrays.rounded.at(),
-        counts: counts.at(),
+        two: counts.at(),
         rows: list_rows.at(),
         first: list_first.at(),
         second: list_second.at(),
+        many: counts.at().wrapping_add(1),
+        many_rows: list_rows.at(),
         labels: arrays.labels.at(),
         changed: changed.at(),
         scratch: scratch.at(),

@@ -515,6 +515,18 @@ impl Device {
         unsafe { self.launch_grid(stream, kernel, kernel.blocks().min(MAX_BLOCKS) as u32) }
     }
 
+    /// Launches `kernel` with one cluster of blocks an item, as far as there are multiprocessors, each of which has room for one
+    /// block: clusters then have many items in turn.
+    ///
+    /// # Safety
+    /// As [`Device::launch`].
+    pub(super) unsafe fn launch_clusters<K: Kernel>(&self, stream: &Stream, kernel: &K) -> Result<()> {
+        let cluster = K::SPEC.cluster;
+        let clusters = kernel.blocks().min((self.multiprocessors() / cluster).into()) as u32;
+        // SAFETY: as this function's.
+        unsafe { self.launch_grid(stream, kernel, clusters * cluster) }
+    }
+
     /// Launches `kernel` with `blocks` blocks.
     ///
     /// # Safety

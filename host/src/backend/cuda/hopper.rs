@@ -3,7 +3,7 @@ use super::device::Device;
 use super::memory::{Place, Plan};
 use crate::error::Result;
 use cust::stream::Stream;
-use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListHopper, ListMma};
+use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListHopper, ListMma, RefineHopper};
 use kernels_gpu::spec::*;
 use std::marker::PhantomData;
 
@@ -11,12 +11,15 @@ use std::marker::PhantomData;
 #[derive(Clone, Copy)]
 pub(super) struct Launch {
     pub(super) spec: KernelSpec,
-    /// Whether floors of the scores are of use to it.
-    pub(super) takes_floors: bool,
+    /// Whether it is one of Hopper's own: floors of the scores are of use to it.
+    pub(super) is_hopper: bool,
     /// # Safety
     /// As [`Device::launch`].
     pub(super) launch: unsafe fn(&Device, &Stream, Arguments) -> Result<()>,
 }
+
+/// The entry that assigns unsure points again.
+pub(super) type Refine = RefineHopper<Refined<cuda_std::float::F16>>;
 
 /// The arguments of any of the entries.
 pub(super) type Arguments = AssignHopper<()>;
@@ -42,8 +45,40 @@ pub(super) struct Places {
     pub(super) list_rows: Place<u32>,
     pub(super) list_first: Place<u32>,
     pub(super) list_second: Place<u32>,
+    /// For points that are unsure after the first assignment, and not by two candidates only.
+    pub(super) again: Option<AgainPlaces>,
     pub(super) settle_scratch: Place<u32>,
     pub(super) settle_counters: Place<u32>,
+}
+
+/// What a second assignment takes: of unsure points, in parts.
+pub(super) struct AgainPlaces {
+    pub(super) params: RefineParams,
+    pub(super) packed: Place<u16>,
+    pub(super) biases: Place<f32>,
+    pub(super) largest: Place<u32>,
+    pub(super) points: Place<u16>,
+    pub(super) norms: Place<f32>,
+    pub(super) residuals: Place<f32>,
+    pub(super) rows: Place<u32>,
+}
+
+impl AgainPlaces {
+    fn new(plan: &mut Plan, params: RefineParams) -> Self {
+        let in_parts = params.in_parts(params.capacity);
+        let tiles = PackParams { shape: in_parts, slot: 0 }.all_tiles() as usize;
+        let points = params.capacity as usize;
+        AgainPlaces {
+            params,
+            packed: plan.array(tiles * (in_parts.d * HOPPER_CENTROIDS) as usize),
+            biases: plan.array(tiles * HOPPER_BIASES as usize),
+            largest: plan.array(4),
+            points: plan.array(points * in_parts.pitch as usize),
+            norms: plan.array(points),
+            residuals: plan.array(points),
+            rows: plan.array(points),
+        }
+    }
 }
 
 /// Points in 16 bits beside those of the caller.
@@ -54,8 +89,15 @@ pub(super) struct RoundedPlaces {
 }
 
 impl Places {
-    /// `is_ordered`: tiles are made by the centroids' norms. `rounds`: the points need to be rounded to 16 bits.
-    pub(super) fn new(plan: &mut Plan, settle: SettleParams, is_ordered: bool, rounds: bool) -> Self {
+    /// `is_ordered`: tiles are made by the centroids' norms. `rounds`: the points need to be rounded to 16 bits. `again`: unsure
+    /// ones are assigned once more.
+    pub(super) fn new(
+        plan: &mut Plan,
+        settle: SettleParams,
+        is_ordered: bool,
+        rounds: bool,
+        again: Option<RefineParams>,
+    ) -> Self {
         let shape = settle.shape;
         let pack = PackParams { shape, slot: 0 };
         let (tiles, centroids) = (pack.all_tiles() as usize, shape.batch as usize * shape.k as usize);
@@ -76,10 +118,11 @@ impl Places {
                 residuals: plan.array(points),
                 extents: plan.array(shape.batch as usize),
             }),
-            list_counts: plan.array(2),
+            list_counts: plan.array(LIST_COUNTS as usize),
             list_rows: plan.array(points),
             list_first: plan.array(points),
             list_second: plan.array(points),
+            again: again.map(|params| AgainPlaces::new(plan, params)),
             settle_scratch: plan.array(settle.scratch() as usize),
             settle_counters: plan.array(settle.blocks as usize),
         }
@@ -194,10 +237,8 @@ where
         let ListMmaParams { products: MmaParams { shape, slot, is_exact }, capacity } = arguments.params;
         let products = HopperParams { shape, slot, is_exact };
         let kernel = lists_of!(ListHopper<C>, arguments, ListHopperParams { products, capacity });
-        let cluster = <ListHopper<C> as Kernel>::SPEC.cluster;
-        let clusters = kernel.blocks().min((device.multiprocessors() / cluster).into()) as u32;
         // SAFETY: as this function's.
-        unsafe { device.launch_grid(stream, &kernel, clusters * cluster) }
+        unsafe { device.launch_clusters(stream, &kernel) }
     }
     ListLaunch { spec: <ListHopper<C> as Kernel>::SPEC, launch: launch::<C> }
 }
@@ -259,13 +300,10 @@ where
     {
         let kernel =
             of_arrays!(AssignHopper<C>, arguments, floors: arguments.floors, params: arguments.params);
-        // One block a multiprocessor, each with many items in turn: shared memory has room for one.
-        let cluster = <AssignHopper<C> as Kernel>::SPEC.cluster;
-        let clusters = kernel.blocks().min((device.multiprocessors() / cluster).into()) as u32;
         // SAFETY: as this function's.
-        unsafe { device.launch_grid(stream, &kernel, clusters * cluster) }
+        unsafe { device.launch_clusters(stream, &kernel) }
     }
-    Launch { spec: <AssignHopper<C> as Kernel>::SPEC, takes_floors: true, launch: launch::<C> }
+    Launch { spec: <AssignHopper<C> as Kernel>::SPEC, is_hopper: true, launch: launch::<C> }
 }
 
 fn entry_by_warps<C: Copy>() -> Launch
@@ -283,7 +321,7 @@ where
         // SAFETY: as this function's.
         unsafe { device.launch(stream, &kernel) }
     }
-    Launch { spec: <AssignMma<C> as Kernel>::SPEC, takes_floors: false, launch: launch::<C> }
+    Launch { spec: <AssignMma<C> as Kernel>::SPEC, is_hopper: false, launch: launch::<C> }
 }
 
 /// A centre for the points of each problem, `batch · d` values: the mean of some of its first centroids. Any would

@@ -115,6 +115,13 @@ enum Points<T> {
 // SAFETY: an address in device memory, which any thread may use.
 unsafe impl<T> Send for Points<T> {}
 
+/// The points that tensor cores take, the caller's or those rounded from them: what is null there is 0, or none.
+struct Multiplied {
+    points: *const u16,
+    residuals: *const f32,
+    extents: *const u32,
+}
+
 /// What a call is for, which is what it has memory for.
 #[derive(Clone, Copy)]
 pub(super) enum Role<'a> {
@@ -130,6 +137,11 @@ pub(super) enum Role<'a> {
 }
 
 impl Role<'_> {
+    /// Whether labels are found under more than candidates.
+    fn assigns_by_own(self) -> bool {
+        !matches!(self, Role::Candidates(_))
+    }
+
     /// Whether there are means to be found.
     fn updates(self) -> bool {
         !matches!(self, Role::Assign | Role::Candidates(_))
@@ -314,8 +326,12 @@ pub(super) fn time_stages<T: GpuElement>(
     }
     call.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
     let settled = match &call.places.hopper {
-        Some(places) => call.download(places.list_counts, 2)?,
-        None => vec![0, 0],
+        // Of what more than two candidates are left, the second assignment knows where there is one.
+        Some(places) => {
+            let counts = call.download(places.list_counts, LIST_COUNTS as usize)?;
+            [counts[0], counts[if places.again.is_some() { 2 } else { 1 }]]
+        }
+        None => [0, 0],
     };
     let between = |a: &Event, b: &Event| b.elapsed_time_f32(a).map_or(f64::NAN, f64::from);
     let stage = |from: usize, to: usize| {
@@ -378,6 +394,9 @@ impl<T: GpuElement> Call<T> {
             && u32::try_from(batch * n).is_ok();
         let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
         let hopper = fast.then(|| T::hopper(device, of_entry));
+        let refines = T::ROUNDS && by.is_exact() && !by.metric.is_product() && role.assigns_by_own();
+        let again = hopper.filter(|entry| entry.is_hopper && refines);
+        let again = again.and_then(|_| device.plan().refine(shape));
         let mut plan = Plan::default();
         let tiles = tiles_of(shape, hopper) as usize;
         let sort = device.plan().sort(panels, shape.k);
@@ -400,7 +419,8 @@ impl<T: GpuElement> Call<T> {
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
             hopper: hopper.filter(|_| has_points).map(|_| {
                 let is_ordered = !by.metric.is_product() && device.plan().is_ordered(shape.k);
-                hopper::Places::new(&mut plan, settle_params(device, shape), is_ordered, T::ROUNDS)
+                let settle = settle_params(device, shape);
+                hopper::Places::new(&mut plan, settle, is_ordered, T::ROUNDS, again)
             }),
             by: ByPlaces::new(&mut plan, by, shape, role),
             update: updates.then(|| {
@@ -477,6 +497,9 @@ impl<T: GpuElement> Call<T> {
             Some(_) => vec![<Norms<T::Device> as Kernel>::SPEC],
             None => vec![],
         });
+        if again.is_some() {
+            kernels.extend([SplitPoints::SPEC, SplitCentroids::SPEC, <hopper::Refine as Kernel>::SPEC]);
+        }
         kernels.extend(by::kernels::<T>(by, updates));
         if updates {
             let sums = if by.has_masses() {
@@ -626,7 +649,7 @@ impl<T: GpuElement> Call<T> {
             }
             Start::Rows(drawn) => {
                 self.upload(self.places.rows, drawn)?;
-                rows = Some(self.places.rows);
+                rows = Some(self.at(self.places.rows)?.cast_const());
             }
             Start::SameCentroids => {}
         }
@@ -655,7 +678,7 @@ impl<T: GpuElement> Call<T> {
         self.device.enter()?;
         self.shape.k = small("k", rows.len())?;
         self.upload(self.places.rows.part(0, rows.len()), rows)?;
-        self.give_centroids(Some(self.places.rows), self.shape)?;
+        self.give_centroids(Some(self.at(self.places.rows)?.cast_const()), self.shape)?;
         let is_first = self.runs.replace(1) == 0;
         match &self.places.hopper {
             _ if is_first => {
@@ -702,7 +725,10 @@ impl<T: GpuElement> Call<T> {
         let of_problem: Vec<u32> = Frame::rows(n, k).map(|row| row as u32).collect();
         let rows = of_problem.repeat(self.shape.batch as usize);
         self.upload(self.places.rows.part(0, rows.len()), &rows)?;
-        self.give_centroids(Some(self.places.rows), Shape { k: of_problem.len() as u32, ..self.shape })?;
+        self.give_centroids(
+            Some(self.at(self.places.rows)?.cast_const()),
+            Shape { k: of_problem.len() as u32, ..self.shape },
+        )?;
         let points = self.download(self.places.centroids, rows.len() * d)?;
         self.upload(self.places.centre, &hopper::centres(&points, of_problem.len(), d))
     }
@@ -713,16 +739,12 @@ impl<T: GpuElement> Call<T> {
     }
 
     /// Puts rows of the points, or the given centroids, in place of the centroids, of which `shape` has as many as are given.
-    fn give_centroids(&self, rows: Option<Place<u32>>, shape: Shape) -> Result<()> {
+    fn give_centroids(&self, rows: Option<*const u32>, shape: Shape) -> Result<()> {
         // Without rows, no point is read, and a total has none.
-        let (mut points, mut row_numbers) = (std::ptr::null(), std::ptr::null());
-        if let Some(rows) = rows {
-            points = self.points()?;
-            row_numbers = self.at(rows)?.cast_const();
-        }
+        let points = if rows.is_some() { self.points()? } else { std::ptr::null() };
         let kernel = Gather::<T::Device> {
             points: points.cast(),
-            rows: row_numbers,
+            rows: rows.unwrap_or(std::ptr::null()),
             given: self.at(self.places.given)?,
             centroids: self.at(self.places.centroids)?,
             rounded: self.at(self.places.rounded)?.cast(),
@@ -1002,6 +1024,9 @@ impl<T: GpuElement> Call<T> {
     fn prepare_points(&self, places: &hopper::Places) -> Result<()> {
         self.arena()?.zero(&self.stream, places.largest)?;
         self.arena()?.zero(&self.stream, places.settle_counters)?;
+        if let Some(again) = &places.again {
+            self.arena()?.zero(&self.stream, again.largest)?;
+        }
         self.fill(places.floors, f32::NEG_INFINITY.to_bits())?;
         match &places.rounded {
             Some(rounded) => self.round_points(places, rounded),
@@ -1171,13 +1196,7 @@ impl<T: GpuElement> Call<T> {
         let [list_rows, list_first, list_second] =
             [self.at(places.list_rows)?, self.at(places.list_first)?, self.at(places.list_second)?];
         let (labels, changed) = (self.at(self.places.labels)?, self.at(self.places.tile_changed)?);
-        let (mut extents, mut residuals) = (std::ptr::null(), std::ptr::null());
-        let mut points = self.points()?.cast::<u16>();
-        if let Some(rounded) = &places.rounded {
-            extents = self.at(rounded.extents)?.cast_const();
-            residuals = self.at(rounded.residuals)?.cast_const();
-            points = self.at(rounded.points)?;
-        }
+        let Multiplied { points, residuals, extents } = self.multiplied(places)?;
         let floors = Floors {
             points,
             norms: self.at(places.norms)?,
@@ -1195,7 +1214,7 @@ impl<T: GpuElement> Call<T> {
             },
         };
         let is_product = self.by.metric.is_product();
-        if entry.takes_floors && !is_product && self.device.plan().has_floors(shape) {
+        if entry.is_hopper && !is_product && self.device.plan().has_floors(shape) {
             // SAFETY: as in `means`; labels that were never written are no centroid's.
             unsafe { self.device.launch(&self.stream, &floors)? };
         }
@@ -1226,15 +1245,23 @@ impl<T: GpuElement> Call<T> {
         };
         // SAFETY: as in `means`.
         unsafe { (entry.launch)(&self.device, &self.stream, assign)? };
+        // Those with more than two candidates, and where they are listed.
+        let (mut many, mut many_rows) = (list_counts.wrapping_add(1), list_rows);
+        if let Some(again) = &places.again {
+            self.assign_again(again, places, states)?;
+            (many, many_rows) = (list_counts.wrapping_add(2), list_first);
+        }
         macro_rules! settle {
             ($kernel:ident) => {{
                 let kernel = $kernel::<T::Device> {
                     points: self.points()?.cast(),
                     centroids: self.at(self.places.rounded)?.cast(),
-                    counts: list_counts,
+                    two: list_counts,
                     rows: list_rows,
                     first: list_first,
                     second: list_second,
+                    many,
+                    many_rows,
                     labels,
                     changed,
                     scratch: self.at(places.settle_scratch)?,
@@ -1246,6 +1273,91 @@ impl<T: GpuElement> Call<T> {
             }};
         }
         if is_product { settle!(SettleProducts) } else { settle!(Settle) }
+    }
+
+    /// The points that the tensor cores multiply, and what is known of their rounding.
+    fn multiplied(&self, places: &hopper::Places) -> Result<Multiplied> {
+        let Some(rounded) = &places.rounded else {
+            let points = self.points()?.cast();
+            return Ok(Multiplied { points, residuals: std::ptr::null(), extents: std::ptr::null() });
+        };
+        Ok(Multiplied {
+            points: self.at(rounded.points)?,
+            residuals: self.at(rounded.residuals)?,
+            extents: self.at(rounded.extents)?,
+        })
+    }
+
+    /// Assigns the f32 points once more of which rounding left more than two candidates, in two parts each; what that leaves is
+    /// listed from the back of `list_first`, whose front has second candidates of fewer points than there is room for.
+    fn assign_again(
+        &self,
+        again: &hopper::AgainPlaces,
+        places: &hopper::Places,
+        states: Place<State>,
+    ) -> Result<()> {
+        let Some(rounded) = &places.rounded else { return Ok(()) };
+        let params = RefineParams { shape: self.shape, slot: self.slot.get(), ..again.params };
+        let (centre, extents) = (self.at(self.places.centre)?, self.at(rounded.extents)?);
+        let (list_counts, list_rows) = (self.at(places.list_counts)?, self.at(places.list_rows)?);
+        let (list_first, list_second) = (self.at(places.list_first)?, self.at(places.list_second)?);
+        let [norms, residuals] = [self.at(again.norms)?, self.at(again.residuals)?];
+        let (points, packed, biases) =
+            (self.at(again.points)?, self.at(again.packed)?, self.at(again.biases)?);
+        let (rows, largest) = (self.at(again.rows)?, self.at(again.largest)?);
+        let (order, states) = (self.order(places.order)?, self.at(states)?.cast());
+        let many_rows = list_first;
+        let split = SplitPoints {
+            points: self.points()?.cast(),
+            centre,
+            extents,
+            list_counts,
+            list_rows,
+            packed: points,
+            norms,
+            residuals,
+            rows,
+            many_rows,
+            params,
+        };
+        // SAFETY: as in `means`; points that are rounded are f32, and so are their centroids.
+        unsafe { self.device.launch(&self.stream, &split)? };
+        let split = SplitCentroids {
+            centroids: self.at(self.places.rounded)?.cast(),
+            centre,
+            extents,
+            order,
+            states,
+            list_counts,
+            packed,
+            biases,
+            largest,
+            params,
+        };
+        // SAFETY: as in `means`.
+        unsafe { self.device.launch(&self.stream, &split)? };
+        let refine = hopper::Refine {
+            points,
+            packed,
+            biases,
+            order,
+            norms,
+            residuals,
+            rows,
+            largest: largest.cast(),
+            states,
+            labels: self.at(self.places.labels)?,
+            changed: self.at(self.places.tile_changed)?,
+            list_counts,
+            list_rows,
+            list_first,
+            list_second,
+            many_rows,
+            params,
+            operand: PhantomData,
+        };
+        // SAFETY: as in `means`.
+        unsafe { self.device.launch_clusters(&self.stream, &refine) }
     }
 
     /// Labels of every problem, whatever its state.

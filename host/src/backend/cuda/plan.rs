@@ -86,6 +86,8 @@ pub struct LaunchPlan {
     pub floored_tiles: u32,
     /// Most steps of 16 features of points for which it does.
     pub floored_steps: u32,
+    /// Unsure f32 points from which on the tensor cores assign them again, before float64 does.
+    pub refined_points: u32,
     /// Blocks a multiprocessor that settle what the tensor cores could not.
     pub settle_blocks: u32,
     /// Most clusters of a sort in one pass by whole labels.
@@ -94,19 +96,20 @@ pub struct LaunchPlan {
 
 impl LaunchPlan {
     /// The names of all values, in their order.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 9] = [
         "narrow_steps",
         "mma_clusters",
         "mma_steps",
         "ordered_tiles",
         "floored_tiles",
         "floored_steps",
+        "refined_points",
         "settle_blocks",
         "whole_sort_clusters",
     ];
 
     /// All values, in the order of [`Self::NAMES`].
-    pub fn values(&self) -> [u32; 8] {
+    pub fn values(&self) -> [u32; 9] {
         let Self {
             narrow_steps,
             mma_clusters,
@@ -114,6 +117,7 @@ impl LaunchPlan {
             ordered_tiles,
             floored_tiles,
             floored_steps,
+            refined_points,
             settle_blocks,
             whole_sort_clusters,
         } = *self;
@@ -124,13 +128,14 @@ impl LaunchPlan {
             ordered_tiles,
             floored_tiles,
             floored_steps,
+            refined_points,
             settle_blocks,
             whole_sort_clusters,
         ]
     }
 
     /// The plan of these values, in the order of [`Self::NAMES`].
-    pub fn of_values(values: [u32; 8]) -> Self {
+    pub fn of_values(values: [u32; 9]) -> Self {
         let [
             narrow_steps,
             mma_clusters,
@@ -138,6 +143,7 @@ impl LaunchPlan {
             ordered_tiles,
             floored_tiles,
             floored_steps,
+            refined_points,
             settle_blocks,
             whole_sort_clusters,
         ] = values;
@@ -148,13 +154,14 @@ impl LaunchPlan {
             ordered_tiles,
             floored_tiles,
             floored_steps,
+            refined_points,
             settle_blocks,
             whole_sort_clusters,
         }
     }
 
     /// What each value can be on `hardware`: kernels have to fit its shared memory, and labels their counters.
-    fn limits(hardware: &Hardware) -> [RangeInclusive<u32>; 8] {
+    fn limits(hardware: &Hardware) -> [RangeInclusive<u32>; 9] {
         let where_fits = |bytes: u32, most: u32| if bytes <= hardware.shared_bytes { most } else { 0 };
         let narrow = |steps: &u32| HopperShared::new(*steps).bytes <= hardware.shared_bytes;
         // The wide kernel takes panels of 64 features, two at least.
@@ -166,6 +173,7 @@ impl LaunchPlan {
             1..=u32::MAX,
             1..=u32::MAX,
             0..=u32::MAX,
+            1..=u32::MAX,
             1..=64,
             0..=where_fits(WholePlaceShared::new().bytes, WHOLE_CLUSTERS),
         ]
@@ -196,6 +204,7 @@ impl LaunchPlan {
             ordered_tiles: 4,
             floored_tiles: 16,
             floored_steps: 4,
+            refined_points: 512,
             settle_blocks: SETTLE_BLOCKS.div_ceil(multiprocessors).clamp(4, 8),
             // A digit's worth takes one pass either way.
             whole_sort_clusters: heads.max(SORT_DIGITS).min(whole_sort),
@@ -260,6 +269,17 @@ impl LaunchPlan {
             && shape.k.div_ceil(HOPPER_CENTROIDS) >= self.floored_tiles
     }
 
+    /// How unsure points are assigned again, where that may be worth looking at their number.
+    pub(super) fn refine(&self, shape: Shape) -> Option<RefineParams> {
+        /// Of so many points one may be unsure.
+        const POINTS: u32 = 64;
+        /// For one of so many points there is room.
+        const SHARE: u32 = 8;
+        let is_large = shape.batch == 1 && shape.n / POINTS >= self.refined_points;
+        let capacity = shape.n.div_ceil(SHARE);
+        is_large.then_some(RefineParams { shape, slot: 0, least: self.refined_points, capacity })
+    }
+
     pub(super) fn sort(&self, panels: Panels, k: u32) -> Sort {
         if panels.fit_a_block(k) {
             Sort::Block
@@ -283,7 +303,7 @@ impl fmt::Display for LaunchPlan {
 impl FromStr for LaunchPlan {
     type Err = String;
     fn from_str(text: &str) -> Parsed<Self> {
-        let mut values = [0; 8];
+        let mut values = [0; 9];
         for (value, word) in values.iter_mut().zip(values_of(Self::NAMES, text)?) {
             *value = number(word)?;
         }
@@ -413,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_line_comes_back_as_it_was_written() {
-        let plan = LaunchPlan::of_values([5, 64, 7, 2, 64, 12, 8, 2048]);
+        let plan = LaunchPlan::of_values([5, 64, 7, 2, 64, 12, 1000, 8, 2048]);
         let table = format!("# GPUs\n\n{SMALL}: {}\n{H200}: {plan} # a name\n", LaunchPlan::by_rule(&SMALL));
         assert_eq!(read(&H200, &table).unwrap(), Some(plan));
         assert_eq!(read(&SMALL, &table).unwrap(), Some(LaunchPlan::by_rule(&SMALL)));

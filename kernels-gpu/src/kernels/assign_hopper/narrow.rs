@@ -131,7 +131,7 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
         if const { C::LISTS } {
             rows.load_floors(me, terms, ring, item, arrays, params);
         } else {
-            rows.load(me, terms, ring, item, arrays, params);
+            rows.load::<C>(me, terms, ring, item, arrays, params);
         }
         full.arrive();
         // Found while this item was copied, and stored while it is multiplied.

@@ -128,7 +128,12 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
     let me = thread_idx_x() - WARP_SIZE;
     // Eight threads a row, so that rows are read whole.
     let column = me % 8;
-    let terms = panels * HOPPER_PANEL_FEATURES;
+    // What is added before the last part is under 2⁻¹⁰ of its length, and leaves it a 64th more at the most.
+    let terms = if const { C::REFINES } {
+        panels / REFINE_PARTS * (HOPPER_PANEL_FEATURES + 1)
+    } else {
+        panels * HOPPER_PANEL_FEATURES
+    };
     let mut ring = Ring::<WIDE_STAGES>(0);
     let mut known = Ring::<1>(0);
     let mut has_ended = false;
@@ -139,6 +144,8 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
         if known.0 >= 2 {
             if const { C::LISTS } {
                 rows.pass(Ring(known.0 - 2));
+            } else if const { C::REFINES } {
+                rows.store_again(Ring(known.0 - 2), arrays, params);
             } else {
                 rows.store(Ring(known.0 - 2), arrays, params);
             }
@@ -149,7 +156,7 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
         if const { C::LISTS } {
             rows.load_floors(me, terms, known, item, arrays, params);
         } else {
-            rows.load(me, terms, known, item, arrays, params);
+            rows.load::<C>(me, terms, known, item, arrays, params);
         }
         // One of two in turns: a warp may be an item ahead of another, and must not arrive in its place.
         barrier(SHARED.rows_full.here(), known.0 % 2).arrive();

@@ -57,23 +57,9 @@ impl<T: GpuElement> Call<T> {
         self.shape.k = window;
         let shape = self.shape;
         let Some(places) = &self.places.hopper else { return Ok(()) };
-        let kernel = Gather::<T::Device> {
-            points: self.points()?.cast(),
-            rows: arrays.rows,
-            given: self.at(self.places.given)?,
-            centroids: self.at(self.places.centroids)?,
-            rounded: self.at(self.places.rounded)?.cast(),
-            params: GatherParams { shape },
-        };
-        // SAFETY: as in `means`; the rows are under `n`, as they were drawn.
-        unsafe { self.device.launch(&self.stream, &kernel)? };
-        self.arena()?.zero(&self.stream, places.list_counts)?;
+        self.give_centroids(Some(arrays.rows), shape)?;
         self.pack_centroids(places, self.places.open, None)?;
-        let (mut residuals, mut points) = (std::ptr::null(), self.points()?.cast::<u16>());
-        if let Some(rounded) = &places.rounded {
-            residuals = self.at(rounded.residuals)?.cast_const();
-            points = self.at(rounded.points)?;
-        }
+        let Multiplied { points, residuals, .. } = self.multiplied(places)?;
         let products = MmaParams { shape: hopper::packed_shape(shape), slot: self.slot.get(), is_exact: 1 };
         let list = hopper::ListArguments {
             points,

@@ -527,8 +527,8 @@ pub trait HopperOperand: Copy + 'static {
     const STEPS: u32;
     /// Whether scores above the points' floors are listed, in place of the nearest centroids.
     const LISTS: bool = false;
-    /// Whether points of a list are assigned again, in parts.
-    const REFINES: bool = false;
+    /// Rows of 16 bits that stand for a point of a list, which is assigned again; 0 where all points are assigned.
+    const REFINES: u32 = 0;
 }
 
 /// The [`HopperOperand`] of `T` with `STEPS` products.
@@ -548,13 +548,13 @@ impl<T: Copy + 'static, const STEPS: u32> HopperOperand for Listed<T, STEPS> {
     const LISTS: bool = true;
 }
 
-/// The [`HopperOperand`] of points in parts of `T`, that assigns those of a list again.
+/// The [`HopperOperand`] of points in `PARTS` rows of `T`, 1 or [`REFINE_PARTS`], that assigns those of a list again.
 #[derive(Clone, Copy, Debug)]
-pub struct Refined<T>(core::marker::PhantomData<T>);
-impl<T: Copy + 'static> HopperOperand for Refined<T> {
+pub struct Refined<T, const PARTS: u32>(core::marker::PhantomData<T>);
+impl<T: Copy + 'static, const PARTS: u32> HopperOperand for Refined<T, PARTS> {
     type Scalar = T;
     const STEPS: u32 = HOPPER_WIDE;
-    const REFINES: bool = true;
+    const REFINES: u32 = PARTS;
 }
 
 /// So many blocks that work on a problem together: one entry of what chooses first centroids.

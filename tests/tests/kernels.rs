@@ -1523,12 +1523,28 @@ fn check_parts([n, k, d]: [u32; 3], data: Data, seed: u64, way: Way) {
     });
 
     // What there is no room for, or what is too little.
-    let mut left = many_rows.get()[n as usize - (unsure as usize - count)..].to_vec();
-    left.sort_unstable();
     let mut expected = listed[count..].to_vec();
     expected.sort_unstable();
-    assert_eq!(left, expected);
-    assert_eq!(counts.get(), [7, unsure, unsure - count as u32]);
+    let check_left = |counts: &Memory<u32>, many_rows: &Memory<u32>| {
+        let mut left = many_rows.get()[n as usize - (unsure as usize - count)..].to_vec();
+        left.sort_unstable();
+        assert_eq!(left, expected);
+        assert_eq!(counts.get(), [7, unsure, unsure - count as u32]);
+    };
+    check_left(&counts, &many_rows);
+    // The same of points that need no parts.
+    let counts_of_kept = Memory::<u32>::of(&[7, unsure, 0]);
+    let kept = Memory::<u32>::poison(capacity as usize);
+    let left = Memory::<u32>::poison(n as usize);
+    way.launch(KeepUnsure {
+        list_counts: counts_of_kept.at(),
+        list_rows: rows_of_list.at(),
+        rows: kept.at(),
+        many_rows: left.at(),
+        params,
+    });
+    check_left(&counts_of_kept, &left);
+    assert_eq!(kept.get()[..count], listed[..count]);
     if count == 0 {
         assert!(packed_centroids.is_poison(0) && packed.is_poison(0));
         return;

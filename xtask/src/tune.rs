@@ -192,7 +192,7 @@ fn knobs(has_tensor_cores: bool, quick: bool) -> Vec<Knob> {
         let wide = Case::new(1, 1 << 18, 4096, 768, F32);
         let shapes = vec![wide, Case::new(1, 1 << 20, 8192, 128, F32), Case::new(1, 1 << 22, 2048, 128, F32)];
         let shapes = some(&shapes, quick).to_vec();
-        knobs.push(knob("refined_points", Role::Amount, &[128, 512, 2048, 8192, 32_768], shapes));
+        knobs.push(knob("refined_points", Role::Amount, &[64, 256, 1024, 4096, 16_384], shapes));
 
         let mut shapes = vec![
             Case::new(1, 1 << 14, 256, 128, F16),

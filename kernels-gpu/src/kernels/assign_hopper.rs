@@ -89,11 +89,11 @@ impl Again {
 
     /// Stores the label of a point that is assigned again, if it is sure, and else lists it.
     #[inline(always)]
-    unsafe fn store(self, results: Results, place: usize, found: Nearest) {
+    unsafe fn store(self, results: Results, entry: usize, found: Nearest) {
         let column = if found.other == MANY_CANDIDATES { NO_CANDIDATE } else { found.label };
         let (label, other) =
             (results.centroid(column, 0, self.shape), results.centroid(found.other, 0, self.shape));
-        let (list, row) = (results.list, *self.rows.add(place));
+        let (list, row) = (results.list, *self.rows.add(entry));
         if label == NO_CANDIDATE || other == MANY_CANDIDATES {
             let entry = atomic::fetch_add_u32(list.counts.add(2), 1);
             *self.many_rows.add((self.shape.n - 1 - entry) as usize) = row;
@@ -105,6 +105,14 @@ impl Again {
         } else {
             settle::store(results.labels, results.changed, row, label, self.shape);
         }
+    }
+}
+
+impl Arrays {
+    /// Where what is known of a point is: with `C` of points of a list that are where they were, there.
+    #[inline(always)]
+    unsafe fn place_of<C: Operand>(self, entry: usize) -> usize {
+        if const { C::REFINES == 1 } { *self.again.rows.add(entry) as usize } else { entry }
     }
 }
 
@@ -143,12 +151,15 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     multiply_all::<C>(arrays, Listing::NONE, params);
 }
 
-/// Labels of those points of a list that are sure by products of parts of f32 values: `x·c ≈ lower·upper + upper·lower + upper·upper`,
-/// which is added up in this order. Only the last of the three is as long as the points are, so the sum loses what one of its
-/// length does; the others are under 2⁻¹⁰ of it.
+/// Labels of those points of a list that are sure once the products of each panel are added up by themselves, and then in f32:
+/// the bound does not grow with `d`, or hardly.
+///
+/// f32 points are in parts, `x·c ≈ lower·upper + upper·lower + upper·upper`, added up in this order. Only the last of the three
+/// is as long as the points are, so the sum loses what one of its length does; the others are under 2⁻¹⁰ of it. Points of 16 bits
+/// are where they were.
 ///
 /// # Safety
-/// As [`assign_hopper`]; the rest is what `split_points` and `split_centroids` leave.
+/// As [`assign_hopper`]; the rest is what `split_points` and `split_centroids`, or `keep_unsure`, leave.
 #[inline(always)]
 pub(super) unsafe fn refine_hopper<C: Operand>(
     points: *const u16,
@@ -174,7 +185,8 @@ pub(super) unsafe fn refine_hopper<C: Operand>(
     let results = Results { order, extents, labels, cost, changed, list, is_exact: 1 };
     let again = Again { rows, many_rows, shape: params.shape };
     let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again };
-    let shape = params.in_parts(params.count(*list_counts.add(1)));
+    let n = params.count(*list_counts.add(1));
+    let shape = if const { C::REFINES == 1 } { Shape { n, ..params.shape } } else { params.in_parts(n) };
     multiply_all::<C>(arrays, Listing::NONE, HopperParams { shape, slot: params.slot, is_exact: 1 });
 }
 
@@ -444,7 +456,12 @@ impl Rows {
         let at = self.of_item(items);
         let item = Item::of(item, params);
         let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
-        let bound = Bound::on_hopper(terms, *largest, *largest.add(1));
+        let bound = if const { C::REFINES > 0 } {
+            let panels = div(hopper_panels(params.shape.d), C::REFINES);
+            Bound::by_panels(panels, terms, *largest, *largest.add(1))
+        } else {
+            Bound::on_hopper(terms, *largest, *largest.add(1))
+        };
         if me == 0 {
             let inverse = |value: f32| if value > 0.0 { 1.0 / value } else { 0.0 };
             let scales = self.shared.scales.here().add(items.0 % 2 * 2);
@@ -459,7 +476,7 @@ impl Rows {
             let row = me + R as u32 * HOPPER_POINT_THREADS;
             if row < self.shared.len {
                 let place = item.place(self.first + row, params.shape);
-                found[R] = if const { C::REFINES } {
+                found[R] = if const { C::REFINES > 0 } {
                     [NO_CANDIDATE, f32::NEG_INFINITY.to_bits()]
                 } else {
                     [*arrays.results.labels.add(place), (*arrays.floors.add(place)).to_bits()]
@@ -477,7 +494,7 @@ impl Rows {
         unroll!(R in [0, 1, 2] => {
             let row = me + R as u32 * HOPPER_POINT_THREADS;
             if row < self.shared.len {
-                let place = item.place(self.first + row, params.shape);
+                let place = arrays.place_of::<C>(item.place(self.first + row, params.shape));
                 known[R][0] = *arrays.norms.add(place);
                 if !arrays.residuals.is_null() {
                     known[R][1] = *arrays.residuals.add(place);

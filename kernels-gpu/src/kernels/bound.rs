@@ -3,6 +3,8 @@ use cuda_std::float::fma;
 
 /// Scores that are no further apart than this are in no order that is sure: products may have lost bits, too.
 const LEAST_BOUND: f32 = 1e-36;
+/// Half of an f32's last place, relative to it.
+const U: f32 = 1.0 / 16_777_216.0;
 
 /// A tile's share of a bound that is for the problem's largest norm and residual.
 #[inline(always)]
@@ -33,6 +35,15 @@ impl Bound {
         Self::new(0.9, terms, norm, residual)
     }
 
+    /// The same where the products of each panel of 64 features are added up by themselves, and then in f32: four steps of a
+    /// panel cost `1.1·4·13u` of the lengths of its parts of both vectors, which over all panels come to no more than that of
+    /// the vectors' own, and each of `panels` additions costs `u` of these. `terms` are those of the bias.
+    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    #[inline(always)]
+    pub(super) fn by_panels(panels: u32, terms: u32, norm: f32, residual: f32) -> Self {
+        Self::of_sum((60.0 + 1.1 * panels as f32) * U, terms, norm, residual)
+    }
+
     /// The same by any GPU's `mma`, of which less is known: 18 truncations a step of 16 products, each of one part in 2⁻²³.
     #[inline(always)]
     pub(super) fn on_any(terms: u32, norm: f32, residual: f32) -> Self {
@@ -42,8 +53,13 @@ impl Bound {
     /// `roundings`, of 2⁻²⁴ each, are what a product can cost its sum.
     #[inline(always)]
     fn new(roundings: f32, terms: u32, norm: f32, residual: f32) -> Self {
-        const U: f32 = 1.0 / 16_777_216.0;
-        let sum = roundings * (terms + 16) as f32 * U + 3.0 * U;
+        Self::of_sum(roundings * (terms + 16) as f32 * U, terms, norm, residual)
+    }
+
+    /// By what products of so many terms lose of the lengths of both vectors.
+    #[inline(always)]
+    fn of_sum(lost: f32, terms: u32, norm: f32, residual: f32) -> Self {
+        let sum = lost + 3.0 * U;
         Bound {
             of_rounded: 2.02 * (sum * (norm + residual) + residual),
             of_residual: 2.02 * norm,

@@ -587,7 +587,11 @@ kernels! {
              list_rows: *const u32, packed: *mut u16, norms: *mut f32, residuals: *mut f32, rows: *mut u32,
              many_rows: *mut u32; params: RefineParams)
             = pack_points::split_points, UPDATE, fk_split_points;
-        /// Their centroids.
+        /// Unsure points of 16 bits.
+        KeepUnsure
+            (list_counts: *mut u32, list_rows: *const u32, rows: *mut u32, many_rows: *mut u32; params: RefineParams)
+            = pack_points::keep_unsure, UPDATE, fk_keep_unsure;
+        /// Centroids in parts, for unsure points of f32.
         SplitCentroids
             (centroids: *const f32, centre: *const f32, extents: *const u32, order: *const u32,
              states: *const LoopState, list_counts: *const u32, packed: *mut u16, biases: *mut f32,
@@ -739,7 +743,10 @@ kernels! {
              residuals: *const f32, rows: *const u32, largest: *const f32, states: *const LoopState, labels: *mut u32,
              changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
              list_second: *mut u32, many_rows: *mut u32; params: RefineParams)
-            = assign_hopper::refine_hopper::<C>, hopper, [fk_refine_hopper: Refined<F16>];
+            = assign_hopper::refine_hopper::<C>, hopper, [
+                fk_refine_hopper_f32: Refined<F16, REFINE_PARTS>, fk_refine_hopper_f16: Refined<F16, 1>,
+                fk_refine_hopper_bf16: Refined<BF16, 1>
+            ];
         /// Choices of greedy k-means++ from a pool, by a cluster of blocks.
         ChooseCluster<C>
             (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, places: *const u32,

@@ -192,10 +192,43 @@ pub(super) unsafe fn split_points(
                 *rows.add(entry as usize) = row;
             }
         } else if lane_id() == 0 {
-            let place = atomic::fetch_add_u32(list_counts.add(2), 1);
-            *many_rows.add((shape.n - 1 - place) as usize) = row;
+            leave(row, list_counts, many_rows, shape);
         }
         entry += grid_dim_x() * UPDATE_WARPS;
+    }
+}
+
+/// Puts an unsure point that is not assigned again on the list of those that are compared with every centroid.
+#[inline(always)]
+unsafe fn leave(row: u32, list_counts: *mut u32, many_rows: *mut u32, shape: Shape) {
+    let place = atomic::fetch_add_u32(list_counts.add(2), 1);
+    *many_rows.add((shape.n - 1 - place) as usize) = row;
+}
+
+/// Which points of 16 bits are assigned again, a thread each: [`split_points`] for those that need no parts.
+///
+/// # Safety
+/// As [`split_points`].
+#[inline(always)]
+pub(super) unsafe fn keep_unsure(
+    list_counts: *mut u32,
+    list_rows: *const u32,
+    rows: *mut u32,
+    many_rows: *mut u32,
+    params: RefineParams,
+) {
+    let shape = params.shape;
+    let unsure = *list_counts.add(1);
+    let count = params.count(unsure);
+    let mut entry = block_idx_x() * UPDATE_THREADS + thread_idx_x();
+    while entry < unsure {
+        let row = *list_rows.add((shape.n - 1 - entry) as usize);
+        if entry < count {
+            *rows.add(entry as usize) = row;
+        } else {
+            leave(row, list_counts, many_rows, shape);
+        }
+        entry += grid_dim_x() * UPDATE_THREADS;
     }
 }
 

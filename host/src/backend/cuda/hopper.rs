@@ -18,8 +18,23 @@ pub(super) struct Launch {
     pub(super) launch: unsafe fn(&Device, &Stream, Arguments) -> Result<()>,
 }
 
-/// The entry that assigns unsure points again.
-pub(super) type Refine = RefineHopper<Refined<cuda_std::float::F16>>;
+/// An operand of an entry that assigns unsure points again.
+pub(super) trait Refining: Copy {
+    const SPEC: KernelSpec;
+    /// # Safety
+    /// As [`Device::launch`].
+    unsafe fn launch(device: &Device, stream: &Stream, kernel: &RefineHopper<Self>) -> Result<()>;
+}
+impl<C: Copy> Refining for C
+where
+    RefineHopper<C>: Kernel,
+{
+    const SPEC: KernelSpec = <RefineHopper<C> as Kernel>::SPEC;
+    unsafe fn launch(device: &Device, stream: &Stream, kernel: &RefineHopper<C>) -> Result<()> {
+        // SAFETY: as this function's.
+        unsafe { device.launch_clusters(stream, kernel) }
+    }
+}
 
 /// The arguments of any of the entries.
 pub(super) type Arguments = AssignHopper<()>;
@@ -51,32 +66,46 @@ pub(super) struct Places {
     pub(super) settle_counters: Place<u32>,
 }
 
-/// What a second assignment takes: of unsure points, in parts.
+/// What a second assignment takes, of unsure points.
 pub(super) struct AgainPlaces {
     pub(super) params: RefineParams,
+    pub(super) rows: Place<u32>,
+    /// For points that the tensor cores do not take as they are.
+    pub(super) parts: Option<PartsPlaces>,
+}
+
+/// Unsure points and all centroids in parts.
+pub(super) struct PartsPlaces {
     pub(super) packed: Place<u16>,
     pub(super) biases: Place<f32>,
     pub(super) largest: Place<u32>,
     pub(super) points: Place<u16>,
     pub(super) norms: Place<f32>,
     pub(super) residuals: Place<f32>,
-    pub(super) rows: Place<u32>,
 }
 
 impl AgainPlaces {
+    fn new(plan: &mut Plan, params: RefineParams, rounds: bool) -> Self {
+        AgainPlaces {
+            params,
+            rows: plan.array(params.capacity as usize),
+            parts: rounds.then(|| PartsPlaces::new(plan, params)),
+        }
+    }
+}
+
+impl PartsPlaces {
     fn new(plan: &mut Plan, params: RefineParams) -> Self {
         let in_parts = params.in_parts(params.capacity);
         let tiles = PackParams { shape: in_parts, slot: 0 }.all_tiles() as usize;
         let points = params.capacity as usize;
-        AgainPlaces {
-            params,
+        PartsPlaces {
             packed: plan.array(tiles * (in_parts.d * HOPPER_CENTROIDS) as usize),
             biases: plan.array(tiles * HOPPER_BIASES as usize),
             largest: plan.array(4),
             points: plan.array(points * in_parts.pitch as usize),
             norms: plan.array(points),
             residuals: plan.array(points),
-            rows: plan.array(points),
         }
     }
 }
@@ -122,7 +151,7 @@ impl Places {
             list_rows: plan.array(points),
             list_first: plan.array(points),
             list_second: plan.array(points),
-            again: again.map(|params| AgainPlaces::new(plan, params)),
+            again: again.map(|params| AgainPlaces::new(plan, params, rounds)),
             settle_scratch: plan.array(settle.scratch() as usize),
             settle_counters: plan.array(settle.blocks as usize),
         }

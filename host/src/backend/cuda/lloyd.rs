@@ -137,11 +137,6 @@ pub(super) enum Role<'a> {
 }
 
 impl Role<'_> {
-    /// Whether labels are found under more than candidates.
-    fn assigns_by_own(self) -> bool {
-        !matches!(self, Role::Candidates(_))
-    }
-
     /// Whether there are means to be found.
     fn updates(self) -> bool {
         !matches!(self, Role::Assign | Role::Candidates(_))
@@ -394,7 +389,7 @@ impl<T: GpuElement> Call<T> {
             && u32::try_from(batch * n).is_ok();
         let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
         let hopper = fast.then(|| T::hopper(device, of_entry));
-        let refines = T::ROUNDS && by.is_exact() && !by.metric.is_product() && role.assigns_by_own();
+        let refines = by.is_exact() && !by.metric.is_product() && !matches!(role, Role::Candidates(_));
         let again = hopper.filter(|entry| entry.is_hopper && refines);
         let again = again.and_then(|_| device.plan().refine(shape));
         let mut plan = Plan::default();
@@ -498,7 +493,9 @@ impl<T: GpuElement> Call<T> {
             None => vec![],
         });
         if again.is_some() {
-            kernels.extend([SplitPoints::SPEC, SplitCentroids::SPEC, <hopper::Refine as Kernel>::SPEC]);
+            kernels.push(<T::Refined as hopper::Refining>::SPEC);
+            let split = [SplitPoints::SPEC, SplitCentroids::SPEC];
+            kernels.extend_from_slice(if T::ROUNDS { &split } else { &[KeepUnsure::SPEC] });
         }
         kernels.extend(by::kernels::<T>(by, updates));
         if updates {
@@ -1024,8 +1021,8 @@ impl<T: GpuElement> Call<T> {
     fn prepare_points(&self, places: &hopper::Places) -> Result<()> {
         self.arena()?.zero(&self.stream, places.largest)?;
         self.arena()?.zero(&self.stream, places.settle_counters)?;
-        if let Some(again) = &places.again {
-            self.arena()?.zero(&self.stream, again.largest)?;
+        if let Some(parts) = places.again.as_ref().and_then(|again| again.parts.as_ref()) {
+            self.arena()?.zero(&self.stream, parts.largest)?;
         }
         self.fill(places.floors, f32::NEG_INFINITY.to_bits())?;
         match &places.rounded {
@@ -1288,64 +1285,42 @@ impl<T: GpuElement> Call<T> {
         })
     }
 
-    /// Assigns the f32 points once more of which rounding left more than two candidates, in two parts each; what that leaves is
-    /// listed from the back of `list_first`, whose front has second candidates of fewer points than there is room for.
+    /// Assigns the points once more that are left with more than two candidates, by a tighter bound; what that leaves is listed
+    /// from the back of `list_first`, whose front has candidates of fewer points than there is room for.
     fn assign_again(
         &self,
         again: &hopper::AgainPlaces,
         places: &hopper::Places,
         states: Place<State>,
     ) -> Result<()> {
-        let Some(rounded) = &places.rounded else { return Ok(()) };
         let params = RefineParams { shape: self.shape, slot: self.slot.get(), ..again.params };
-        let (centre, extents) = (self.at(self.places.centre)?, self.at(rounded.extents)?);
         let (list_counts, list_rows) = (self.at(places.list_counts)?, self.at(places.list_rows)?);
         let (list_first, list_second) = (self.at(places.list_first)?, self.at(places.list_second)?);
-        let [norms, residuals] = [self.at(again.norms)?, self.at(again.residuals)?];
-        let (points, packed, biases) =
-            (self.at(again.points)?, self.at(again.packed)?, self.at(again.biases)?);
-        let (rows, largest) = (self.at(again.rows)?, self.at(again.largest)?);
-        let (order, states) = (self.order(places.order)?, self.at(states)?.cast());
-        let many_rows = list_first;
-        let split = SplitPoints {
-            points: self.points()?.cast(),
-            centre,
-            extents,
-            list_counts,
-            list_rows,
-            packed: points,
-            norms,
-            residuals,
-            rows,
-            many_rows,
-            params,
-        };
-        // SAFETY: as in `means`; points that are rounded are f32, and so are their centroids.
-        unsafe { self.device.launch(&self.stream, &split)? };
-        let split = SplitCentroids {
-            centroids: self.at(self.places.rounded)?.cast(),
-            centre,
-            extents,
-            order,
-            states,
-            list_counts,
-            packed,
-            biases,
-            largest,
-            params,
-        };
-        // SAFETY: as in `means`.
-        unsafe { self.device.launch(&self.stream, &split)? };
-        let refine = hopper::Refine {
+        let (rows, many_rows) = (self.at(again.rows)?, list_first);
+        let Multiplied { mut points, mut residuals, .. } = self.multiplied(places)?;
+        let (mut packed, mut biases) = (self.at(places.packed)?, self.at(places.biases)?);
+        let (mut norms, mut largest) = (self.at(places.norms)?, self.at(places.largest)?);
+        if let Some(parts) = &again.parts {
+            self.split_unsure(params, again, parts, places, states)?;
+            (points, packed, biases) =
+                (self.at(parts.points)?, self.at(parts.packed)?, self.at(parts.biases)?);
+            (norms, residuals, largest) =
+                (self.at(parts.norms)?, self.at(parts.residuals)?, self.at(parts.largest)?);
+        } else {
+            let keep = KeepUnsure { list_counts, list_rows, rows, many_rows, params };
+            // SAFETY: as in `means`.
+            unsafe { self.device.launch(&self.stream, &keep)? };
+        }
+        let refine = RefineHopper {
             points,
             packed,
             biases,
-            order,
+            order: self.order(places.order)?,
             norms,
             residuals,
             rows,
             largest: largest.cast(),
-            states,
+            states: self.at(states)?.cast(),
             labels: self.at(self.places.labels)?,
             changed: self.at(self.places.tile_changed)?,
             list_counts,
@@ -1357,7 +1332,50 @@ impl<T: GpuElement> Call<T> {
             operand: PhantomData,
         };
         // SAFETY: as in `means`.
-        unsafe { self.device.launch_clusters(&self.stream, &refine) }
+        unsafe { <T::Refined as hopper::Refining>::launch(&self.device, &self.stream, &refine) }
+    }
+
+    /// Unsure f32 points, and the centroids where there are such points, in parts of 16 bits.
+    fn split_unsure(
+        &self,
+        params: RefineParams,
+        again: &hopper::AgainPlaces,
+        parts: &hopper::PartsPlaces,
+        places: &hopper::Places,
+        states: Place<State>,
+    ) -> Result<()> {
+        let centre = self.at(self.places.centre)?;
+        let Multiplied { extents, .. } = self.multiplied(places)?;
+        let list_counts = self.at(places.list_counts)?;
+        let split = SplitPoints {
+            points: self.points()?.cast(),
+            centre,
+            extents,
+            list_counts,
+            list_rows: self.at(places.list_rows)?,
+            packed: self.at(parts.points)?,
+            norms: self.at(parts.norms)?,
+            residuals: self.at(parts.residuals)?,
+            rows: self.at(again.rows)?,
+            many_rows: self.at(places.list_first)?,
+            params,
+        };
+        // SAFETY: as in `means`; points that are rounded are f32, and so are their centroids.
+        unsafe { self.device.launch(&self.stream, &split)? };
+        let split = SplitCentroids {
+            centroids: self.at(self.places.rounded)?.cast(),
+            centre,
+            extents,
+            order: self.order(places.order)?,
+            states: self.at(states)?.cast(),
+            list_counts,
+            packed: self.at(parts.packed)?,
+            biases: self.at(parts.biases)?,
+            largest: self.at(parts.largest)?,
+            params,
+        };
+        // SAFETY: as in `means`.
+        unsafe { self.device.launch(&self.stream, &split) }
     }
 
     /// Labels of every problem, whatever its state.

@@ -38,6 +38,7 @@ use crate::points::Problem;
 use crate::stages::StageTimes;
 use half::{bf16, f16};
 use kernels_gpu::kernels::PointType;
+use kernels_gpu::spec::{REFINE_PARTS, Refined};
 use std::borrow::Cow;
 
 /// A type of points that the kernels take.
@@ -48,11 +49,14 @@ trait GpuElement: Element<Centroid = f32> {
     const ROUNDS: bool;
     /// The tensor cores' assignment for problems of this shape.
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch;
+    /// How those of its points that are unsure are assigned again.
+    type Refined: hopper::Refining;
     /// What lists pairs of points and rows of a pool.
     fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch;
 }
 impl GpuElement for f32 {
     type Device = f32;
+    type Refined = Refined<cuda_std::float::F16, REFINE_PARTS>;
     const ROUNDS: bool = true;
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::F16>(device, shape)
@@ -63,6 +67,7 @@ impl GpuElement for f32 {
 }
 impl GpuElement for f16 {
     type Device = cuda_std::float::F16;
+    type Refined = Refined<cuda_std::float::F16, 1>;
     const ROUNDS: bool = false;
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::F16>(device, shape)
@@ -73,6 +78,7 @@ impl GpuElement for f16 {
 }
 impl GpuElement for bf16 {
     type Device = cuda_std::float::BF16;
+    type Refined = Refined<cuda_std::float::BF16, 1>;
     const ROUNDS: bool = false;
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch {
         hopper::of_type::<cuda_std::float::BF16>(device, shape)

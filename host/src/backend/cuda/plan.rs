@@ -86,7 +86,7 @@ pub struct LaunchPlan {
     pub floored_tiles: u32,
     /// Most steps of 16 features of points for which it does.
     pub floored_steps: u32,
-    /// Unsure f32 points from which on the tensor cores assign them again, before float64 does.
+    /// Unsure points from which on the tensor cores assign them again, before float64 does.
     pub refined_points: u32,
     /// Blocks a multiprocessor that settle what the tensor cores could not.
     pub settle_blocks: u32,
@@ -204,7 +204,7 @@ impl LaunchPlan {
             ordered_tiles: 4,
             floored_tiles: 16,
             floored_steps: 4,
-            refined_points: 512,
+            refined_points: 256,
             settle_blocks: SETTLE_BLOCKS.div_ceil(multiprocessors).clamp(4, 8),
             // A digit's worth takes one pass either way.
             whole_sort_clusters: heads.max(SORT_DIGITS).min(whole_sort),
@@ -271,11 +271,12 @@ impl LaunchPlan {
 
     /// How unsure points are assigned again, where that may be worth looking at their number.
     pub(super) fn refine(&self, shape: Shape) -> Option<RefineParams> {
-        /// Of so many points one may be unsure.
-        const POINTS: u32 = 64;
+        /// Fewer coordinates than this for each of the points that it takes are multiplied too soon for three launches more.
+        const COORDINATES: u64 = 1 << 17;
         /// For one of so many points there is room.
         const SHARE: u32 = 8;
-        let is_large = shape.batch == 1 && shape.n / POINTS >= self.refined_points;
+        let coordinates = u64::from(shape.n) * u64::from(shape.d);
+        let is_large = shape.batch == 1 && coordinates / COORDINATES >= self.refined_points.into();
         let capacity = shape.n.div_ceil(SHARE);
         is_large.then_some(RefineParams { shape, slot: 0, least: self.refined_points, capacity })
     }
@@ -473,6 +474,9 @@ mod tests {
         let shape = |k, d| Shape::new(1, 1 << 20, k, d, 2);
         assert!(plan.has_floors(shape(1921, 96)));
         assert!(!plan.has_floors(shape(1920, 96)) && !plan.has_floors(shape(1921, 97)));
+        assert!(plan.refine(Shape::new(1, 1 << 18, 1000, 128, 2)).is_some());
+        assert!(plan.refine(Shape::new(1, (1 << 18) - 1, 1000, 128, 2)).is_none());
+        assert!(plan.refine(Shape::new(2, 1 << 18, 1000, 128, 2)).is_none());
         assert_eq!(plan.sort(Panels::of(1 << 15, 512), 512), Sort::Block);
         assert_eq!(plan.sort(Panels::of(1 << 15, 513), 513), Sort::Whole);
         assert_eq!(plan.sort(Panels::of((1 << 15) + 1, 512), 512), Sort::Whole);

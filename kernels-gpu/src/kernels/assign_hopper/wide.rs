@@ -128,12 +128,8 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
     let me = thread_idx_x() - WARP_SIZE;
     // Eight threads a row, so that rows are read whole.
     let column = me % 8;
-    // What is added before the last part is under 2⁻¹⁰ of its length, and leaves it a 64th more at the most.
-    let terms = if const { C::REFINES } {
-        panels / REFINE_PARTS * (HOPPER_PANEL_FEATURES + 1)
-    } else {
-        panels * HOPPER_PANEL_FEATURES
-    };
+    // Biases of points in parts are sums in f64.
+    let terms = if const { C::REFINES > 1 } { 0 } else { panels * HOPPER_PANEL_FEATURES };
     let mut ring = Ring::<WIDE_STAGES>(0);
     let mut known = Ring::<1>(0);
     let mut has_ended = false;
@@ -144,7 +140,7 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
         if known.0 >= 2 {
             if const { C::LISTS } {
                 rows.pass(Ring(known.0 - 2));
-            } else if const { C::REFINES } {
+            } else if const { C::REFINES > 0 } {
                 rows.store_again(Ring(known.0 - 2), arrays, params);
             } else {
                 rows.store(Ring(known.0 - 2), arrays, params);
@@ -173,7 +169,8 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
             let feature = panel * HOPPER_PANEL_FEATURES + column * 8;
             let mut row = if feature < shape.pitch { me / 8 } else { WIDE_POINTS };
             while row < WIDE_POINTS {
-                let x = arrays.points.add(item.place(rows.first + row, shape) * shape.pitch as usize);
+                let place = arrays.place_of::<C>(item.place(rows.first + row, shape));
+                let x = arrays.points.add(place * shape.pitch as usize);
                 let stage = SHARED.points.here().address() + ring.stage() * WIDE_POINT_BYTES;
                 let place = stage + row * 128 + (column ^ row & 7) * 16;
                 cp_async_cg_16(Shared::of(place), x.add(feature as usize));
@@ -222,20 +219,33 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
             // Points that stay are released with the last tiles.
             let frees_points = !resident || tile + WIDE_TILES >= tiles;
             let awaits_points = !resident || tile == 0;
-            multiply::<C, 0>(scores_0, scores_1, points, ring, awaits_points);
-            let mut panel = 1;
-            while panel < panels {
-                let (points_before, before) = (points, ring);
-                points = points.next();
-                ring = ring.next();
-                multiply::<C, 1>(scores_0, scores_1, points, ring, awaits_points);
-                // The products of the panel before are done; those of this one go on.
-                wgmma_wait_reads::<1>();
-                release(points_before, before, frees_points);
-                panel += 1;
+            if const { C::REFINES > 0 } {
+                [*scores_0, *scores_1] = [[0.0; 64]; 2];
+                add_panel::<C>(scores_0, scores_1, points, ring, awaits_points);
+                let mut panel = 1;
+                while panel < panels {
+                    release(points, ring, frees_points);
+                    points = points.next();
+                    ring = ring.next();
+                    add_panel::<C>(scores_0, scores_1, points, ring, awaits_points);
+                    panel += 1;
+                }
+            } else {
+                multiply::<C, 0>(scores_0, scores_1, points, ring, awaits_points);
+                let mut panel = 1;
+                while panel < panels {
+                    let (points_before, before) = (points, ring);
+                    points = points.next();
+                    ring = ring.next();
+                    multiply::<C, 1>(scores_0, scores_1, points, ring, awaits_points);
+                    // The products of the panel before are done; those of this one go on.
+                    wgmma_wait_reads::<1>();
+                    release(points_before, before, frees_points);
+                    panel += 1;
+                }
+                wgmma_wait::<0>(scores_0);
+                wgmma_wait::<0>(scores_1);
             }
-            wgmma_wait::<0>(scores_0);
-            wgmma_wait::<0>(scores_1);
             release(points, ring, frees_points);
             ring = ring.next();
             points = if frees_points { points.next() } else { Ring(points.0 + 1 - panels) };
@@ -276,15 +286,13 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
     }
 }
 
-/// Issues the products of a panel of points with both tiles, once it is there. With `ADD` of 0 they begin the scores.
+/// A panel of points and of both tiles, once it is there.
 #[inline(always)]
-unsafe fn multiply<C: Operand, const ADD: u32>(
-    scores_0: &mut Scores,
-    scores_1: &mut Scores,
+unsafe fn panel_of(
     points: Ring<WIDE_STAGES>,
     ring: Ring<WIDE_STAGES>,
     awaits_points: bool,
-) {
+) -> (Descriptor, Descriptor) {
     if awaits_points {
         points.wait_full(SHARED.points_full.here());
         // Points were written as ordinary stores are; products read them as bulk copies write.
@@ -296,7 +304,49 @@ unsafe fn multiply<C: Operand, const ADD: u32>(
     let x = Descriptor::swizzled_128b(x);
     // A tile that is not there is what the one before left; nobody looks at its scores.
     let c = SHARED.centroids.here().address() + ring.stage() * WIDE_CENTROID_BYTES;
-    let c = Descriptor::swizzled_128b(c);
+    (x, Descriptor::swizzled_128b(c))
+}
+
+/// Adds the products of a panel of points with both tiles to the scores, in f32.
+#[inline(always)]
+unsafe fn add_panel<C: Operand>(
+    scores_0: &mut Scores,
+    scores_1: &mut Scores,
+    points: Ring<WIDE_STAGES>,
+    ring: Ring<WIDE_STAGES>,
+    awaits_points: bool,
+) {
+    let (x, c) = panel_of(points, ring, awaits_points);
+    add_products::<C, 0>(scores_0, x, c);
+    add_products::<C, HOPPER_PANEL_BYTES>(scores_1, x, c);
+}
+
+/// The same with one tile, so many bytes into the panel.
+#[inline(always)]
+unsafe fn add_products<C: Operand, const TILE: u32>(scores: &mut Scores, x: Descriptor, c: Descriptor) {
+    let mut products = [0.0; 64];
+    wgmma_fence();
+    unroll!(S in [0, 1, 2, 3] => {
+        const STEP: u32 = S as u32 * 32;
+        C::Scalar::wgmma_m64n128k16_shared(&mut products, x.at(STEP), c.at(TILE + STEP), S as u32);
+    });
+    wgmma_commit();
+    wgmma_wait::<0>(&mut products);
+    unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
+        unroll!(I in [0, 1, 2, 3] => { scores[J * 4 + I] += products[J * 4 + I]; });
+    });
+}
+
+/// Issues the products of a panel of points with both tiles, once it is there. With `ADD` of 0 they begin the scores.
+#[inline(always)]
+unsafe fn multiply<C: Operand, const ADD: u32>(
+    scores_0: &mut Scores,
+    scores_1: &mut Scores,
+    points: Ring<WIDE_STAGES>,
+    ring: Ring<WIDE_STAGES>,
+    awaits_points: bool,
+) {
+    let (x, c) = panel_of(points, ring, awaits_points);
     wgmma_fence();
     unroll!(S in [0, 1, 2, 3] => {
         const STEP: u32 = S as u32 * 32;

@@ -1252,6 +1252,8 @@ impl Items for SumsParams {
 
 /// Features of an item of `panel_sums`.
 pub const PANEL_SUMS_FEATURES: u32 = 128;
+/// Bytes of a row of points of which each lane of a warp has a word.
+pub const NARROW_BYTES: u32 = 128;
 
 /// Shared memory of `panel_sums`.
 #[derive(Clone, Copy, Debug)]

@@ -357,7 +357,12 @@ const SCAN: BlockShape = BlockShape::new(SORT_THREADS);
 #[cfg(not(target_arch = "nvptx64"))]
 const SCATTER: BlockShape = BlockShape::new(SORT_THREADS).shared(ScatterShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
-const PANEL_SUMS: BlockShape = BlockShape::new(BLOCK_PANEL_POINTS).shared(PanelSumsShared::new().bytes);
+const PANEL_SUMS: BlockShape =
+    BlockShape::new(BLOCK_PANEL_POINTS).shared(PanelSumsShared::new().bytes).blocks_per_sm(2);
+#[cfg(not(target_arch = "nvptx64"))]
+const PANEL_SUMS_NARROW: BlockShape = PANEL_SUMS.blocks_per_sm(3);
+#[cfg(not(target_arch = "nvptx64"))]
+const PANEL_SUMS_BY_MASS: BlockShape = PANEL_SUMS.blocks_per_sm(1);
 #[cfg(not(target_arch = "nvptx64"))]
 const WHOLE_COUNT: BlockShape = BlockShape::new(SORT_THREADS).shared(WholeCountShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
@@ -458,6 +463,12 @@ kernels! {
              sums: *mut f32, heads: *mut f32; params: PanelSumsParams)
             = panel_sums::panel_sums, PANEL_SUMS,
             [fk_panel_sums_f32: f32, fk_panel_sums_f16: F16, fk_panel_sums_bf16: BF16];
+        /// The same of points of few features.
+        PanelSumsNarrow<T>: PanelSumsNarrowInstance
+            (points: *const T, origin: *const T, labels: *const u32, states: *const LoopState, starts: *mut u32,
+             sums: *mut f32, heads: *mut f32; params: PanelSumsParams)
+            = panel_sums::panel_sums_narrow, PANEL_SUMS_NARROW,
+            [fk_panel_sums_narrow_f32: f32, fk_panel_sums_narrow_f16: F16, fk_panel_sums_narrow_bf16: BF16];
         /// Means and moves of the centroids.
         Finalise<T>: FinaliseInstance
             (origin: *const T, sums: *const f32, heads: *const f32, starts: *const u32,
@@ -548,7 +559,7 @@ kernels! {
             (points: *const T, origin: *const T, masses: *const f32, labels: *const u32,
              states: *const LoopState, starts: *mut u32, sums: *mut f32, heads: *mut f32;
              params: PanelSumsParams)
-            = panel_sums::panel_sums_by_mass, PANEL_SUMS,
+            = panel_sums::panel_sums_by_mass, PANEL_SUMS_BY_MASS,
             [fk_panel_sums_by_mass_f32: f32, fk_panel_sums_by_mass_f16: F16, fk_panel_sums_by_mass_bf16: BF16];
         /// Centroids from means by mass, or at length 1, and their moves.
         MoveCentroids<T>: MoveCentroidsInstance

@@ -38,7 +38,26 @@ pub(super) unsafe fn panel_sums<T: Scalar>(
     params: PanelSumsParams,
 ) {
     let masses = core::ptr::null();
-    sums_by::<T, false>(points, origin, masses, labels, states, starts, sums, heads, params);
+    sums_by::<T, false, false>(points, origin, masses, labels, states, starts, sums, heads, params);
+}
+
+/// [`panel_sums`] of points whose rows are a word of each lane at the most, which leaves room for more blocks.
+///
+/// # Safety
+/// As [`panel_sums`]'s, of rows of up to [`NARROW_BYTES`].
+#[inline(always)]
+pub(super) unsafe fn panel_sums_narrow<T: Scalar>(
+    points: *const T,
+    origin: *const T,
+    labels: *const u32,
+    states: *const LoopState,
+    starts: *mut u32,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: PanelSumsParams,
+) {
+    let masses = core::ptr::null();
+    sums_by::<T, false, true>(points, origin, masses, labels, states, starts, sums, heads, params);
 }
 
 /// [`panel_sums`] of points times `masses`, as [`segment_sums_by_mass`](super::segment_sums::segment_sums_by_mass) does.
@@ -57,11 +76,11 @@ pub(super) unsafe fn panel_sums_by_mass<T: Scalar>(
     heads: *mut f32,
     params: PanelSumsParams,
 ) {
-    sums_by::<T, true>(points, origin, masses, labels, states, starts, sums, heads, params);
+    sums_by::<T, true, false>(points, origin, masses, labels, states, starts, sums, heads, params);
 }
 
 #[inline(always)]
-unsafe fn sums_by<T: Scalar, const MASSES: bool>(
+unsafe fn sums_by<T: Scalar, const MASSES: bool, const NARROW: bool>(
     points: *const T,
     origin: *const T,
     masses: *const f32,
@@ -87,7 +106,7 @@ unsafe fn sums_by<T: Scalar, const MASSES: bool>(
             // The chunk that begins the row says where clusters do.
             let starts = starts.add((group * (shape.k as u64 + 1)) as usize);
             sort(labels.add(row as usize), len, shape.k, starts, chunk == 0);
-            let chunk = Chunk::<T, MASSES> {
+            let chunk = Chunk::<T, MASSES, NARROW> {
                 points: points.add((row * shape.pitch as u64) as usize),
                 origin: origin_of::<T, MASSES>(origin, batch, shape),
                 masses: if MASSES { masses.add(row as usize) } else { masses },
@@ -169,7 +188,7 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
 
 /// Some features of a panel's points.
 #[derive(Clone, Copy)]
-struct Chunk<T, const MASSES: bool> {
+struct Chunk<T, const MASSES: bool, const NARROW: bool> {
     points: *const T,
     origin: *const T,
     /// Of the panel's points.
@@ -186,10 +205,12 @@ struct Chunk<T, const MASSES: bool> {
 /// Values of a lane: all of a chunk's words, with 32 lanes between one and the next.
 const VALUES: usize = (PANEL_SUMS_FEATURES / WARP_SIZE) as usize;
 
-impl<T: Scalar, const MASSES: bool> Chunk<T, MASSES> {
+impl<T: Scalar, const MASSES: bool, const NARROW: bool> Chunk<T, MASSES, NARROW> {
     const PER_WORD: u32 = 4 / size_of::<T>() as u32;
+    /// Words of a lane.
+    const WORDS: u32 = if NARROW { 1 } else { VALUES as u32 / Self::PER_WORD };
     /// Rows on their way at once: as many as there are registers for, with a thread a point.
-    const IN_FLIGHT: u32 = 4 * Self::PER_WORD;
+    const IN_FLIGHT: u32 = if NARROW { 6 } else { 4 * Self::PER_WORD };
 
     /// The lane's first feature of word `W`.
     #[inline(always)]
@@ -202,7 +223,7 @@ impl<T: Scalar, const MASSES: bool> Chunk<T, MASSES> {
     unsafe fn words(self, row: *const T) -> [u32; VALUES] {
         let mut words = [0; VALUES];
         unroll!(W in [0, 1, 2, 3] => {
-            if (W as u32) < VALUES as u32 / Self::PER_WORD && self.feature(W) < self.shape.d {
+            if (W as u32) < Self::WORDS && self.feature(W) < self.shape.d {
                 words[W] = *row.add(self.feature(W) as usize).cast();
             }
         });
@@ -255,7 +276,10 @@ impl<T: Scalar, const MASSES: bool> Chunk<T, MASSES> {
                     unroll!(V in [0, 1, 2, 3] => {
                         let (word, part) = (V / Self::PER_WORD as usize, V % Self::PER_WORD as usize);
                         let value = T::of_vector([found[R][word], 0, 0, 0], part);
-                        sum[V] += if MASSES && sums_about_first::<T>() {
+                        // Sums of words that a lane does not have would be there for nothing.
+                        sum[V] += if word as u32 >= Self::WORDS {
+                            0.0
+                        } else if MASSES && sums_about_first::<T>() {
                             of_row * (value - T::of_vector([origin[word], 0, 0, 0], part))
                         } else if MASSES {
                             of_row * value
@@ -297,7 +321,7 @@ impl<T: Scalar, const MASSES: bool> Chunk<T, MASSES> {
         unroll!(V in [0, 1, 2, 3] => {
             let (word, part) = (V / Self::PER_WORD as usize, V % Self::PER_WORD as usize);
             let feature = self.feature(word) + part as u32;
-            if (feature as u64) < end {
+            if (word as u32) < Self::WORDS && (feature as u64) < end {
                 *target.add(feature as usize) = sum[V];
             }
         });

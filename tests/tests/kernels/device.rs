@@ -276,16 +276,25 @@ impl<T: Point> Arrays<T> {
 
     /// Sort and sums in one launch.
     pub(crate) fn sum_panels(&self, way: Way) {
-        way.launch(PanelSums::<T> {
-            points: self.points.at(),
-            origin: self.points.at(),
-            labels: self.labels.at(),
-            states: self.states.at(),
-            starts: self.starts.at(),
-            sums: self.sums.at(),
-            heads: self.heads.at(),
-            params: PanelSumsParams { shape: self.shape, panels: self.panels },
-        });
+        macro_rules! launch {
+            ($kernel:ident) => {
+                way.launch($kernel::<T> {
+                    points: self.points.at(),
+                    origin: self.points.at(),
+                    labels: self.labels.at(),
+                    states: self.states.at(),
+                    starts: self.starts.at(),
+                    sums: self.sums.at(),
+                    heads: self.heads.at(),
+                    params: PanelSumsParams { shape: self.shape, panels: self.panels },
+                })
+            };
+        }
+        if self.shape.d as usize * size_of::<T>() <= NARROW_BYTES as usize {
+            launch!(PanelSumsNarrow);
+        } else {
+            launch!(PanelSums);
+        }
     }
 
     pub(crate) fn sum(&self, sorted: &Memory<u32>, way: Way) {

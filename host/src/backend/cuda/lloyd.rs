@@ -506,6 +506,7 @@ impl<T: GpuElement> Call<T> {
             };
             kernels.extend(match sort {
                 Sort::Block if by.has_masses() => vec![<PanelSumsByMass<T::Device> as Kernel>::SPEC],
+                Sort::Block if is_narrow::<T>(shape) => vec![<PanelSumsNarrow<T::Device> as Kernel>::SPEC],
                 Sort::Block => vec![<PanelSums<T::Device> as Kernel>::SPEC],
                 Sort::Whole => {
                     vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums, FoldHeads::SPEC]
@@ -1485,10 +1486,15 @@ impl<T: GpuElement> Call<T> {
             return fold(sorted);
         }
         let Some(sorted) = sorted else {
-            let kernel =
-                PanelSums::<T::Device> { points, origin, labels, states, starts, sums, heads, params };
-            // SAFETY: see above.
-            return unsafe { self.device.launch(&self.stream, &kernel) };
+            macro_rules! launch {
+                ($kernel:ident) => {{
+                    let kernel =
+                        $kernel::<T::Device> { points, origin, labels, states, starts, sums, heads, params };
+                    // SAFETY: see above.
+                    unsafe { self.device.launch(&self.stream, &kernel) }
+                }};
+            }
+            return if is_narrow::<T>(shape) { launch!(PanelSumsNarrow) } else { launch!(PanelSums) };
         };
         let params = of_stretches;
         let kernel =
@@ -1588,6 +1594,11 @@ fn no_points() -> Error {
 }
 
 /// Entries of the statistics of an assignment by `entry`, for a problem.
+/// Whether a word of each lane of a warp is a row of points.
+fn is_narrow<T>(shape: Shape) -> bool {
+    shape.d as usize * size_of::<T>() <= NARROW_BYTES as usize
+}
+
 fn tiles_of(shape: Shape, entry: Option<hopper::Launch>) -> u32 {
     match entry {
         Some(_) => shape.hopper_tiles() * HOPPER_WARPS,
@@ -1604,7 +1615,12 @@ fn converge_params(shape: Shape, by: By, tiles: usize, window: usize) -> Converg
 
 /// Few points need to be settled; how many, the host does not know.
 fn settle_params(device: &Device, shape: Shape) -> SettleParams {
-    SettleParams { shape, blocks: device.plan().settle_blocks * device.multiprocessors() }
+    /// Of so many points there is a block's work to settle, if there is any.
+    const POINTS: u64 = 1 << 10;
+    let most = device.plan().settle_blocks * device.multiprocessors();
+    let points = u64::from(shape.batch) * u64::from(shape.n);
+    let blocks = (points / POINTS).clamp(device.multiprocessors().into(), most.into()) as u32;
+    SettleParams { shape, blocks }
 }
 
 /// The shape on the device.

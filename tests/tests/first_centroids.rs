@@ -10,11 +10,15 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 const PARALLEL: Init = Init::KMeansParallel { oversampling: 2.0, rounds: 3 };
 
+fn is_emulated() -> bool {
+    !is_set("FLASH_KMEANS_REQUIRE_GPU")
+}
+
 /// One test at a time, as they count the driver's calls.
 fn use_gpu() -> MutexGuard<'static, ()> {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     static TEST: Mutex<()> = Mutex::new(());
-    let install = || is_set("FLASH_KMEANS_REQUIRE_GPU") || emulated_gpu::install(Timing::Late);
+    let install = || !is_emulated() || emulated_gpu::install(Timing::Late);
     assert!(INSTALLED.get_or_init(install), "the driver was used before");
     TEST.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -93,15 +97,22 @@ fn fits_begin_with_the_rows_of_the_cpu() {
         // Points that are fitted in parts, of which one GPU sees all for this: on two, where there are two.
         let gpus = (devices().len() as u32 - 1).min(2);
         check_fit(&points, &fit, Backend::cuda_devices(0..gpus).unwrap());
-        // Room for the fit, but none for distances to several candidates: the CPU draws.
-        check_fit(&points, &fit.gpu_memory(1400 * 55), CUDA);
+        // Room for the fit, but none for distances to several candidates: the CPU draws. What a fit takes beside its points is
+        // more than that on a GPU of many multiprocessors.
+        if is_emulated() {
+            check_fit(&points, &fit.gpu_memory(1400 * 55), CUDA);
+        }
     }
 }
 
-/// Some passes of a dozen launches, unless the GPU has no room for pairs.
+/// Some passes of a dozen launches, unless the GPU has no room for pairs: of an emulated one, whose few multiprocessors a fit
+/// leaves that little room.
 #[test]
 fn the_gpu_draws_where_it_has_room() {
     let _test = use_gpu();
+    if !is_emulated() {
+        return;
+    }
     let points = points([1, 400, 1], 400, |v| v);
     let calls = |init, memory| {
         let fit = FlashKMeans::new(100).init(init).max_iter(1).gpu_memory(memory).backend(CUDA);

@@ -70,6 +70,43 @@ pub unsafe fn launch_overlapped(
     })
 }
 
+/// How many clusters of `cluster` blocks of `function`, of that size by its own word, run at a time. `cuOccupancyMaxActiveClusters`
+/// of CUDA 11.8 and later.
+///
+/// # Safety
+/// As the driver's documentation of `cuOccupancyMaxActiveClusters` says.
+pub unsafe fn active_clusters(
+    clusters: &mut c_int,
+    function: CUfunction,
+    cluster: u32,
+    threads: u32,
+    shared_bytes: u32,
+) -> CUresult {
+    static SLOT: forward::Slot = forward::Slot::new();
+    const NAME: &CStr = c"cuOccupancyMaxActiveClusters";
+    type ActiveClusters = unsafe extern "C" fn(*mut c_int, CUfunction, *const Config) -> u32;
+    if let Some(code) = fault::next() {
+        return code::result(code);
+    }
+    let config = Config {
+        grid: [cluster, 1, 1],
+        block: [threads, 1, 1],
+        shared_bytes,
+        stream: core::ptr::null_mut(),
+        attributes: core::ptr::null(),
+        attribute_count: 0,
+    };
+    code::result(match SLOT.get(NAME) {
+        // SAFETY: the address is that of the driver's function of this name; what it reads outlives the call, and the
+        // caller vouches for the function.
+        Ok(address) => unsafe {
+            let ask: ActiveClusters = core::mem::transmute(address);
+            code::known(ask(clusters, function, &config))
+        },
+        Err(code) => code,
+    })
+}
+
 /// Lets `function` be launched in clusters of more than 8 blocks, which not every GPU with clusters takes. CUDA 11.8 and later.
 ///
 /// # Safety

@@ -527,6 +527,27 @@ impl Device {
         unsafe { self.launch_grid(stream, kernel, clusters * cluster) }
     }
 
+    /// Clusters of a kernel's blocks that run at a time: none where the GPU, or the part of it that this is, has no
+    /// multiprocessors for one beside each other.
+    pub(super) fn clusters(&self, spec: &KernelSpec) -> Result<u32> {
+        self.load(&[*spec])?;
+        let function = self.function(spec)?;
+        let mut clusters = 0;
+        // SAFETY: a function just loaded, and a place for a number.
+        let code = unsafe {
+            libcuda::active_clusters(&mut clusters, function, spec.cluster, spec.threads, spec.shared_bytes)
+        };
+        // Where a driver has another word for it, too; what is wrong with more than this, the next call meets.
+        Ok(if code == CUresult::CUDA_SUCCESS { clusters.max(0) as u32 } else { 0 })
+    }
+
+    /// A kernel that is loaded.
+    fn function(&self, spec: &KernelSpec) -> Result<CUfunction> {
+        let kernels = lock(&self.0.kernels);
+        let loaded = kernels.functions.get(spec.name).map(|loaded| loaded.function);
+        loaded.ok_or_else(|| failed("finding a kernel just loaded", CudaError::NotFound))
+    }
+
     /// Launches `kernel` with `blocks` blocks.
     ///
     /// # Safety
@@ -538,10 +559,7 @@ impl Device {
         blocks: u32,
     ) -> Result<()> {
         self.load(&[K::SPEC])?;
-        let function = match lock(&self.0.kernels).functions.get(K::SPEC.name) {
-            Some(loaded) => loaded.function,
-            None => return Err(failed("finding a kernel just loaded", CudaError::NotFound)),
-        };
+        let function = self.function(&K::SPEC)?;
         kernel.with_addresses(|addresses| {
             let (threads, shared_bytes) = (K::SPEC.threads, K::SPEC.shared_bytes);
             let (stream, addresses, none) = (stream.as_inner(), addresses.as_mut_ptr(), std::ptr::null_mut());

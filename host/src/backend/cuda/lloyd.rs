@@ -389,7 +389,7 @@ impl<T: GpuElement> Call<T> {
             && u32::try_from(batch * n).is_ok();
         let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
         let hopper = fast.then(|| T::hopper(device, of_entry));
-        let refines = by.is_exact() && !by.metric.is_product() && !matches!(role, Role::Candidates(_));
+        let refines = by.is_exact() && !by.metric.is_product();
         let again = hopper.filter(|entry| entry.is_hopper && refines);
         let again = again.and_then(|_| device.plan().refine(shape));
         let mut plan = Plan::default();

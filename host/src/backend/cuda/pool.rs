@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::init::{pool_proposals, trials};
 use crate::rng::Rng;
 use bytemuck::{Pod, Zeroable};
+use cust::stream::Stream;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
 use std::marker::PhantomData;
@@ -71,6 +72,7 @@ impl<T: GpuElement> Resident<'_, T> {
         // It has a stream of its own: points are to be there.
         self.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
         let Some(known) = call.prepare_pairs()? else { return no_room() };
+        let team = team(device, self.shape.n)?;
         let params = PoolParams {
             shape,
             trials: trials as u32,
@@ -125,7 +127,7 @@ impl<T: GpuElement> Resident<'_, T> {
             PairStarts::SPEC,
             PlacePairs::SPEC,
             <MeasurePairs<T::Device> as Kernel>::SPEC,
-            choose_spec(device, self.shape.n),
+            team.spec,
         ])?;
 
         // Rows of pools that a pass may look at: never less than a step takes.
@@ -218,36 +220,25 @@ impl<T: GpuElement> Resident<'_, T> {
                 let blocks = at_most(measure.params.blocks(), spec);
                 device.launch_grid(stream, &measure, blocks)?;
             }
-            macro_rules! choose {
-                ($Kernel:ident, $team:expr, $blocks:expr) => {{
-                    let choose = $Kernel::<Blocks<{ $team }>> {
-                        nearest: arena.at(nearest),
-                        pool_rows: arena.at(pool_rows),
-                        pool_nearest: arena.at(pool_nearest),
-                        places: arena.at(places),
-                        totals: arena.at(totals),
-                        limits: arena.at(limits),
-                        open: known.open,
-                        list_counts: known.list_counts,
-                        starts: arena.at(starts),
-                        list_points: arena.at(list_points),
-                        list_distances: arena.at(list_distances),
-                        states: arena.at(states).cast(),
-                        rows: arena.at(rows),
-                        params: ChooseParams { pool },
-                        operand: PhantomData,
-                    };
-                    let most = device.multiprocessors() / $blocks;
-                    let blocks = choose.params.blocks().min(most.into()) as u32 * $blocks;
-                    // SAFETY: as above; lists have each point once.
-                    unsafe { device.launch_grid(stream, &choose, blocks)? };
-                }};
-            }
-            match () {
-                () if self.shape.n <= CHOOSE_HELD_ROWS => choose!(Choose, CHOOSE_HOLDS, 1),
-                () if device.is_hopper() => choose!(ChooseCluster, CHOOSE_CLUSTER, CHOOSE_CLUSTER),
-                () => choose!(Choose, 1, 1),
-            }
+            let choose = Choose {
+                nearest: arena.at(nearest),
+                pool_rows: arena.at(pool_rows),
+                pool_nearest: arena.at(pool_nearest),
+                places: arena.at(places),
+                totals: arena.at(totals),
+                limits: arena.at(limits),
+                open: known.open,
+                list_counts: known.list_counts,
+                starts: arena.at(starts),
+                list_points: arena.at(list_points),
+                list_distances: arena.at(list_distances),
+                states: arena.at(states).cast(),
+                rows: arena.at(rows),
+                params: ChooseParams { pool },
+                operand: PhantomData,
+            };
+            // SAFETY: as above; lists have each point once.
+            unsafe { (team.launch)(device, stream, choose)? };
             let after: Vec<PoolState> = arena
                 .download(device, stream, states, batch)?
                 .into_iter()
@@ -275,13 +266,54 @@ impl<T: GpuElement> Resident<'_, T> {
     }
 }
 
-/// The entry that chooses rows of `n`.
-fn choose_spec(device: &Device, n: u32) -> KernelSpec {
+/// The blocks that choose a problem's rows together.
+#[derive(Clone, Copy)]
+struct Team {
+    spec: KernelSpec,
+    /// # Safety
+    /// As [`Device::launch`].
+    launch: unsafe fn(&Device, &Stream, Choose<()>) -> Result<()>,
+}
+
+/// That of an entry.
+macro_rules! team {
+    ($Kernel:ident<$blocks:ident>) => {{
+        type Of = $Kernel<Blocks<{ $blocks }>>;
+        /// # Safety
+        /// As [`Device::launch`].
+        unsafe fn launch(device: &Device, stream: &Stream, from: Choose<()>) -> Result<()> {
+            let choose = Of {
+                nearest: from.nearest,
+                pool_rows: from.pool_rows,
+                pool_nearest: from.pool_nearest,
+                places: from.places,
+                totals: from.totals,
+                limits: from.limits,
+                open: from.open,
+                list_counts: from.list_counts,
+                starts: from.starts,
+                list_points: from.list_points,
+                list_distances: from.list_distances,
+                states: from.states,
+                rows: from.rows,
+                params: from.params,
+                operand: PhantomData,
+            };
+            // SAFETY: as this function's.
+            unsafe { device.launch_clusters(stream, &choose) }
+        }
+        Team { spec: <Of as Kernel>::SPEC, launch }
+    }};
+}
+
+/// What chooses rows of `n`.
+fn team(device: &Device, n: u32) -> Result<Team> {
+    const ONE: u32 = 1;
     if n <= CHOOSE_HELD_ROWS {
-        <Choose<Blocks<CHOOSE_HOLDS>> as Kernel>::SPEC
-    } else if device.is_hopper() {
-        <ChooseCluster<Blocks<CHOOSE_CLUSTER>> as Kernel>::SPEC
-    } else {
-        <Choose<Blocks<1>> as Kernel>::SPEC
+        return Ok(team!(Choose<CHOOSE_HOLDS>));
     }
+    let cluster = team!(ChooseCluster<CHOOSE_CLUSTER>);
+    // Not where a part of a GPU has no sixteen multiprocessors beside each other.
+    let has_room = device.is_hopper() && device.clusters(&cluster.spec)? > 0;
+    Ok(if has_room { cluster } else { team!(Choose<ONE>) })
 }

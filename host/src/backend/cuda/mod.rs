@@ -226,10 +226,13 @@ fn whole_bytes<T: Element>(problem: &Problem<'_, T>, k: usize) -> u64 {
 
 /// About the bytes that it takes beside the points and their weights.
 fn bytes_beside(dtype: DType, rows: u64, d: u64, clusters: u64) -> u64 {
-    // f32 points are there in 16 bits too, and an eighth of them in three parts; labels, orders and lists are some 40 bytes a
-    // point.
-    let rounded = if dtype == DType::F32 { 2 * d + 6 * d.next_multiple_of(64) / 8 } else { 0 };
-    rows * (rounded + 40) + clusters * d * 32
+    /// Of so many coordinates, unsure points are assigned again by most plans.
+    const MANY: u64 = 1 << 25;
+    // f32 points are there in 16 bits too, and then an eighth of them in three parts; labels, orders and lists are some 40 bytes
+    // a point.
+    let rounded = if dtype == DType::F32 { 2 * d } else { 0 };
+    let in_parts = if rounded > 0 && rows * d >= MANY { 6 * d.next_multiple_of(64) / 8 } else { 0 };
+    rows * (rounded + in_parts + 40) + clusters * d * 32
 }
 
 /// A problem in chunks.

@@ -339,7 +339,7 @@ mod tests {
     fn plan() -> Plan {
         Plan::parse(
             "narrow_steps=8 mma_clusters=128 mma_steps=8 ordered_tiles=4 floored_tiles=16 floored_steps=8 \
-             refined_points=512 settle_blocks=4 whole_sort_clusters=4096",
+             refined_points=256 settle_blocks=4 whole_sort_clusters=4096",
         )
         .unwrap()
     }

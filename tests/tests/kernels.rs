@@ -1456,7 +1456,7 @@ fn in_parts(value: f64) -> [F16; 2] {
 }
 
 /// f32 points of a list, and centroids, in parts; and that their products come as near as their norms and residuals say.
-fn check_parts([n, k, d]: [u32; 3], data: Data, seed: u64, way: Way) {
+fn check_parts([n, k, d]: [u32; 3], products: bool, data: Data, seed: u64, way: Way) {
     let shape = shape::<f32>(1, n, k, d);
     let random = &mut Random(seed);
     let (points, centroids) = data.problems::<f32>(shape, random);
@@ -1465,18 +1465,18 @@ fn check_parts([n, k, d]: [u32; 3], data: Data, seed: u64, way: Way) {
     let view = View::new(&points, &rounded, shape, 0);
     let centre_values = view.centroid(0).to_vec();
     let centre = Memory::<f32>::of(&centre_values);
-    let extents = Memory::<u32>::of(&[0]);
-    let reach = Extents {
-        points: arrays.points.at(),
-        centre: centre.at(),
-        extents: extents.at(),
-        params: MomentsParams::new(shape),
+    let largest_of = |v: &[f32]| v.iter().fold(0.0, |largest: f32, v| largest.max(v.abs()));
+    // Of the centroids for products, each point of which has a scale of its own; else of the points about the centre.
+    let reach = if products {
+        (0..k as usize).map(|centroid| largest_of(view.centroid(centroid))).fold(0.0, f32::max)
+    } else {
+        let about = |row| view.point(row).iter().zip(&centre_values).map(|(&v, &c)| (v - c).abs());
+        (0..n as usize).flat_map(about).fold(0.0, f32::max)
     };
-    way.launch(reach);
-    let reach = f32::from_bits(extents.get()[0]);
     if !reach.is_finite() || reach < 1e-30 {
         return;
     }
+    let extents = Memory::<u32>::of(&[reach.to_bits()]);
     let unsure = random.below(n as usize + 1) as u32;
     let [least, capacity] = [0; 2].map(|_| 1 + random.below(n as usize) as u32);
     let params = RefineParams { shape, slot: 1, least, capacity };
@@ -1491,36 +1491,54 @@ fn check_parts([n, k, d]: [u32; 3], data: Data, seed: u64, way: Way) {
     let [norms, residuals] = [0; 2].map(|_| Memory::<f32>::poison(capacity as usize));
     let rows = Memory::<u32>::poison(capacity as usize);
     let many_rows = Memory::<u32>::poison(n as usize);
-    way.launch(SplitPoints {
-        points: arrays.points.at(),
-        centre: centre.at(),
-        extents: extents.at(),
-        list_counts: counts.at(),
-        list_rows: rows_of_list.at(),
-        packed: packed.at(),
-        norms: norms.at(),
-        residuals: residuals.at(),
-        rows: rows.at(),
-        many_rows: many_rows.at(),
-        params,
-    });
+    macro_rules! split_points {
+        ($kernel:ident) => {
+            way.launch($kernel {
+                points: arrays.points.at(),
+                centre: centre.at(),
+                extents: extents.at(),
+                list_counts: counts.at(),
+                list_rows: rows_of_list.at(),
+                packed: packed.at(),
+                norms: norms.at(),
+                residuals: residuals.at(),
+                rows: rows.at(),
+                many_rows: many_rows.at(),
+                params,
+            })
+        };
+    }
+    if products {
+        split_points!(SplitRows)
+    } else {
+        split_points!(SplitPoints)
+    }
     let pack = PackParams { shape: params.in_parts(capacity), slot: 1 };
     let tile_values = 3 * part * HOPPER_CENTROIDS as usize;
     let packed_centroids = Memory::<u16>::poison(pack.all_tiles() as usize * tile_values);
     let biases = Memory::<f32>::poison((pack.all_tiles() as u32 * HOPPER_BIASES) as usize);
     let largest = largest_norms(pack);
-    way.launch(SplitCentroids {
-        centroids: arrays.rounded.at(),
-        centre: centre.at(),
-        extents: extents.at(),
-        order: std::ptr::null(),
-        states: arrays.states.at(),
-        list_counts: counts.at(),
-        packed: packed_centroids.at(),
-        biases: biases.at(),
-        largest: largest.at(),
-        params,
-    });
+    macro_rules! split_centroids {
+        ($kernel:ident) => {
+            way.launch($kernel {
+                centroids: arrays.rounded.at(),
+                centre: centre.at(),
+                extents: extents.at(),
+                order: std::ptr::null(),
+                states: arrays.states.at(),
+                list_counts: counts.at(),
+                packed: packed_centroids.at(),
+                biases: biases.at(),
+                largest: largest.at(),
+                params,
+            })
+        };
+    }
+    if products {
+        split_centroids!(SplitProducts)
+    } else {
+        split_centroids!(SplitCentroids)
+    }
 
     // What there is no room for, or what is too little.
     let mut expected = listed[count..].to_vec();
@@ -1551,16 +1569,28 @@ fn check_parts([n, k, d]: [u32; 3], data: Data, seed: u64, way: Way) {
     }
     assert_eq!(rows.get()[..count], listed[..count]);
 
-    let scale = 2f64.powi(14 - f64::from(reach).log2().floor() as i32);
-    let exact = |v: &[f32]| -> Vec<f64> {
-        v.iter().zip(&centre_values).map(|(&v, &c)| (f64::from(v) - f64::from(c)) * scale).collect()
+    let scale_of = |reach: f32| 2f64.powi(14 - f64::from(reach).log2().floor() as i32);
+    let scaled = |v: &[f32], scale: f64| -> Vec<f64> {
+        let about = v
+            .iter()
+            .zip(&centre_values)
+            .map(|(&v, &c)| if products { f64::from(v) } else { f64::from(v) - f64::from(c) });
+        about.map(|v| v * scale).collect()
     };
+    // A row of zeros, or of what is subnormal, has a scale of its own that is as good as any.
+    let point = |row: u32| {
+        let x = view.point(row as usize);
+        let reach = if products { largest_of(x).max(1e-30) } else { reach };
+        scaled(x, scale_of(reach))
+    };
+    let half_bits = (u32::BITS - (d - 1).leading_zeros()).div_ceil(2) as i32;
+    let of_centroid = scale_of(reach) * if products { 2f64.powi(-half_bits) } else { 1.0 };
     let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
     let (packed, norms, residuals) = (packed.get(), norms.get(), residuals.get());
     let (packed_centroids, biases) = (packed_centroids.get(), biases.get());
     let [of_centroids, most_lost] = [2, 3].map(|at| f64::from(f32::from_bits(largest.get()[at])));
     for (entry, &row) in listed[..count].iter().enumerate() {
-        let x = exact(view.point(row as usize));
+        let x = point(row);
         let found = &packed[entry * 3 * part..][..3 * part];
         for feature in 0..part {
             let [upper, lower] = in_parts(x.get(feature).copied().unwrap_or(0.0));
@@ -1575,7 +1605,7 @@ fn check_parts([n, k, d]: [u32; 3], data: Data, seed: u64, way: Way) {
         );
     }
     for centroid in 0..k as usize {
-        let c = exact(view.centroid(centroid));
+        let c = scaled(view.centroid(centroid), of_centroid);
         let (tile, row) = (centroid / HOPPER_CENTROIDS as usize, centroid % HOPPER_CENTROIDS as usize);
         let values: Vec<F16> = (0..3 * part)
             .map(|feature| {
@@ -1591,13 +1621,14 @@ fn check_parts([n, k, d]: [u32; 3], data: Data, seed: u64, way: Way) {
         }
         let at = row % 8 / 2 * HOPPER_BIAS_PITCH as usize + row / 8 * 2 + row % 2;
         let bias = biases[tile * HOPPER_BIASES as usize + at];
-        assert_near(-2.0 * f64::from(bias), norm(&c).powi(2), 2.0 * U * norm(&c).powi(2), "bias");
+        let expected = if products { 0.0 } else { norm(&c).powi(2) };
+        assert_near(-2.0 * f64::from(bias), expected, 2.0 * U * expected, "bias");
         assert!(of_centroids >= norm(&c) * (1.0 - 1e-6));
         // What bounds take for the most that parts leave of a product.
         for (entry, &row) in
             listed[..count].iter().enumerate().filter(|(entry, _)| residuals[*entry].is_finite())
         {
-            let x = exact(view.point(row as usize));
+            let x = point(row);
             let of_parts = packed[entry * 3 * part..][..3 * part].iter().zip(&values);
             let of_parts: f64 =
                 of_parts.map(|(&x, c)| f64::from(F16(x).to_f32()) * f64::from(c.to_f32())).sum();
@@ -1709,7 +1740,8 @@ proptest! {
         batch in 1..3u32, n in 1..20u32, k in 1..5u32, d in 1..140u32, data in data(&Data::ALL), seed: u64, way in way()
     ) {
         check_rounding([batch, n, k, d], data, seed, way);
-        check_parts([n, k, d], data, seed, way);
+        check_parts([n, k, d], false, data, seed, way);
+        check_parts([n, k, d], true, data, seed, way);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Without a GPU the test says so and passes; with `FLASH_KMEANS_REQUIRE_GPU=1` it fails instead. `FLASH_KMEANS_SMALL=1` makes
 //! problems small, for sanitizers, and an emulation has two of them.
 use flash_kmeans::tuning::{LaunchPlan, gpu, use_plan};
-use flash_kmeans::{Element, FlashKMeans, Init, Precision};
+use flash_kmeans::{Element, FlashKMeans, Init, Metric, Precision};
 use flash_kmeans_tests::{CUDA, has_gpu, is_emulated, is_small};
 use half::{bf16, f16};
 use ndarray::{Array3, s};
@@ -74,11 +74,11 @@ fn points<T: Element>([batch, n, d]: [usize; 3], convert: impl Fn(f32) -> T) -> 
 }
 
 fn check<T: Element<Centroid = f32>>(plans: &[LaunchPlan], shape: [usize; 4], convert: impl Fn(f32) -> T) {
-    check_at(Precision::Exact, plans, shape, convert);
+    check_at((Precision::Exact, Metric::Euclidean), plans, shape, convert);
 }
 
 fn check_at<T: Element<Centroid = f32>>(
-    precision: Precision,
+    (precision, metric): (Precision, Metric),
     plans: &[LaunchPlan],
     [batch, n, k, d]: [usize; 4],
     convert: impl Fn(f32) -> T,
@@ -91,7 +91,7 @@ fn check_at<T: Element<Centroid = f32>>(
     let points = points([batch, n, d], convert);
     let first = Init::Given(points.slice(s![.., ..k, ..]).mapv(Element::to_f64).into_dyn());
     let options = FlashKMeans::new(k).init(first).tol(0.0).max_iter(6).backend(CUDA);
-    let options = options.precision(precision);
+    let options = options.precision(precision).metric(metric);
     let found: Vec<_> = plans
         .iter()
         .map(|plan| {
@@ -111,7 +111,7 @@ fn check_at<T: Element<Centroid = f32>>(
         })
         .collect();
     for (plan, other) in plans.iter().zip(&found) {
-        let case = format!("{batch} × {n}, k {k}, d {d}, {}, {precision}: {plan}", T::DTYPE);
+        let case = format!("{batch} × {n}, k {k}, d {d}, {}, {precision}, {metric}: {plan}", T::DTYPE);
         let differ = |a: &[u32], b: &[u32]| a.iter().zip(b).filter(|(a, b)| a != b).count();
         let (labels, first) = (other.1.as_slice().unwrap(), found[0].1.as_slice().unwrap());
         assert_eq!(
@@ -136,13 +136,17 @@ fn results_have_the_same_bits_by_any_plan() {
     // A third of a grid's step: rounded to 10 bits, scores are equal that were not, and others that were are not.
     let shapes = [[1, 20_000, 600, 65], [3, 5000, 1000, 20], [1, 20_000, 3000, 150]];
     for shape in &shapes[..if is_emulated() { 1 } else { 3 }] {
-        check_at(Precision::Tf32, &orders, *shape, |v| v / 3.0);
-        check_at(Precision::Tf32, &orders, *shape, f16::from_f32);
+        check_at((Precision::Tf32, Metric::Euclidean), &orders, *shape, |v| v / 3.0);
+        check_at((Precision::Tf32, Metric::Euclidean), &orders, *shape, f16::from_f32);
     }
     if is_emulated() {
         check(&plans, [1, 20_000, 600, 65], |v| v);
         check(&plans, [1, 20_000, 600, 150], f16::from_f32);
         return;
+    }
+    for metric in [Metric::Cosine, Metric::Dot] {
+        check_at((Precision::Exact, metric), &plans, [1, 20_000, 600, 200], |v| v / 3.0);
+        check_at((Precision::Exact, metric), &plans, [1, 20_000, 600, 100], f16::from_f32);
     }
     for d in [3, 64, 65, 80, 100, 128, 200, 768] {
         check(&plans, [1, 20_000, 600, d], |v| v);

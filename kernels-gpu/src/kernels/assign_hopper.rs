@@ -25,8 +25,9 @@
 //! ```
 //! of the true one (the sum, the final addition, the bias as `pack_centroids` adds it up). Two scores further apart than twice
 //! that are in the right order. A point with more than one centroid inside goes on a list with its two candidates, or
-//! with word that there are more, and `settle` decides in f64. The fold counts such centroids at no cost: the search
-//! for the best one's index looks for scores within the bound of it, and adds up how many and which.
+//! with word that there are more. Those are multiplied again with a tighter bound ([`refine_hopper`]), and `settle` decides the
+//! rest in f64. The fold counts such centroids at no cost: the search for the best one's index looks for scores within the
+//! bound of it, and adds up how many and which.
 //!
 //! Where labels need not be exact (`HopperParams::is_exact`), bounds count as 0: the best score wins, and only equal ones go
 //! on the list, of which `settle` then looks at every centroid. So a label depends on the scores alone, and not on the order

@@ -597,7 +597,13 @@ kernels! {
             (points: *const f32, centre: *const f32, extents: *const u32, list_counts: *mut u32,
              list_rows: *const u32, packed: *mut u16, norms: *mut f32, residuals: *mut f32, rows: *mut u32,
              many_rows: *mut u32; params: RefineParams)
-            = pack_points::split_points, UPDATE, fk_split_points;
+            = pack_points::split_points::<false>, UPDATE, fk_split_points;
+        /// The same for products.
+        SplitRows
+            (points: *const f32, centre: *const f32, extents: *const u32, list_counts: *mut u32,
+             list_rows: *const u32, packed: *mut u16, norms: *mut f32, residuals: *mut f32, rows: *mut u32,
+             many_rows: *mut u32; params: RefineParams)
+            = pack_points::split_points::<true>, UPDATE, fk_split_rows;
         /// Unsure points of 16 bits.
         KeepUnsure
             (list_counts: *mut u32, list_rows: *const u32, rows: *mut u32, many_rows: *mut u32; params: RefineParams)
@@ -607,7 +613,13 @@ kernels! {
             (centroids: *const f32, centre: *const f32, extents: *const u32, order: *const u32,
              states: *const LoopState, list_counts: *const u32, packed: *mut u16, biases: *mut f32,
              largest: *mut u32; params: RefineParams)
-            = pack_centroids::split_centroids, PACK, fk_split_centroids;
+            = pack_centroids::split_centroids::<false>, PACK, fk_split_centroids;
+        /// The same for products.
+        SplitProducts
+            (centroids: *const f32, centre: *const f32, extents: *const u32, order: *const u32,
+             states: *const LoopState, list_counts: *const u32, packed: *mut u16, biases: *mut f32,
+             largest: *mut u32; params: RefineParams)
+            = pack_centroids::split_centroids::<true>, PACK, fk_split_products;
         /// Scores that the points' best ones are not below.
         Floors
             (points: *const u16, norms: *const f32, residuals: *const f32, labels: *const u32, plain: *const u16,

@@ -115,7 +115,7 @@ impl Packed for InParts {
 /// # Safety
 /// As [`pack_centroids`]; `list_counts` are what the first assignment leaves.
 #[inline(always)]
-pub(super) unsafe fn split_centroids(
+pub(super) unsafe fn split_centroids<const PRODUCTS: bool>(
     centroids: *const f32,
     centre: *const f32,
     extents: *const u32,
@@ -132,7 +132,7 @@ pub(super) unsafe fn split_centroids(
     let is_wanted = params.count(*list_counts.add(1)) > 0;
     if is_wanted {
         let (plain, norms, residuals, counts) = (core::ptr::null_mut(), none, none, core::ptr::null_mut());
-        pack_centroids::<InParts, false>(
+        pack_centroids::<InParts, PRODUCTS>(
             centroids.cast(),
             centre,
             extents,

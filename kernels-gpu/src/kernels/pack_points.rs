@@ -138,11 +138,13 @@ unsafe fn pack_row(
 /// What nothing multiplies, lower with lower part, is part of the centroids' residuals, if a point's lower part is no more than
 /// 2⁻¹¹ of it: as it is unless most of it is too small for f16. A point of which it is not has an infinite residual.
 ///
+/// For products, each row is taken about nothing and by a power of two of its own, as [`pack_rows`] does.
+///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`UPDATE_THREADS`] threads; `list_counts` and `list_rows` are what
 /// the first assignment leaves.
 #[inline(always)]
-pub(super) unsafe fn split_points(
+pub(super) unsafe fn split_points<const PRODUCTS: bool>(
     points: *const f32,
     centre: *const f32,
     extents: *const u32,
@@ -158,7 +160,7 @@ pub(super) unsafe fn split_points(
     let shape = params.shape;
     let unsure = *list_counts.add(1);
     let count = params.count(unsure);
-    let scale = tensor_scale(*extents);
+    let scale = if PRODUCTS { 1.0 } else { tensor_scale(*extents) };
     let mut entry = block_idx_x() * UPDATE_WARPS + warp_id();
     while entry < unsure {
         let row = *list_rows.add((shape.n - 1 - entry) as usize);
@@ -166,14 +168,17 @@ pub(super) unsafe fn split_points(
             let x = points.add((row as u64 * shape.pitch as u64) as usize);
             let part = params.part();
             let target = packed.add((entry as u64 * (REFINE_PARTS * part) as u64) as usize);
+            let scale = if PRODUCTS { scale_of_row(x, shape.d) } else { scale };
             let (mut norm, mut below, mut residual) = (0.0, 0.0, 0.0);
             let mut feature = lane_id();
             while feature < part {
                 let at = feature as usize;
-                let exact = if feature < shape.d {
-                    (*x.add(at) as f64 - *centre.add(at) as f64) * scale
-                } else {
+                let exact = if feature >= shape.d {
                     0.0
+                } else if PRODUCTS {
+                    *x.add(at) as f64 * scale
+                } else {
+                    (*x.add(at) as f64 - *centre.add(at) as f64) * scale
                 };
                 let parts = Parts::of(exact);
                 norm += exact * exact;
@@ -260,6 +265,19 @@ impl Parts {
 /// The square of what a point's lower part is of it at the most, where it is not settled.
 pub(super) const LOWER_SQUARED: f64 = 1.0 / (1u64 << 22) as f64;
 
+/// A power of two of a row's own; a warp together.
+#[inline(always)]
+unsafe fn scale_of_row(x: *const f32, d: u32) -> f64 {
+    let mut extent = 0.0f32;
+    let mut feature = lane_id();
+    while feature < d {
+        let value = *x.add(feature as usize);
+        extent = max(extent, if value < 0.0 { -value } else { value });
+        feature += WARP_SIZE;
+    }
+    tensor_scale(largest_of_warp(extent).to_bits())
+}
+
 /// [`pack_points`] for products, each row about nothing and by a power of two of its own: which centroid has the largest
 /// product with it does not depend on that, and no row is too short beside the others to be told.
 ///
@@ -279,14 +297,7 @@ pub(super) unsafe fn pack_rows(
     while row < rows {
         let x = points.add((row * shape.pitch as u64) as usize);
         let target = packed.add((row * params.packed_pitch as u64) as usize);
-        let mut extent = 0.0f32;
-        let mut feature = lane_id();
-        while feature < shape.d {
-            let value = *x.add(feature as usize);
-            extent = max(extent, if value < 0.0 { -value } else { value });
-            feature += WARP_SIZE;
-        }
-        let scale = tensor_scale(largest_of_warp(extent).to_bits());
+        let scale = scale_of_row(x, shape.d);
         let exact = |feature: usize| *x.add(feature) as f64 * scale;
         pack_row(exact, target, norms.add(row as usize), residuals.add(row as usize), params);
         row += grid_dim_x() as u64 * UPDATE_WARPS as u64;

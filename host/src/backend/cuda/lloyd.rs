@@ -389,8 +389,7 @@ impl<T: GpuElement> Call<T> {
             && u32::try_from(batch * n).is_ok();
         let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
         let hopper = fast.then(|| T::hopper(device, of_entry));
-        let refines = by.is_exact() && !by.metric.is_product();
-        let again = hopper.filter(|entry| entry.is_hopper && refines);
+        let again = hopper.filter(|entry| entry.is_hopper && by.is_exact());
         let again = again.and_then(|_| device.plan().refine(shape));
         let mut plan = Plan::default();
         let tiles = tiles_of(shape, hopper) as usize;
@@ -494,8 +493,11 @@ impl<T: GpuElement> Call<T> {
         });
         if again.is_some() {
             kernels.push(<T::Refined as hopper::Refining>::SPEC);
-            let split = [SplitPoints::SPEC, SplitCentroids::SPEC];
-            kernels.extend_from_slice(if T::ROUNDS { &split } else { &[KeepUnsure::SPEC] });
+            kernels.extend(match is_product {
+                _ if !T::ROUNDS => vec![KeepUnsure::SPEC],
+                true => vec![SplitRows::SPEC, SplitProducts::SPEC],
+                false => vec![SplitPoints::SPEC, SplitCentroids::SPEC],
+            });
         }
         kernels.extend(by::kernels::<T>(by, updates));
         if updates {
@@ -1348,35 +1350,45 @@ impl<T: GpuElement> Call<T> {
         let centre = self.at(self.places.centre)?;
         let Multiplied { extents, .. } = self.multiplied(places)?;
         let list_counts = self.at(places.list_counts)?;
-        let split = SplitPoints {
-            points: self.points()?.cast(),
-            centre,
-            extents,
-            list_counts,
-            list_rows: self.at(places.list_rows)?,
-            packed: self.at(parts.points)?,
-            norms: self.at(parts.norms)?,
-            residuals: self.at(parts.residuals)?,
-            rows: self.at(again.rows)?,
-            many_rows: self.at(places.list_first)?,
-            params,
-        };
-        // SAFETY: as in `means`; points that are rounded are f32, and so are their centroids.
-        unsafe { self.device.launch(&self.stream, &split)? };
-        let split = SplitCentroids {
-            centroids: self.at(self.places.rounded)?.cast(),
-            centre,
-            extents,
-            order: self.order(places.order)?,
-            states: self.at(states)?.cast(),
-            list_counts,
-            packed: self.at(parts.packed)?,
-            biases: self.at(parts.biases)?,
-            largest: self.at(parts.largest)?,
-            params,
-        };
-        // SAFETY: as in `means`.
-        unsafe { self.device.launch(&self.stream, &split) }
+        macro_rules! split {
+            ($Points:ident, $Centroids:ident) => {{
+                let points = $Points {
+                    points: self.points()?.cast(),
+                    centre,
+                    extents,
+                    list_counts,
+                    list_rows: self.at(places.list_rows)?,
+                    packed: self.at(parts.points)?,
+                    norms: self.at(parts.norms)?,
+                    residuals: self.at(parts.residuals)?,
+                    rows: self.at(again.rows)?,
+                    many_rows: self.at(places.list_first)?,
+                    params,
+                };
+                let centroids = $Centroids {
+                    centroids: self.at(self.places.rounded)?.cast(),
+                    centre,
+                    extents,
+                    order: self.order(places.order)?,
+                    states: self.at(states)?.cast(),
+                    list_counts,
+                    packed: self.at(parts.packed)?,
+                    biases: self.at(parts.biases)?,
+                    largest: self.at(parts.largest)?,
+                    params,
+                };
+                // SAFETY: as in `means`; points that are rounded are f32, and so are their centroids.
+                unsafe {
+                    self.device.launch(&self.stream, &points)?;
+                    self.device.launch(&self.stream, &centroids)
+                }
+            }};
+        }
+        if self.by.metric.is_product() {
+            split!(SplitRows, SplitProducts)
+        } else {
+            split!(SplitPoints, SplitCentroids)
+        }
     }
 
     /// Labels of every problem, whatever its state.

@@ -1624,6 +1624,12 @@ fn check_parts([n, k, d]: [u32; 3], products: bool, data: Data, seed: u64, way: 
         let expected = if products { 0.0 } else { norm(&c).powi(2) };
         assert_near(-2.0 * f64::from(bias), expected, 2.0 * U * expected, "bias");
         assert!(of_centroids >= norm(&c) * (1.0 - 1e-6));
+        if c.iter().any(|c| c.abs() > 65_519.0) {
+            assert_eq!(most_lost, f64::INFINITY, "a value is too large for f16");
+        }
+        if !most_lost.is_finite() {
+            continue;
+        }
         // What bounds take for the most that parts leave of a product.
         for (entry, &row) in
             listed[..count].iter().enumerate().filter(|(entry, _)| residuals[*entry].is_finite())

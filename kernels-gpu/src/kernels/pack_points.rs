@@ -251,7 +251,9 @@ impl Parts {
         let upper = F16::from_f32(exact as f32);
         let rest = exact - upper.to_f32() as f64;
         let lower = F16::from_f32(rest as f32);
-        Parts { upper, lower, lost: rest - lower.to_f32() as f64 }
+        let lost = rest - lower.to_f32() as f64;
+        // What is too large for f16 is lost whole: a difference of infinities would not say so.
+        Parts { upper, lower, lost: if lost.is_nan() { f64::INFINITY } else { lost } }
     }
 
     /// The square of the lower part.

@@ -159,7 +159,8 @@ pub(super) unsafe fn split_centroids<const PRODUCTS: bool>(
 /// # Safety
 /// Pointers are valid for the shapes in `params`, `packed` and `plain` aligned to 16 bytes; a block has [`PACK_THREADS`]
 /// threads; `centre`, not for products, and `extents` are read where `T` rounds, and may be null elsewhere; `order` says
-/// which centroid each place of the tiles has, or is null for their own order.
+/// which centroid each place of the tiles has, or is null for their own order. Of a `T` in parts, `plain`, `norms`, `residuals` and
+/// `list_counts` are not touched.
 #[inline(always)]
 pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
     centroids: *const T,

@@ -1605,12 +1605,12 @@ fn no_points() -> Error {
     Error::Cuda { call: "starting a run".into(), code: "no points were given".into() }
 }
 
-/// Entries of the statistics of an assignment by `entry`, for a problem.
 /// Whether a word of each lane of a warp is a row of points.
 fn is_narrow<T>(shape: Shape) -> bool {
     shape.d as usize * size_of::<T>() <= NARROW_BYTES as usize
 }
 
+/// Entries of the statistics of an assignment by `entry`, for a problem.
 fn tiles_of(shape: Shape, entry: Option<hopper::Launch>) -> u32 {
     match entry {
         Some(_) => shape.hopper_tiles() * HOPPER_WARPS,

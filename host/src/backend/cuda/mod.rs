@@ -45,12 +45,12 @@ use std::borrow::Cow;
 trait GpuElement: Element<Centroid = f32> {
     /// The same type in kernels.
     type Device: PointType;
+    /// How those of its points that are unsure are assigned again.
+    type Refined: hopper::Refining;
     /// Whether Hopper's tensor cores take the points rounded only.
     const ROUNDS: bool;
     /// The tensor cores' assignment for problems of this shape.
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch;
-    /// How those of its points that are unsure are assigned again.
-    type Refined: hopper::Refining;
     /// What lists pairs of points and rows of a pool.
     fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch;
 }

@@ -1300,6 +1300,11 @@ impl PanelSumsParams {
     pub const fn chunks(&self) -> u32 {
         self.shape.d.div_ceil(PANEL_SUMS_FEATURES)
     }
+    /// Whether rows of values of so many bytes are narrow: a word of each lane of a warp at the most.
+    #[inline]
+    pub const fn is_narrow(&self, value_bytes: u32) -> bool {
+        self.shape.d as u64 * value_bytes as u64 <= NARROW_BYTES as u64
+    }
 }
 impl Items for PanelSumsParams {
     #[inline]

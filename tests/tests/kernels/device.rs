@@ -276,6 +276,7 @@ impl<T: Point> Arrays<T> {
 
     /// Sort and sums in one launch.
     pub(crate) fn sum_panels(&self, way: Way) {
+        let params = PanelSumsParams { shape: self.shape, panels: self.panels };
         macro_rules! launch {
             ($kernel:ident) => {
                 way.launch($kernel::<T> {
@@ -286,11 +287,11 @@ impl<T: Point> Arrays<T> {
                     starts: self.starts.at(),
                     sums: self.sums.at(),
                     heads: self.heads.at(),
-                    params: PanelSumsParams { shape: self.shape, panels: self.panels },
+                    params,
                 })
             };
         }
-        if self.shape.d as usize * size_of::<T>() <= NARROW_BYTES as usize {
+        if params.is_narrow(size_of::<T>() as u32) {
             launch!(PanelSumsNarrow);
         } else {
             launch!(PanelSums);

@@ -508,7 +508,9 @@ impl<T: GpuElement> Call<T> {
             };
             kernels.extend(match sort {
                 Sort::Block if by.has_masses() => vec![<PanelSumsByMass<T::Device> as Kernel>::SPEC],
-                Sort::Block if is_narrow::<T>(shape) => vec![<PanelSumsNarrow<T::Device> as Kernel>::SPEC],
+                Sort::Block if PanelSumsParams { shape, panels }.is_narrow(size_of::<T>() as u32) => {
+                    vec![<PanelSumsNarrow<T::Device> as Kernel>::SPEC]
+                }
                 Sort::Block => vec![<PanelSums<T::Device> as Kernel>::SPEC],
                 Sort::Whole => {
                     vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums, FoldHeads::SPEC]
@@ -1506,7 +1508,8 @@ impl<T: GpuElement> Call<T> {
                     unsafe { self.device.launch(&self.stream, &kernel) }
                 }};
             }
-            return if is_narrow::<T>(shape) { launch!(PanelSumsNarrow) } else { launch!(PanelSums) };
+            let is_narrow = params.is_narrow(size_of::<T>() as u32);
+            return if is_narrow { launch!(PanelSumsNarrow) } else { launch!(PanelSums) };
         };
         let params = of_stretches;
         let kernel =
@@ -1603,11 +1606,6 @@ impl<T: GpuElement> Call<T> {
 /// A run without points is a bug of this crate; it is reported.
 fn no_points() -> Error {
     Error::Cuda { call: "starting a run".into(), code: "no points were given".into() }
-}
-
-/// Whether a word of each lane of a warp is a row of points.
-fn is_narrow<T>(shape: Shape) -> bool {
-    shape.d as usize * size_of::<T>() <= NARROW_BYTES as usize
 }
 
 /// Entries of the statistics of an assignment by `entry`, for a problem.

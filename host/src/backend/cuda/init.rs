@@ -1,6 +1,6 @@
 //! First centroids on the GPU: the steps of [`crate::init`], which come to the same rows.
 use super::device::{Device, failed};
-use super::lloyd::{By, Call, shape_of};
+use super::lloyd::{By, Call, Role, shape_of};
 use super::memory::{Arena, Place, Plan};
 use super::{GpuElement, Gpus, bytes_beside, pool};
 use crate::error::{Error, Result};
@@ -176,7 +176,8 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             if self.room.is_some_and(|room| bytes > room) {
                 return Ok(None);
             }
-            match timed("memory for assignments", || Call::over(&self.points, most)) {
+            let role = Role::Candidates(self.points.shape);
+            match timed("memory for assignments", || Call::over(&self.points, most, role)) {
                 Ok(call) => self.call = Some(call),
                 Err(Error::OutOfDeviceMemory { requested, free }) => {
                     tracing::info!(

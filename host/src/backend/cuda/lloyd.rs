@@ -129,6 +129,8 @@ pub(super) enum Role<'a> {
     Assign,
     /// Labels alone, by the entry that a fit of this shape takes: it is loaded, and any entry does for any number of clusters.
     Candidates(Shape),
+    /// Pairs of points and rows of them alone, by what a fit of this shape has; nothing is assigned.
+    Pairs(Shape),
     Fit(&'a LloydOptions),
     /// Labels and partial sums of a part of a problem.
     Part(Cut),
@@ -139,7 +141,7 @@ pub(super) enum Role<'a> {
 impl Role<'_> {
     /// Whether there are means to be found.
     fn updates(self) -> bool {
-        !matches!(self, Role::Assign | Role::Candidates(_))
+        !matches!(self, Role::Assign | Role::Candidates(_) | Role::Pairs(_))
     }
 }
 
@@ -385,11 +387,11 @@ impl<T: GpuElement> Call<T> {
         let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
 
         // First centroids have no other way.
-        let fast = (device.has_tensor_cores() || matches!(role, Role::Candidates(_)))
-            && u32::try_from(batch * n).is_ok();
-        let of_entry = if let Role::Candidates(fit) = role { fit } else { shape };
-        let hopper = fast.then(|| T::hopper(device, of_entry));
-        let again = hopper.filter(|entry| entry.is_hopper && by.is_exact());
+        let of_first = if let Role::Candidates(fit) | Role::Pairs(fit) = role { Some(fit) } else { None };
+        let fast = (device.has_tensor_cores() || of_first.is_some()) && u32::try_from(batch * n).is_ok();
+        let hopper = fast.then(|| T::hopper(device, of_first.unwrap_or(shape)));
+        let assigns = !matches!(role, Role::Pairs(_));
+        let again = hopper.filter(|entry| entry.is_hopper && by.is_exact() && assigns);
         let again = again.and_then(|_| device.plan().refine(shape));
         let mut plan = Plan::default();
         let tiles = tiles_of(shape, hopper) as usize;
@@ -535,15 +537,15 @@ impl<T: GpuElement> Call<T> {
         Ok(call)
     }
 
-    /// For assignments of one problem's points, which lie where they are at the pitch that kernels take, to at most `k` of
-    /// them ([`Self::assign_to_rows`]).
-    pub(super) fn over(points: &Resident<'_, T>, k: usize) -> Result<Self> {
+    /// For points that lie where they are at the pitch that kernels take, and at most `k` of them: assignments of one problem's
+    /// ([`Self::assign_to_rows`]), or pairs ([`Self::list_pairs`]), as `role` says.
+    pub(super) fn over(points: &Resident<'_, T>, k: usize, role: Role<'_>) -> Result<Self> {
         let Shape { batch, n, d, .. } = points.shape;
         // Which rows are drawn is the same with any precision.
         let by =
             By { metric: Metric::Euclidean, weighted: false, relocates: false, precision: Precision::Exact };
         let sizes = [batch as usize, n as usize, d as usize];
-        let mut call = Self::new(points.device, sizes, (k, by), Role::Candidates(points.shape))?;
+        let mut call = Self::new(points.device, sizes, (k, by), role)?;
         call.set_points(Points::Elsewhere(points.points));
         Ok(call)
     }

@@ -8,7 +8,7 @@
 //! Points of which more are nearer to rows of a pool than there is room for are looked at with fewer rows at a time.
 use super::device::{Device, failed};
 use super::init::Resident;
-use super::lloyd::{Call, PairArrays};
+use super::lloyd::{Call, PairArrays, Role};
 use super::memory::{Place, Plan};
 use super::{GpuElement, bytes_beside};
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ impl<T: GpuElement> Resident<'_, T> {
             Err(Error::OutOfDeviceMemory { requested: bytes::<T>(shape, k), free })
         };
         let capacity = capacity(points, k, device.multiprocessors());
-        let mut call = Call::over(self, most)?;
+        let mut call = Call::over(self, most, Role::Pairs(self.shape))?;
         // It has a stream of its own: points are to be there.
         self.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
         let Some(known) = call.prepare_pairs()? else { return no_room() };

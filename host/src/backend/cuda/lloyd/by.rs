@@ -87,7 +87,7 @@ impl<T> ByPlaces<T> {
         let has_scales = match role {
             Role::Fit(options) => by.metric.is_spherical() && options.tol > 0.0,
             Role::Part(_) => by.metric.is_spherical(),
-            Role::Assign | Role::Candidates(_) | Role::Total(_) => false,
+            Role::Assign | Role::Candidates(_) | Role::Pairs(_) | Role::Total(_) => false,
         };
         ByPlaces {
             weights: (by.weighted && updates).then(|| plan.array(points)),

@@ -171,8 +171,10 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             self.call = None;
             // Rounds draw about as many rows each.
             let most = rows.len() + rows.len() / 8;
-            let Shape { n, d, .. } = self.points.shape;
-            let bytes = bytes_beside(T::DTYPE, n.into(), d.into(), most as u64);
+            let Shape { batch, n, d, .. } = self.points.shape;
+            let sizes = [batch, n, d].map(u64::from);
+            let again = self.points.device.plan().room_again(sizes);
+            let bytes = bytes_beside(T::DTYPE, sizes, most as u64, again);
             if self.room.is_some_and(|room| bytes > room) {
                 return Ok(None);
             }

@@ -178,7 +178,7 @@ pub(crate) fn fit<T: Element>(
     let is_watched = watch.is_watched() && problem.batch == 1;
     // Whole fits are decided on the device, which relocates nothing.
     let is_whole = one && !is_watched && !options.relocates();
-    if is_whole && gpus.memory.is_none_or(|memory| whole_bytes(problem, options.k) <= memory) {
+    if is_whole && gpus.memory.is_none_or(|memory| whole_bytes(gpus, problem, options.k) <= memory) {
         problem.check_finite()?;
         match fit_whole(gpus, problem, first, options) {
             Err(Error::OutOfDeviceMemory { requested, free }) => {
@@ -217,22 +217,20 @@ pub(crate) fn fit<T: Element>(
 }
 
 /// About the bytes of device memory that a fit of whole problems takes.
-fn whole_bytes<T: Element>(problem: &Problem<'_, T>, k: usize) -> u64 {
+fn whole_bytes<T: Element>(gpus: &Gpus, problem: &Problem<'_, T>, k: usize) -> u64 {
+    let sizes = [problem.batch, problem.n, problem.d].map(|size| size as u64);
     let rows = (problem.batch * problem.n) as u64;
     let points = rows * (problem.d * size_of::<T>()) as u64;
     let weights = if problem.weights.is_some() { 12 * rows } else { 0 };
-    points + weights + bytes_beside(T::DTYPE, rows, problem.d as u64, (problem.batch * k) as u64)
+    points + weights + bytes_beside(T::DTYPE, sizes, k as u64, gpus.first().plan().room_again(sizes))
 }
 
-/// About the bytes that it takes beside the points and their weights.
-fn bytes_beside(dtype: DType, rows: u64, d: u64, clusters: u64) -> u64 {
-    /// Of so many coordinates, unsure points are assigned again by most plans.
-    const MANY: u64 = 1 << 25;
-    // f32 points are there in 16 bits too, and then an eighth of them in three parts; labels, orders and lists are some 40 bytes
-    // a point.
-    let rounded = if dtype == DType::F32 { 2 * d } else { 0 };
-    let in_parts = if rounded > 0 && rows * d >= MANY { 6 * d.next_multiple_of(64) / 8 } else { 0 };
-    rows * (rounded + in_parts + 40) + clusters * d * 32
+/// About the bytes that it takes beside the points and their weights, of which there is room for `again` to be assigned again.
+fn bytes_beside(dtype: DType, [batch, n, d]: [u64; 3], k: u64, again: u64) -> u64 {
+    // f32 points are there in 16 bits too, and those that are assigned again in three parts; labels, orders and lists are some 40
+    // bytes a point.
+    let (rounded, in_parts) = if dtype == DType::F32 { (2 * d, 6 * d.next_multiple_of(64)) } else { (0, 0) };
+    batch * n * (rounded + 40) + again * in_parts + batch * k * d * 32
 }
 
 /// A problem in chunks.

@@ -269,16 +269,20 @@ impl LaunchPlan {
             && shape.k.div_ceil(HOPPER_CENTROIDS) >= self.floored_tiles
     }
 
-    /// How unsure points are assigned again, where that may be worth looking at their number.
-    pub(super) fn refine(&self, shape: Shape) -> Option<RefineParams> {
+    /// Unsure points that there is room for when they are assigned again: none where that is not worth looking at their number.
+    pub(super) fn room_again(&self, [batch, n, d]: [u64; 3]) -> u64 {
         /// Fewer coordinates than this for each of the points that it takes are multiplied too soon for three launches more.
         const COORDINATES: u64 = 1 << 17;
         /// For one of so many points there is room.
-        const SHARE: u32 = 8;
-        let coordinates = u64::from(shape.n) * u64::from(shape.d);
-        let is_large = shape.batch == 1 && coordinates / COORDINATES >= self.refined_points.into();
-        let capacity = shape.n.div_ceil(SHARE);
-        is_large.then_some(RefineParams { shape, slot: 0, least: self.refined_points, capacity })
+        const SHARE: u64 = 8;
+        let is_large = batch == 1 && n * d / COORDINATES >= self.refined_points.into();
+        if is_large { n.div_ceil(SHARE) } else { 0 }
+    }
+
+    /// How they are assigned again, where that may be worth it.
+    pub(super) fn refine(&self, shape: Shape) -> Option<RefineParams> {
+        let capacity = self.room_again([shape.batch, shape.n, shape.d].map(u64::from)) as u32;
+        (capacity > 0).then_some(RefineParams { shape, slot: 0, least: self.refined_points, capacity })
     }
 
     pub(super) fn sort(&self, panels: Panels, k: u32) -> Sort {
@@ -477,6 +481,9 @@ mod tests {
         assert!(plan.refine(Shape::new(1, 1 << 18, 1000, 128, 2)).is_some());
         assert!(plan.refine(Shape::new(1, (1 << 18) - 1, 1000, 128, 2)).is_none());
         assert!(plan.refine(Shape::new(2, 1 << 18, 1000, 128, 2)).is_none());
+        assert_eq!(plan.room_again([1, 1 << 18, 128]), 1 << 15);
+        let plan = LaunchPlan { refined_points: 257, ..plan };
+        assert_eq!(plan.room_again([1, 1 << 18, 128]), 0);
         assert_eq!(plan.sort(Panels::of(1 << 15, 512), 512), Sort::Block);
         assert_eq!(plan.sort(Panels::of(1 << 15, 513), 513), Sort::Whole);
         assert_eq!(plan.sort(Panels::of((1 << 15) + 1, 512), 512), Sort::Whole);

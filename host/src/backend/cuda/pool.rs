@@ -36,9 +36,11 @@ fn most_proposals(k: usize) -> usize {
 
 /// About the bytes that a choice takes beside the points.
 pub(super) fn bytes<T: GpuElement>(shape: Shape, k: usize) -> u64 {
-    let (rows, most) = (u64::from(shape.batch) * u64::from(shape.n), most_proposals(k) as u64);
+    let sizes @ [batch, n, _] = [shape.batch, shape.n, shape.d].map(u64::from);
+    let rows = batch * n;
     let of_pairs = 20 * u64::from(capacity(rows, k, 0));
-    bytes_beside(T::DTYPE, rows, shape.d.into(), u64::from(shape.batch) * most) + of_pairs + 17 * rows
+    // Nothing is assigned again.
+    bytes_beside(T::DTYPE, sizes, most_proposals(k) as u64, 0) + of_pairs + 17 * rows
 }
 
 /// Room for pairs: as many as a step's candidates can have at most, where each is nearest to all points, and a quarter more for

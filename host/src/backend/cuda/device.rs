@@ -59,6 +59,8 @@ enum Assembled {
 /// A kernel's function; the module keeps it alive.
 struct LoadedKernel {
     function: CUfunction,
+    /// What the driver said to [`Device::clusters`], once it was asked.
+    clusters: Option<u32>,
     _module: Arc<Module>,
 }
 
@@ -173,6 +175,11 @@ pub(super) fn check(call: &'static str, code: CUresult) -> Result<()> {
         format!("code {}", code as u32)
     };
     Err(Error::Cuda { call: call.into(), code })
+}
+
+/// A kernel that was loaded and is not there is a bug of this crate; it is reported.
+fn not_loaded() -> Error {
+    failed("finding a kernel just loaded", CudaError::NotFound)
 }
 
 /// Whether the environment asks for the kernels that run on any GPU: to tell a fault of the tuned ones from another,
@@ -447,7 +454,7 @@ impl Device {
                 // SAFETY: as above.
                 check("cuFuncSetAttribute", unsafe { libcuda::allow_large_clusters(function) })?;
             }
-            functions.insert(spec.name, LoadedKernel { function, _module: module.clone() });
+            functions.insert(spec.name, LoadedKernel { function, clusters: None, _module: module.clone() });
         }
         Ok(())
     }
@@ -528,24 +535,33 @@ impl Device {
     }
 
     /// Clusters of a kernel's blocks that run at a time: none where the GPU, or the part of it that this is, has no
-    /// multiprocessors for one beside each other.
+    /// multiprocessors for one beside each other. The driver is asked once: it is the same for as long as the kernel is loaded.
     pub(super) fn clusters(&self, spec: &KernelSpec) -> Result<u32> {
         self.load(&[*spec])?;
-        let function = self.function(spec)?;
-        let mut clusters = 0;
+        let mut kernels = lock(&self.0.kernels);
+        let loaded = kernels.functions.get_mut(spec.name).ok_or_else(not_loaded)?;
+        if let Some(clusters) = loaded.clusters {
+            return Ok(clusters);
+        }
+        let (function, mut clusters) = (loaded.function, 0);
         // SAFETY: a function just loaded, and a place for a number.
         let code = unsafe {
             libcuda::active_clusters(&mut clusters, function, spec.cluster, spec.threads, spec.shared_bytes)
         };
-        // Where a driver has another word for it, too; what is wrong with more than this, the next call meets.
-        Ok(if code == CUresult::CUDA_SUCCESS { clusters.max(0) as u32 } else { 0 })
+        if code != CUresult::CUDA_SUCCESS {
+            // Where a driver has another word for it, too; what is wrong with more than this, the next call meets.
+            return Ok(0);
+        }
+        let clusters = clusters.max(0) as u32;
+        loaded.clusters = Some(clusters);
+        Ok(clusters)
     }
 
     /// A kernel that is loaded.
     fn function(&self, spec: &KernelSpec) -> Result<CUfunction> {
         let kernels = lock(&self.0.kernels);
         let loaded = kernels.functions.get(spec.name).map(|loaded| loaded.function);
-        loaded.ok_or_else(|| failed("finding a kernel just loaded", CudaError::NotFound))
+        loaded.ok_or_else(not_loaded)
     }
 
     /// Launches `kernel` with `blocks` blocks.

@@ -135,7 +135,8 @@ impl AnyKernel {
 
 // `each`: kernels with one entry for each type of points; `plain`: kernels that do not see points. A row
 // gives the argument struct, the trait that a type of points has when the kernel has an entry for it, the
-// pointers, the parameter struct, the body, the block and the entries' names in PTX.
+// pointers, the parameter struct, the body, the block and the entries' names in PTX. After `of` stands the struct
+// that its launches can be made of: one with all of its pointers.
 macro_rules! kernels {
     (
         each {$(
@@ -149,12 +150,12 @@ macro_rules! kernels {
         )*}
         tensor {$(
             $(#[$tensor_doc:meta])*
-            $TensorArgs:ident<$O:ident> $tensor_arguments:tt
+            $TensorArgs:ident<$O:ident> $tensor_arguments:tt $(of $TensorFrom:ident)?
             = $tensor_body:path, $tensor_shape:path, [$($tensor_entry:ident: $tensor_operand:ty),*];
         )*}
         hopper {$(
             $(#[$hopper_doc:meta])*
-            $HopperArgs:ident<$C:ident> $hopper_arguments:tt
+            $HopperArgs:ident<$C:ident> $hopper_arguments:tt $(of $HopperFrom:ident)?
             = $hopper_body:path, $hopper_shape:path, [$($hopper_entry:ident: $operand:ty),*];
         )*}
     ) => {
@@ -177,6 +178,7 @@ macro_rules! kernels {
             $(kernels!(@entry [target_arch = "nvptx64"] [type $O = $tensor_operand;] $tensor_entry $tensor_body,
                 $tensor_arguments);)*
             kernels!(@arguments_operand [$(#[$tensor_doc])*] [$TensorArgs<$O>] $tensor_arguments);
+            $(kernels!(@of $TensorFrom $TensorArgs $tensor_arguments);)?
             $(kernels!(@kernel_tensor [$TensorArgs<$tensor_operand>]
                 $tensor_shape(<$tensor_operand as HopperOperand>::STEPS).named(stringify!($tensor_entry)),
                 [type $O = $tensor_operand;] $tensor_body, $tensor_arguments);)*
@@ -184,6 +186,7 @@ macro_rules! kernels {
         $(
             $(kernels!(@entry [all(target_arch = "nvptx64", target_feature = "sm_90a")] [type $C = $operand;] $hopper_entry $hopper_body, $hopper_arguments);)*
             kernels!(@arguments_operand [$(#[$hopper_doc])*] [$HopperArgs<$C>] $hopper_arguments);
+            $(kernels!(@of $HopperFrom $HopperArgs $hopper_arguments);)?
             $(kernels!(@kernel_hopper [$HopperArgs<$operand>] $hopper_shape(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
                 $hopper_arguments);)*
         )*
@@ -278,6 +281,17 @@ macro_rules! kernels {
             $(pub $pointer: $pointee,)*
             pub $params: $Params,
             pub operand: core::marker::PhantomData<$C>,
+        }
+    };
+
+    // The arguments from those of another operand, or of another entry with the same pointers and more.
+    (@of $From:ident $Args:ident ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
+        #[cfg(not(target_arch = "nvptx64"))]
+        impl<C> $Args<C> {
+            #[doc = concat!("A launch with the pointers of a [`", stringify!($From), "`].")]
+            pub fn of<D>(from: $From<D>, $params: $Params) -> Self {
+                $Args { $($pointer: from.$pointer,)* $params, operand: core::marker::PhantomData }
+            }
         }
     };
 
@@ -712,7 +726,7 @@ kernels! {
             (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,
              residuals: *const f32, extents: *const u32, largest: *const f32, states: *const LoopState,
              labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32,
-             list_first: *mut u32, list_second: *mut u32; params: MmaParams)
+             list_first: *mut u32, list_second: *mut u32; params: MmaParams) of AssignHopper
             = assign_mma::assign_mma::<C>, mma, [
                 fk_assign_mma_f16_s4: Tensor<F16, 4>, fk_assign_mma_f16_s6: Tensor<F16, 6>,
                 fk_assign_mma_f16_s8: Tensor<F16, 8>, fk_assign_mma_f16_wide: Tensor<F16, HOPPER_WIDE>,
@@ -723,7 +737,7 @@ kernels! {
         ListMma<C>
             (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32, residuals: *const f32,
              floors: *const f32, largest: *const f32, states: *const LoopState, limits: *const u32,
-             list_counts: *mut u32, pair_points: *mut u32, pair_columns: *mut u32; params: ListMmaParams)
+             list_counts: *mut u32, pair_points: *mut u32, pair_columns: *mut u32; params: ListMmaParams) of ListMma
             = assign_mma::list_mma::<C>, list, [
                 fk_list_mma_f16_s4: Tensor<F16, 4>, fk_list_mma_f16_s8: Tensor<F16, 8>, fk_list_mma_f16_wide: Tensor<F16, HOPPER_WIDE>,
                 fk_list_mma_bf16_s4: Tensor<BF16, 4>, fk_list_mma_bf16_s8: Tensor<BF16, 8>, fk_list_mma_bf16_wide: Tensor<BF16, HOPPER_WIDE>
@@ -733,7 +747,7 @@ kernels! {
             (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, places: *const u32,
              totals: *const f64, limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
              list_points: *const u32, list_distances: *const f64, states: *mut PoolState, rows: *mut u32;
-             params: ChooseParams)
+             params: ChooseParams) of Choose
             = pool::choose::<C>, choose, [fk_choose: Blocks<1>, fk_choose_held: Blocks<CHOOSE_HOLDS>];
     }
     hopper {
@@ -742,7 +756,7 @@ kernels! {
             (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,
              residuals: *const f32, floors: *const f32, extents: *const u32, largest: *const f32,
              states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
-             list_second: *mut u32; params: HopperParams)
+             list_second: *mut u32; params: HopperParams) of AssignHopper
             = assign_hopper::assign_hopper::<C>, hopper, [
                 fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,
                 fk_assign_hopper_f16_s6: Tensor<F16, 6>, fk_assign_hopper_f16_s7: Tensor<F16, 7>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
@@ -755,7 +769,7 @@ kernels! {
         ListHopper<C>
             (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32, residuals: *const f32,
              floors: *const f32, largest: *const f32, states: *const LoopState, limits: *const u32,
-             list_counts: *mut u32, pair_points: *mut u32, pair_columns: *mut u32; params: ListHopperParams)
+             list_counts: *mut u32, pair_points: *mut u32, pair_columns: *mut u32; params: ListHopperParams) of ListMma
             = assign_hopper::list_hopper::<C>, hopper, [
                 fk_list_hopper_f16_s4: Listed<F16, 4>, fk_list_hopper_f16_s8: Listed<F16, 8>, fk_list_hopper_f16_wide: Listed<F16, HOPPER_WIDE>,
                 fk_list_hopper_bf16_s4: Listed<BF16, 4>, fk_list_hopper_bf16_s8: Listed<BF16, 8>, fk_list_hopper_bf16_wide: Listed<BF16, HOPPER_WIDE>
@@ -775,7 +789,7 @@ kernels! {
             (nearest: *mut f64, pool_rows: *const u32, pool_nearest: *const f64, places: *const u32,
              totals: *const f64, limits: *const u32, open: *const LoopState, list_counts: *const u32, starts: *const u32,
              list_points: *const u32, list_distances: *const f64, states: *mut PoolState, rows: *mut u32;
-             params: ChooseParams)
+             params: ChooseParams) of Choose
             = pool::choose::<C>, choose_cluster, [fk_choose_cluster: Blocks<CHOOSE_CLUSTER>];
     }
 }

@@ -5,7 +5,6 @@ use crate::error::Result;
 use cust::stream::Stream;
 use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListHopper, ListMma, RefineHopper};
 use kernels_gpu::spec::*;
-use std::marker::PhantomData;
 
 /// An entry, ready to be loaded and launched.
 #[derive(Clone, Copy)]
@@ -231,28 +230,6 @@ where
     }
 }
 
-/// The arrays that all of these entries have, and parameters of one.
-macro_rules! lists_of {
-    ($Kernel:ident<$C:ident>, $from:ident, $params:expr) => {
-        $Kernel::<$C> {
-            points: $from.points,
-            packed: $from.packed,
-            biases: $from.biases,
-            norms: $from.norms,
-            residuals: $from.residuals,
-            floors: $from.floors,
-            largest: $from.largest,
-            states: $from.states,
-            limits: $from.limits,
-            list_counts: $from.list_counts,
-            pair_points: $from.pair_points,
-            pair_columns: $from.pair_columns,
-            params: $params,
-            operand: PhantomData,
-        }
-    };
-}
-
 fn list<C: Copy>() -> ListLaunch
 where
     ListHopper<C>: Kernel,
@@ -265,7 +242,7 @@ where
     {
         let ListMmaParams { products: MmaParams { shape, slot, is_exact }, capacity } = arguments.params;
         let products = HopperParams { shape, slot, is_exact };
-        let kernel = lists_of!(ListHopper<C>, arguments, ListHopperParams { products, capacity });
+        let kernel = ListHopper::<C>::of(arguments, ListHopperParams { products, capacity });
         // SAFETY: as this function's.
         unsafe { device.launch_clusters(stream, &kernel) }
     }
@@ -282,39 +259,13 @@ where
     where
         ListMma<C>: Kernel,
     {
-        let kernel = lists_of!(ListMma<C>, arguments, arguments.params);
+        let kernel = ListMma::<C>::of(arguments, arguments.params);
         // No more blocks than work at a time: each warp takes places of its own.
         let most = u64::from(device.multiprocessors() * <ListMma<C> as Kernel>::SPEC.blocks_per_sm);
         // SAFETY: as this function's.
         unsafe { device.launch_grid(stream, &kernel, kernel.blocks().min(most) as u32) }
     }
     ListLaunch { spec: <ListMma<C> as Kernel>::SPEC, launch: launch::<C> }
-}
-
-/// A launch with the arrays that all entries have, and what is its own.
-macro_rules! of_arrays {
-    ($Kernel:ident<$C:ident>, $from:ident, $($own:ident: $value:expr),+) => {
-        $Kernel::<$C> {
-            points: $from.points,
-            packed: $from.packed,
-            biases: $from.biases,
-            order: $from.order,
-            norms: $from.norms,
-            residuals: $from.residuals,
-            extents: $from.extents,
-            largest: $from.largest,
-            states: $from.states,
-            labels: $from.labels,
-            cost: $from.cost,
-            changed: $from.changed,
-            list_counts: $from.list_counts,
-            list_rows: $from.list_rows,
-            list_first: $from.list_first,
-            list_second: $from.list_second,
-            operand: PhantomData,
-            $($own: $value),+
-        }
-    };
 }
 
 fn entry<C: Copy>() -> Launch
@@ -327,8 +278,7 @@ where
     where
         AssignHopper<C>: Kernel,
     {
-        let kernel =
-            of_arrays!(AssignHopper<C>, arguments, floors: arguments.floors, params: arguments.params);
+        let kernel = AssignHopper::<C>::of(arguments, arguments.params);
         // SAFETY: as this function's.
         unsafe { device.launch_clusters(stream, &kernel) }
     }
@@ -346,7 +296,7 @@ where
         AssignMma<C>: Kernel,
     {
         let HopperParams { shape, slot, is_exact } = arguments.params;
-        let kernel = of_arrays!(AssignMma<C>, arguments, params: MmaParams { shape, slot, is_exact });
+        let kernel = AssignMma::<C>::of(arguments, MmaParams { shape, slot, is_exact });
         // SAFETY: as this function's.
         unsafe { device.launch(stream, &kernel) }
     }

@@ -279,43 +279,24 @@ struct Team {
 
 /// That of an entry.
 macro_rules! team {
-    ($Kernel:ident<$blocks:ident>) => {{
-        type Of = $Kernel<Blocks<{ $blocks }>>;
+    ($Of:ty) => {{
         /// # Safety
         /// As [`Device::launch`].
         unsafe fn launch(device: &Device, stream: &Stream, from: Choose<()>) -> Result<()> {
-            let choose = Of {
-                nearest: from.nearest,
-                pool_rows: from.pool_rows,
-                pool_nearest: from.pool_nearest,
-                places: from.places,
-                totals: from.totals,
-                limits: from.limits,
-                open: from.open,
-                list_counts: from.list_counts,
-                starts: from.starts,
-                list_points: from.list_points,
-                list_distances: from.list_distances,
-                states: from.states,
-                rows: from.rows,
-                params: from.params,
-                operand: PhantomData,
-            };
             // SAFETY: as this function's.
-            unsafe { device.launch_clusters(stream, &choose) }
+            unsafe { device.launch_clusters(stream, &<$Of>::of(from, from.params)) }
         }
-        Team { spec: <Of as Kernel>::SPEC, launch }
+        Team { spec: <$Of as Kernel>::SPEC, launch }
     }};
 }
 
 /// What chooses rows of `n`.
 fn team(device: &Device, n: u32) -> Result<Team> {
-    const ONE: u32 = 1;
     if n <= CHOOSE_HELD_ROWS {
-        return Ok(team!(Choose<CHOOSE_HOLDS>));
+        return Ok(team!(Choose<Blocks<CHOOSE_HOLDS>>));
     }
-    let cluster = team!(ChooseCluster<CHOOSE_CLUSTER>);
+    let cluster = team!(ChooseCluster<Blocks<CHOOSE_CLUSTER>>);
     // Not where a part of a GPU has no sixteen multiprocessors beside each other.
     let has_room = device.is_hopper() && device.clusters(&cluster.spec)? > 0;
-    Ok(if has_room { cluster } else { team!(Choose<ONE>) })
+    Ok(if has_room { cluster } else { team!(Choose<Blocks<1>>) })
 }

@@ -601,8 +601,15 @@ impl Items for HopperParams {
     }
 }
 
-/// Counts of the list of unsure points: those with two candidates, those with more, and what of these the second assignment
-/// leaves.
+/// Counts of the lists of unsure points: in this entry those with two candidates, from the front.
+pub const LIST_TWO: usize = 0;
+/// In this one those with more, from the back.
+pub const LIST_MANY: usize = 1;
+/// In this one those that the second assignment leaves of them.
+pub const LIST_LEFT: usize = 2;
+/// Where pairs are listed, and no points: in this entry the places that they took.
+pub const LIST_PAIRS: usize = 0;
+/// Entries.
 pub const LIST_COUNTS: u32 = 3;
 /// Rows of 16 bits that stand for an f32 row in the second assignment of unsure points: the lower parts of its values or of the
 /// centroids', then both upper ones.

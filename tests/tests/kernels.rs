@@ -1057,7 +1057,7 @@ where
         params,
         operand: std::marker::PhantomData,
     });
-    let [two, many] = [0, 1].map(|end| all.counts.get()[end] as usize);
+    let [two, many] = [LIST_TWO, LIST_MANY].map(|end| all.counts.get()[end] as usize);
     assert!(two + many <= rows);
     let settle = SettleParams { shape, blocks: 2 };
     let scratch = Memory::<u32>::poison(settle.scratch() as usize);
@@ -1065,11 +1065,11 @@ where
     Way::PLAIN.launch(Settle::<T> {
         points: problem.arrays.points.at(),
         centroids: problem.arrays.rounded.at(),
-        two: all.counts.at(),
+        two: all.counts.at().wrapping_add(LIST_TWO),
         rows: list_rows.at(),
         first: list_first.at(),
         second: list_second.at(),
-        many: all.counts.at().wrapping_add(1),
+        many: all.counts.at().wrapping_add(LIST_MANY),
         many_rows: list_rows.at(),
         labels: problem.arrays.labels.at(),
         changed: changed.at(),
@@ -1227,7 +1227,7 @@ where
         params: ListMmaParams { products, capacity },
         operand: std::marker::PhantomData,
     });
-    let taken = all.counts.get()[0];
+    let taken = all.counts.get()[LIST_PAIRS];
     let mut listed = std::collections::HashSet::new();
     for (place, column) in points.get().into_iter().zip(columns.get()).take(taken.min(capacity) as usize) {
         // Nothing else is written where there is no pair.
@@ -1710,11 +1710,11 @@ fn check_listed<T: Point>(
     settle(Settle::<T> {
         points: arrays.points.at(),
         centroids: arrays.rounded.at(),
-        two: counts.at(),
+        two: counts.at().wrapping_add(LIST_TWO),
         rows: rows.at(),
         first: first.at(),
         second: second.at(),
-        many: counts.at().wrapping_add(1),
+        many: counts.at().wrapping_add(LIST_MANY),
         many_rows: rows.at(),
         labels: arrays.labels.at(),
         changed: changed.at(),

@@ -96,10 +96,10 @@ impl Again {
             (results.centroid(column, 0, self.shape), results.centroid(found.other, 0, self.shape));
         let (list, row) = (results.list, *self.rows.add(entry));
         if label == NO_CANDIDATE || other == MANY_CANDIDATES {
-            let entry = atomic::fetch_add_u32(list.counts.add(2), 1);
+            let entry = atomic::fetch_add_u32(list.counts.add(LIST_LEFT), 1);
             *self.many_rows.add((self.shape.n - 1 - entry) as usize) = row;
         } else if other != NO_CANDIDATE {
-            let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
+            let entry = atomic::fetch_add_u32(list.counts.add(LIST_TWO), 1) as usize;
             *list.rows.add(entry) = row;
             *list.first.add(entry) = label;
             *list.second.add(entry) = other;
@@ -186,7 +186,7 @@ pub(super) unsafe fn refine_hopper<C: Operand>(
     let results = Results { order, extents, labels, cost, changed, list, is_exact: 1 };
     let again = Again { rows, many_rows, shape: params.shape };
     let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again };
-    let n = params.count(*list_counts.add(1));
+    let n = params.count(*list_counts.add(LIST_MANY));
     let shape = if const { C::REFINES == 1 } { Shape { n, ..params.shape } } else { params.in_parts(n) };
     multiply_all::<C>(arrays, Listing::NONE, HopperParams { shape, slot: params.slot, is_exact: 1 });
 }

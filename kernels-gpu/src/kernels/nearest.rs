@@ -115,10 +115,10 @@ impl Results {
         }
         let list = self.list;
         if row.is_inside && !is_known {
-            let entry = atomic::fetch_add_u32(list.counts.add(1), 1);
+            let entry = atomic::fetch_add_u32(list.counts.add(LIST_MANY), 1);
             *list.rows.add((shape.batch * shape.n - 1 - entry) as usize) = row.place as u32;
         } else if row.is_inside && other != NO_CANDIDATE {
-            let entry = atomic::fetch_add_u32(list.counts, 1) as usize;
+            let entry = atomic::fetch_add_u32(list.counts.add(LIST_TWO), 1) as usize;
             *list.rows.add(entry) = row.place as u32;
             *list.first.add(entry) = label;
             *list.second.add(entry) = other;

@@ -129,7 +129,7 @@ pub(super) unsafe fn split_centroids<const PRODUCTS: bool>(
 ) {
     let none = core::ptr::null_mut();
     let pack = PackParams { shape: params.shape, slot: params.slot };
-    let is_wanted = params.count(*list_counts.add(1)) > 0;
+    let is_wanted = params.count(*list_counts.add(LIST_MANY)) > 0;
     if is_wanted {
         let (plain, norms, residuals, counts) = (core::ptr::null_mut(), none, none, core::ptr::null_mut());
         pack_centroids::<InParts, PRODUCTS>(

@@ -158,7 +158,7 @@ pub(super) unsafe fn split_points<const PRODUCTS: bool>(
     params: RefineParams,
 ) {
     let shape = params.shape;
-    let unsure = *list_counts.add(1);
+    let unsure = *list_counts.add(LIST_MANY);
     let count = params.count(unsure);
     let scale = if PRODUCTS { 1.0 } else { tensor_scale(*extents) };
     let mut entry = block_idx_x() * UPDATE_WARPS + warp_id();
@@ -206,7 +206,7 @@ pub(super) unsafe fn split_points<const PRODUCTS: bool>(
 /// Puts an unsure point that is not assigned again on the list of those that are compared with every centroid.
 #[inline(always)]
 unsafe fn leave(row: u32, list_counts: *mut u32, many_rows: *mut u32, shape: Shape) {
-    let place = atomic::fetch_add_u32(list_counts.add(2), 1);
+    let place = atomic::fetch_add_u32(list_counts.add(LIST_LEFT), 1);
     *many_rows.add((shape.n - 1 - place) as usize) = row;
 }
 
@@ -223,7 +223,7 @@ pub(super) unsafe fn keep_unsure(
     params: RefineParams,
 ) {
     let shape = params.shape;
-    let unsure = *list_counts.add(1);
+    let unsure = *list_counts.add(LIST_MANY);
     let count = params.count(unsure);
     let mut entry = block_idx_x() * UPDATE_THREADS + thread_idx_x();
     while entry < unsure {

@@ -25,7 +25,7 @@ const MEASURE: MeasureShared = MeasureShared::new();
 /// Where pairs go.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs {
-    /// How many places have been taken.
+    /// How many places have been taken, in entry [`LIST_PAIRS`].
     pub(super) counts: *mut u32,
     /// A pair's point, among those of all problems.
     pub(super) points: *mut u32,
@@ -70,9 +70,10 @@ impl Places {
             let mut first = 0;
             if lane_id() == 0 {
                 // Counted no further than there is room, so that the count cannot wrap.
-                first = pairs.counts.read_volatile();
+                let taken = pairs.counts.add(LIST_PAIRS);
+                first = taken.read_volatile();
                 if first <= pairs.capacity {
-                    first = atomic::fetch_add_u32(pairs.counts, wanted);
+                    first = atomic::fetch_add_u32(taken, wanted);
                 }
             }
             first = warp_shuffle_idx(FULL_MASK, first, 0);
@@ -113,7 +114,7 @@ impl Places {
 /// Places that have been taken, where there was room for all.
 #[inline(always)]
 unsafe fn taken(list_counts: *const u32, pool: PoolParams) -> u32 {
-    let count = *list_counts;
+    let count = *list_counts.add(LIST_PAIRS);
     if count <= pool.capacity { count } else { 0 }
 }
 

@@ -522,7 +522,7 @@ pub(super) unsafe fn choose<M: Team>(
     let (n, k) = (pool.shape.n, pool.shape.k);
     let warps = CHOOSE_THREADS / WARP_SIZE * M::BLOCKS;
     let warp = M::rank() * (CHOOSE_THREADS / WARP_SIZE) + warp_id();
-    let has_room = *list_counts <= pool.capacity;
+    let has_room = *list_counts.add(LIST_PAIRS) <= pool.capacity;
     let mut batch = div(block_idx_x(), M::BLOCKS);
     while batch < pool.shape.batch && has_room {
         let state = states.add(batch as usize);

@@ -199,7 +199,7 @@ where
     if data == Data::Plain {
         // Those in doubt have two products that are near each other.
         let (counts, listed, rounded) = (counts.get(), list_rows.get(), arrays.rounded.get());
-        let [two, many] = [counts[0] as usize, counts[1] as usize];
+        let [two, many] = [counts[LIST_TWO] as usize, counts[LIST_MANY] as usize];
         for &row in listed[..two].iter().chain(&listed[rows - many..]) {
             let view = View::new(&points, &rounded, shape, row as usize / n as usize);
             let x = view.point(row as usize % n as usize);
@@ -218,11 +218,11 @@ where
     way.launch(SettleProducts::<T> {
         points: arrays.points.at(),
         centroids: arrays.rounded.at(),
-        two: counts.at(),
+        two: counts.at().wrapping_add(LIST_TWO),
         rows: list_rows.at(),
         first: list_first.at(),
         second: list_second.at(),
-        many: counts.at().wrapping_add(1),
+        many: counts.at().wrapping_add(LIST_MANY),
         many_rows: list_rows.at(),
         labels: arrays.labels.at(),
         changed: changed.at(),

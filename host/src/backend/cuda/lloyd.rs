@@ -326,7 +326,7 @@ pub(super) fn time_stages<T: GpuElement>(
         // Of what more than two candidates are left, the second assignment knows where there is one.
         Some(places) => {
             let counts = call.download(places.list_counts, LIST_COUNTS as usize)?;
-            [counts[0], counts[if places.again.is_some() { 2 } else { 1 }]]
+            [counts[LIST_TWO], counts[if places.again.is_some() { LIST_LEFT } else { LIST_MANY }]]
         }
         None => [0, 0],
     };
@@ -1250,17 +1250,17 @@ impl<T: GpuElement> Call<T> {
         // SAFETY: as in `means`.
         unsafe { (entry.launch)(&self.device, &self.stream, assign)? };
         // Those with more than two candidates, and where they are listed.
-        let (mut many, mut many_rows) = (list_counts.wrapping_add(1), list_rows);
+        let (mut many, mut many_rows) = (list_counts.wrapping_add(LIST_MANY), list_rows);
         if let Some(again) = &places.again {
             self.assign_again(again, places, states)?;
-            (many, many_rows) = (list_counts.wrapping_add(2), list_first);
+            (many, many_rows) = (list_counts.wrapping_add(LIST_LEFT), list_first);
         }
         macro_rules! settle {
             ($kernel:ident) => {{
                 let kernel = $kernel::<T::Device> {
                     points: self.points()?.cast(),
                     centroids: self.at(self.places.rounded)?.cast(),
-                    two: list_counts,
+                    two: list_counts.wrapping_add(LIST_TWO),
                     rows: list_rows,
                     first: list_first,
                     second: list_second,

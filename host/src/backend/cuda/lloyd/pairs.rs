@@ -84,6 +84,6 @@ impl<T: GpuElement> Call<T> {
     /// Places of pairs that the last listing took, which may be more than there was room for.
     pub(in crate::backend::cuda) fn pairs_taken(&self) -> Result<u32> {
         let Some(places) = &self.places.hopper else { return Ok(0) };
-        Ok(self.download(places.list_counts, 1)?.first().copied().unwrap_or(0))
+        Ok(self.download(places.list_counts, LIST_COUNTS as usize)?[LIST_PAIRS])
     }
 }

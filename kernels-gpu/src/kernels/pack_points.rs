@@ -158,56 +158,41 @@ pub(super) unsafe fn split_points<const PRODUCTS: bool>(
     params: RefineParams,
 ) {
     let shape = params.shape;
-    let unsure = *list_counts.add(LIST_MANY);
-    let count = params.count(unsure);
     let scale = if PRODUCTS { 1.0 } else { tensor_scale(*extents) };
-    let mut entry = block_idx_x() * UPDATE_WARPS + warp_id();
-    while entry < unsure {
-        let row = *list_rows.add((shape.n - 1 - entry) as usize);
-        if entry < count {
-            let x = points.add((row as u64 * shape.pitch as u64) as usize);
-            let part = params.part();
-            let target = packed.add((entry as u64 * (REFINE_PARTS * part) as u64) as usize);
-            let scale = if PRODUCTS { scale_of_row(x, shape.d) } else { scale };
-            let (mut norm, mut below, mut residual) = (0.0, 0.0, 0.0);
-            let mut feature = lane_id();
-            while feature < part {
-                let at = feature as usize;
-                let exact = if feature >= shape.d {
-                    0.0
-                } else if PRODUCTS {
-                    *x.add(at) as f64 * scale
-                } else {
-                    (*x.add(at) as f64 - *centre.add(at) as f64) * scale
-                };
-                let parts = Parts::of(exact);
-                norm += exact * exact;
-                below += parts.below();
-                residual += parts.lost * parts.lost;
-                *target.add(at) = parts.lower.0;
-                *target.add(at + part as usize) = parts.upper.0;
-                *target.add(at + 2 * part as usize) = parts.upper.0;
-                feature += WARP_SIZE;
-            }
-            let (norm, below, residual) = (warp_sum_f64(norm), warp_sum_f64(below), warp_sum_f64(residual));
-            if lane_id() == 0 {
-                let is_small = below <= norm * LOWER_SQUARED;
-                *norms.add(entry as usize) = norm as f32;
-                *residuals.add(entry as usize) = if is_small { norm_above(residual) } else { f32::INFINITY };
-                *rows.add(entry as usize) = row;
-            }
-        } else if lane_id() == 0 {
-            leave(row, list_counts, many_rows, shape);
+    let keep = |entry: u32, row: u32| {
+        let x = points.add((row as u64 * shape.pitch as u64) as usize);
+        let part = params.part();
+        let target = packed.add((entry as u64 * (REFINE_PARTS * part) as u64) as usize);
+        let scale = if PRODUCTS { scale_of_row(x, shape.d) } else { scale };
+        let (mut norm, mut below, mut residual) = (0.0, 0.0, 0.0);
+        let mut feature = lane_id();
+        while feature < part {
+            let at = feature as usize;
+            let exact = if feature >= shape.d {
+                0.0
+            } else if PRODUCTS {
+                *x.add(at) as f64 * scale
+            } else {
+                (*x.add(at) as f64 - *centre.add(at) as f64) * scale
+            };
+            let parts = Parts::of(exact);
+            norm += exact * exact;
+            below += parts.below();
+            residual += parts.lost * parts.lost;
+            *target.add(at) = parts.lower.0;
+            *target.add(at + part as usize) = parts.upper.0;
+            *target.add(at + 2 * part as usize) = parts.upper.0;
+            feature += WARP_SIZE;
         }
-        entry += grid_dim_x() * UPDATE_WARPS;
-    }
-}
-
-/// Puts an unsure point that is not assigned again on the list of those that are compared with every centroid.
-#[inline(always)]
-unsafe fn leave(row: u32, list_counts: *mut u32, many_rows: *mut u32, shape: Shape) {
-    let place = atomic::fetch_add_u32(list_counts.add(LIST_LEFT), 1);
-    *many_rows.add((shape.n - 1 - place) as usize) = row;
+        let (norm, below, residual) = (warp_sum_f64(norm), warp_sum_f64(below), warp_sum_f64(residual));
+        if lane_id() == 0 {
+            let is_small = below <= norm * LOWER_SQUARED;
+            *norms.add(entry as usize) = norm as f32;
+            *residuals.add(entry as usize) = if is_small { norm_above(residual) } else { f32::INFINITY };
+            *rows.add(entry as usize) = row;
+        }
+    };
+    each_unsure::<WARP_SIZE>(list_counts, list_rows, many_rows, params, keep);
 }
 
 /// Which points of 16 bits are assigned again, a thread each: [`split_points`] for those that need no parts.
@@ -222,18 +207,34 @@ pub(super) unsafe fn keep_unsure(
     many_rows: *mut u32,
     params: RefineParams,
 ) {
-    let shape = params.shape;
+    let keep = |entry: u32, row: u32| *rows.add(entry as usize) = row;
+    each_unsure::<1>(list_counts, list_rows, many_rows, params, keep);
+}
+
+/// Goes through the unsure points, `LANES` lanes a point, one or a warp: of those that are assigned again `keep` gets the number
+/// and the row, and the others go on the list of those that are compared with every centroid.
+#[inline(always)]
+unsafe fn each_unsure<const LANES: u32>(
+    list_counts: *mut u32,
+    list_rows: *const u32,
+    many_rows: *mut u32,
+    params: RefineParams,
+    keep: impl Fn(u32, u32),
+) {
+    let of_block = UPDATE_THREADS / LANES;
+    let last = params.shape.n - 1;
     let unsure = *list_counts.add(LIST_MANY);
     let count = params.count(unsure);
-    let mut entry = block_idx_x() * UPDATE_THREADS + thread_idx_x();
+    let mut entry = block_idx_x() * of_block + div(thread_idx_x(), LANES);
     while entry < unsure {
-        let row = *list_rows.add((shape.n - 1 - entry) as usize);
+        let row = *list_rows.add((last - entry) as usize);
         if entry < count {
-            *rows.add(entry as usize) = row;
-        } else {
-            leave(row, list_counts, many_rows, shape);
+            keep(entry, row);
+        } else if LANES == 1 || lane_id() == 0 {
+            let place = atomic::fetch_add_u32(list_counts.add(LIST_LEFT), 1);
+            *many_rows.add((last - place) as usize) = row;
         }
-        entry += grid_dim_x() * UPDATE_THREADS;
+        entry += grid_dim_x() * of_block;
     }
 }
 

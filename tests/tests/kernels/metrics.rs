@@ -435,7 +435,8 @@ fn check_update<T: Point>(
         let divisor = if is_spherical { long } else { total };
         let noise = size.iter().map(|v| v * v).sum::<f64>().sqrt() * 64.0 * U;
         let moved = moves[cluster];
-        if divisor == 0.0 {
+        // Directions that cancel leave what rounding leaves.
+        if divisor == 0.0 && noise == 0.0 {
             same(new);
             assert_eq!(moved, 0.0);
         } else if !is_spherical || long > noise * 8.0 {

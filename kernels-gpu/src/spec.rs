@@ -973,6 +973,8 @@ pub struct SettleShared {
     pub scan_labels: Slot<u32>,
     /// Labels of the group's points.
     pub group_labels: Slot<u32>,
+    /// Which threads have found candidates for each, where one has found several.
+    pub group_classes: Slot<u64>,
     /// Blocks of the team that have ended.
     pub ended: Slot<u32>,
     /// The largest magnitude that each thread has met in centroids, for products.
@@ -994,6 +996,7 @@ impl SettleShared {
             scan_seconds: layout.array(UPDATE_THREADS),
             scan_labels: layout.array(UPDATE_THREADS),
             group_labels: layout.array(SETTLE_GROUP),
+            group_classes: layout.array(SETTLE_GROUP),
             ended: layout.array(1),
             scan_largest: layout.array(UPDATE_THREADS),
             bytes: layout.bytes(),

@@ -1,7 +1,5 @@
 //! What says how near a centroid is, for [`settle`](super::settle): the less, the nearer.
 use super::assign::{distance_f64, product_f64};
-use super::settle::{nearest_by_lanes, nearest_in_order};
-use crate::spec::*;
 use cuda_std::float::{Scalar, fma};
 use cuda_std::unroll;
 use cuda_std::warp::*;
@@ -18,8 +16,6 @@ pub(super) trait Rank {
     unsafe fn in_order<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64;
     /// Two centroids' ranks and the size of both their terms, in every lane: f64, a lane a feature.
     unsafe fn by_lanes<T: Scalar>(x: *const T, a: *const T, b: *const T, d: u32) -> [f64; 3];
-    /// The nearest of all centroids in f64, in every thread of a block.
-    unsafe fn nearest_f64<T: Scalar>(x: *const T, centroids: *const T, shape: Shape) -> u32;
 }
 
 /// `‖x − c‖²`.
@@ -52,10 +48,6 @@ impl Rank for Distance {
         let (to_a, to_b) = (warp_sum_f64(to_a), warp_sum_f64(to_b));
         [to_a, to_b, to_a + to_b]
     }
-    #[inline(always)]
-    unsafe fn nearest_f64<T: Scalar>(x: *const T, centroids: *const T, shape: Shape) -> u32 {
-        nearest_by_lanes::<T>(x, centroids, shape)
-    }
 }
 
 /// `−x·c`.
@@ -85,10 +77,6 @@ impl Rank for Product {
             size += (if of_a < 0.0 { -of_a } else { of_a }) + (if of_b < 0.0 { -of_b } else { of_b });
         });
         [warp_sum_f64(by_a), warp_sum_f64(by_b), warp_sum_f64(size)]
-    }
-    #[inline(always)]
-    unsafe fn nearest_f64<T: Scalar>(x: *const T, centroids: *const T, shape: Shape) -> u32 {
-        nearest_in_order::<T, Product>(x, centroids, shape)
     }
 }
 

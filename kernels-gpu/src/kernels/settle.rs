@@ -11,7 +11,7 @@
 //!
 //! A sum by lanes is not added in the order of the features. Where that order could decide, the distances are
 //! computed again in it: the definition, so that every backend gives the same label.
-use super::rank::{Distance, Rank};
+use super::rank::Rank;
 use crate::spec::*;
 use cuda_std::atomic;
 use cuda_std::float::{Scalar, fma, max};
@@ -22,6 +22,8 @@ use cuda_std::warp::*;
 const SHARED: SettleShared = SettleShared::new();
 /// Centroids that a warp compares at a time.
 const SCAN_CENTROIDS: u32 = 8;
+/// Threads that look at centroids for one point, each at every so many.
+const CLASSES: u32 = UPDATE_WARPS * SCAN_CENTROIDS;
 
 /// Labels of the points in the list, and the change of each.
 ///
@@ -93,7 +95,7 @@ unsafe fn settle_many<T: Scalar, R: Rank>(
     let groups = div(many + group_points - 1, group_points);
     let mut team = 1;
     if groups > 0 && shape.batch == 1 {
-        team = div(blocks, groups).min(shape.k.div_ceil(UPDATE_WARPS * SCAN_CENTROIDS)).max(1);
+        team = div(blocks, groups).min(shape.k.div_ceil(CLASSES)).max(1);
     }
     let part = div(shape.k, team) + 1;
     let (first_group, member) = (div(block_idx_x(), team), block_idx_x() - div(block_idx_x(), team) * team);
@@ -130,9 +132,10 @@ unsafe fn settle_many<T: Scalar, R: Rank>(
                 if warp_id() < same {
                     let at = warp_id();
                     let x = points.add((row_of(entry + at) as u64 * shape.pitch as u64) as usize);
-                    let label = nearest_of_lanes::<T, R>(at, x, centroids, shape);
+                    let (label, classes) = nearest_of_lanes::<T, R>(at, x, centroids, shape);
                     if lane_id() == 0 {
                         SHARED.group_labels.here().set(at, label);
+                        SHARED.group_classes.here().set(at, classes);
                     }
                 }
                 sync_threads();
@@ -140,7 +143,8 @@ unsafe fn settle_many<T: Scalar, R: Rank>(
                 while point < same {
                     if SHARED.group_labels.here().get(point) == MANY_CANDIDATES {
                         let x = points.add((row_of(entry + point) as u64 * shape.pitch as u64) as usize);
-                        let label = R::nearest_f64(x, centroids, shape);
+                        let classes = SHARED.group_classes.here().get(point);
+                        let label = nearest_of_classes::<T, R>(x, centroids, classes, part, shape);
                         sync_threads();
                         if thread_idx_x() == 0 {
                             SHARED.group_labels.here().set(point, label);
@@ -231,14 +235,14 @@ unsafe fn put_found(thread: u32, found: Nearest32) {
 }
 
 /// The nearest centroid of point `point` of the group, by what the 64 threads that looked for it have found; or
-/// [`MANY_CANDIDATES`] where one of them has found two that may be. A warp together.
+/// [`MANY_CANDIDATES`] where one of them has found two that may be, and a bit for each that has found one. A warp together.
 #[inline(always)]
 unsafe fn nearest_of_lanes<T: Scalar, R: Rank>(
     point: u32,
     x: *const T,
     centroids: *const T,
     shape: Shape,
-) -> u32 {
+) -> (u32, u64) {
     let thread = lane_id() / 8 * WARP_SIZE + point * 8 + lane_id() % 8;
     let found = [found_by(thread), found_by(thread + 4 * WARP_SIZE)];
     let mut least = found[0].distance.min(found[1].distance);
@@ -255,7 +259,8 @@ unsafe fn nearest_of_lanes<T: Scalar, R: Rank>(
     let may = [may_be(found[0].distance), may_be(found[1].distance)];
     let two = (may[0] && may_be(found[0].second)) || (may[1] && may_be(found[1].second));
     if warp_vote_ballot(FULL_MASK, two) != 0 {
-        return MANY_CANDIDATES;
+        let [lower, upper] = may.map(|may| warp_vote_ballot(FULL_MASK, may));
+        return (MANY_CANDIDATES, (upper as u64) << WARP_SIZE | lower as u64);
     }
     let mut nearest = Nearest::NONE;
     unroll!(I in [0, 1] => {
@@ -266,7 +271,7 @@ unsafe fn nearest_of_lanes<T: Scalar, R: Rank>(
             nearest.take(R::in_order(x, c, shape.d), centroid, f64::INFINITY);
         }
     });
-    nearest.of_warp().label
+    (nearest.of_warp().label, 0)
 }
 
 /// What no sum of the terms' magnitudes of a product with `x` exceeds, by the largest value that the scan met; in every lane
@@ -333,7 +338,7 @@ unsafe fn scan<T: Scalar, R: Rank>(
         if centroid < to {
             nearest.take(Nearest32 { distance: R::of_sum(sums[0]), label: centroid, second: f32::INFINITY });
         }
-        first += UPDATE_WARPS * SCAN_CENTROIDS;
+        first += CLASSES;
     }
     put_found(thread_idx_x(), nearest);
     if R::CANCELS {
@@ -375,35 +380,61 @@ impl Nearest32 {
     }
 }
 
-/// The nearest of all centroids in f64, in every thread: a warp a centroid.
+/// The nearest in f64, in every thread of a block, of the centroids that threads of some `classes` have looked at: a bit each of
+/// [`CLASSES`], into which every `part` centroids fall in turn. A warp two centroids.
 #[inline(always)]
-pub(super) unsafe fn nearest_by_lanes<T: Scalar>(x: *const T, centroids: *const T, shape: Shape) -> u32 {
-    let mut nearest = Nearest::NONE;
-    let mut centroid = warp_id();
-    while centroid < shape.k {
-        let to = distance(x, centroids.add((centroid as u64 * shape.d as u64) as usize), shape.d);
-        nearest.take(to, centroid, f64::INFINITY);
-        centroid += UPDATE_WARPS;
-    }
-    nearest = nearest.of_block();
-    if is_close(nearest.distance, nearest.second, nearest.distance + nearest.second, shape.d) {
-        return nearest_in_order::<T, Distance>(x, centroids, shape);
-    }
-    nearest.label
-}
-
-/// The same by the definition, a thread a centroid.
-#[inline(always)]
-pub(super) unsafe fn nearest_in_order<T: Scalar, R: Rank>(
+unsafe fn nearest_of_classes<T: Scalar, R: Rank>(
     x: *const T,
     centroids: *const T,
+    classes: u64,
+    part: u32,
     shape: Shape,
 ) -> u32 {
+    let row_of = |centroid: u32| centroids.add((centroid as u64 * shape.d as u64) as usize);
     let mut nearest = Nearest::NONE;
+    let (mut from, mut turn) = (0, 0);
+    while from < shape.k {
+        let to = if shape.k - from < part { shape.k } else { from + part };
+        let mut first = from;
+        while first < to {
+            let mut left = if turn % UPDATE_WARPS == warp_id() { classes } else { 0 };
+            while left != 0 {
+                let a = first + left.trailing_zeros();
+                left &= left - 1;
+                let mut b = first + left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                if a < to {
+                    // Where there is no other, the same again.
+                    b = if b < to { b } else { a };
+                    let [to_a, to_b, _] = R::by_lanes(x, row_of(a), row_of(b), shape.d);
+                    nearest.take(to_a, a, f64::INFINITY);
+                    if b != a {
+                        nearest.take(to_b, b, f64::INFINITY);
+                    }
+                }
+            }
+            turn += 1;
+            first += CLASSES;
+        }
+        from = to;
+    }
+    nearest = nearest.of_block();
+    let size = if R::CANCELS {
+        2.1 * size_of_products(x, shape.d) as f64
+    } else {
+        nearest.distance + nearest.second
+    };
+    if !is_close(nearest.distance, nearest.second, size, shape.d) {
+        return nearest.label;
+    }
+    // By the definition, a thread a centroid.
+    nearest = Nearest::NONE;
     let mut centroid = thread_idx_x();
     while centroid < shape.k {
-        let c = centroids.add((centroid as u64 * shape.d as u64) as usize);
-        nearest.take(R::in_order(x, c, shape.d), centroid, f64::INFINITY);
+        let of_part = centroid - div(centroid, part) * part;
+        if classes >> (of_part % CLASSES) & 1 == 1 {
+            nearest.take(R::in_order(x, row_of(centroid), shape.d), centroid, f64::INFINITY);
+        }
         centroid += UPDATE_THREADS;
     }
     nearest.of_warp().of_block().label
@@ -479,20 +510,6 @@ impl Nearest {
 #[inline(always)]
 unsafe fn of_problem<T>(centroids: *const T, row: u32, shape: Shape) -> *const T {
     centroids.add((div(row, shape.n) as u64 * shape.k as u64 * shape.d as u64) as usize)
-}
-
-/// `Σ (x − c)²` in f64, in every lane: a lane a feature, so that the loads are whole lines.
-#[inline(always)]
-unsafe fn distance<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64 {
-    let mut sum = 0.0;
-    let mut feature = lane_id();
-    while feature < d {
-        let difference =
-            (*x.add(feature as usize)).to_f32() as f64 - (*c.add(feature as usize)).to_f32() as f64;
-        sum += difference * difference;
-        feature += WARP_SIZE;
-    }
-    warp_sum_f64(sum)
 }
 
 /// The label of a point, counted where it is another one.

@@ -1857,6 +1857,8 @@ fn listed_points_are_settled_in_the_order_of_the_features() {
     for seed in 0..8 {
         check_settle::<F16>([1, 60, 20, 128], Data::Permuted, seed, 2, Way::PLAIN);
         check_settle::<BF16>([1, 60, 20, 40], Data::Permuted, seed, 2, Way::PLAIN);
+        // Blocks that share the centroids of a point, in parts that are no multiple of what their threads look at.
+        check_settle::<F16>([1, 3, 300, 40], Data::Permuted, seed, 8, Way::PLAIN);
     }
 }
 

@@ -156,9 +156,21 @@ impl Arena {
         place: Place<T>,
         len: usize,
     ) -> Result<Vec<T>> {
-        assert_len(len.max(place.len), place.len)?;
         let mut values = vec![T::zeroed(); len];
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+        self.download_into(device, stream, place, &mut values)?;
+        Ok(values)
+    }
+
+    /// Fills `values` with the first values at `place`, after all of the stream's work.
+    pub(super) fn download_into<T: bytemuck::Pod>(
+        &self,
+        device: &Device,
+        stream: &Stream,
+        place: Place<T>,
+        values: &mut [T],
+    ) -> Result<()> {
+        assert_len(values.len().max(place.len), place.len)?;
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         let mut stages = Stages::new(device, stream, bytes.len(), 1)?;
         let mut waiting: Option<&mut [u8]> = None;
         for (turn, part) in bytes.chunks_mut(STAGE_BYTES).enumerate() {
@@ -181,8 +193,7 @@ impl Arena {
             let stage = stages.last()?;
             spread(&stage.bytes()[..last.len()], last, 1, 1);
         }
-        stages.end()?;
-        Ok(values)
+        stages.end()
     }
 
     /// Copies rows of `d` values from elsewhere in device memory to rows `pitch` values apart, with zeros between.

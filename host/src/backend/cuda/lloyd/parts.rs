@@ -100,7 +100,26 @@ impl<T: GpuElement> Parts<T> {
         if T::ROUNDS && self.centre.is_empty() {
             self.centre = hopper::centres(centroids, self.shape.k as usize, self.shape.d as usize);
         }
-        self.shards.iter().try_for_each(|shard| shard.total.begin_total(centroids, &self.centre))
+        self.begin_under(centroids)
+    }
+
+    /// Gives all GPUs the centroids: one takes them from the host, the others from it.
+    fn begin_under(&self, centroids: &[f32]) -> Result<()> {
+        let Some((first, others)) = self.shards.split_first() else { return Err(no_points()) };
+        first.total.device.enter()?;
+        first.total.upload(first.total.places.given, centroids)?;
+        first.total.upload(first.total.places.centre, &self.centre)?;
+        first.total.begin_total()?;
+        // Parts and other GPUs read this on streams of their own.
+        first.total.wait()?;
+        for other in others {
+            let total = &other.total;
+            total.device.enter()?;
+            total.copy(total.places.given, &first.total, first.total.places.given)?;
+            total.copy(total.places.centre, &first.total, first.total.places.centre)?;
+            total.begin_total()?;
+        }
+        others.iter().try_for_each(|other| other.total.wait())
     }
 
     /// Takes the next chunk: `points` where they are not kept. Those that `is_locked` says are page-locked must stay as
@@ -153,7 +172,7 @@ impl<T: GpuElement> Parts<T> {
         self.shards.iter().all(|shard| shard.resident.len() == shard.rows.len().div_ceil(shard.chunk_rows))
     }
 
-    /// Takes all chunks, which are kept; each GPU's launches from a thread of its own.
+    /// Takes all chunks, which are kept.
     pub(crate) fn add_kept(&mut self) -> Result<()> {
         if let Some(search) = &mut self.search {
             return self.shards.iter().try_for_each(|shard| {
@@ -162,25 +181,14 @@ impl<T: GpuElement> Parts<T> {
             });
         }
         let pass = self.pass;
-        if let [shard] = self.shards.as_slice() {
-            return shard.run_kept(pass);
-        }
-        std::thread::scope(|scope| {
-            let launch = |shard: &'_ mut Shard<T>| shard.run_kept(pass);
-            let threads: Vec<_> =
-                self.shards.iter_mut().map(|shard| scope.spawn(move || launch(shard))).collect();
-            threads.into_iter().try_for_each(|thread| match thread.join() {
-                Ok(outcome) => outcome,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })
+        on_each(&mut self.shards, |shard| shard.run_kept(pass))
     }
 
-    /// Waits until the points of all chunks added so far are copied.
+    /// Waits until the points of all chunks added so far are copied, and for all else that is under way.
     pub(crate) fn wait(&self) -> Result<()> {
         for shard in &self.shards {
             shard.total.device.enter()?;
-            shard.resident.values().chain(&shard.slots).try_for_each(Call::wait)?;
+            shard.resident.values().chain(&shard.slots).chain([&shard.total]).try_for_each(Call::wait)?;
         }
         Ok(())
     }
@@ -200,9 +208,12 @@ impl<T: GpuElement> Parts<T> {
     fn gather(&self) -> Result<&Call<T>> {
         self.wait()?;
         let Some((first, others)) = self.shards.split_first() else { return Err(no_points()) };
+        // All links at once.
         for other in others {
-            first.total.gather_total(&other.total, &other.rows, self.pass)?;
+            other.total.device.enter()?;
+            other.total.hand_over(&first.total, other.rows.clone(), self.pass, false)?;
         }
+        others.iter().try_for_each(|other| other.total.wait())?;
         first.total.device.enter()?;
         Ok(&first.total)
     }
@@ -210,7 +221,7 @@ impl<T: GpuElement> Parts<T> {
     /// Begins to look for the `most` points farthest from their centroids, after a pass that has counted empty clusters.
     pub(crate) fn begin_search(&mut self, most: usize) -> Result<()> {
         self.search = Some(Search::new(most, self.shape.k as usize)?);
-        self.shards.iter().try_for_each(|shard| shard.total.begin_total(&self.under, &self.centre))
+        self.begin_under(&self.under)
     }
 
     /// What was found.
@@ -237,6 +248,23 @@ impl<T: GpuElement> Parts<T> {
         }
         Ok(labels)
     }
+}
+
+/// Does something for each GPU, from a thread of its own where there are several.
+fn on_each<T: GpuElement>(
+    shards: &mut [Shard<T>],
+    each: impl Fn(&mut Shard<T>) -> Result<()> + Copy + Send,
+) -> Result<()> {
+    if let [shard] = shards {
+        return each(shard);
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = shards.iter_mut().map(|shard| scope.spawn(move || each(shard))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
 }
 
 impl<T: GpuElement> Shard<T> {
@@ -432,13 +460,6 @@ impl<T: GpuElement> Call<T> {
         Ok(())
     }
 
-    /// Takes what another GPU's total has of its rows.
-    fn gather_total(&self, other: &Call<T>, rows: &Range<usize>, pass: Pass) -> Result<()> {
-        other.device.enter()?;
-        other.hand_over(self, rows.clone(), pass, false)?;
-        other.wait()
-    }
-
     pub(super) fn copy<U>(&self, place: Place<U>, from: &Call<T>, source: Place<U>) -> Result<()> {
         let len = place.len().min(source.len());
         // SAFETY: both have `len` values, in arenas that live until the streams have ended; what wrote the source has
@@ -446,17 +467,12 @@ impl<T: GpuElement> Call<T> {
         unsafe { self.arena()?.copy(&self.stream, place.part(0, len), from.at(source)?) }
     }
 
-    /// Begins a pass under these centroids.
-    fn begin_total(&self, centroids: &[f32], centre: &[f32]) -> Result<()> {
-        self.device.enter()?;
-        self.upload(self.places.given, centroids)?;
-        self.upload(self.places.centre, centre)?;
+    /// Begins a pass under the given centroids.
+    fn begin_total(&self) -> Result<()> {
         self.clear()?;
         // Nothing moves in a pass that only labels.
         self.arena()?.zero(&self.stream, self.update()?.moves)?;
-        self.give_centroids(None, self.shape)?;
-        // Parts read this on streams of their own.
-        self.wait()
+        self.give_centroids(None, self.shape)
     }
 
     /// How many clusters have no points, or none of any mass, as the sums of the pass have them.
@@ -491,7 +507,8 @@ impl<T: GpuElement> Call<T> {
         }
         let stats = self.end_pass(pass)?;
         if pass.sums {
-            centroids.copy_from_slice(&self.download(self.places.centroids, centroids.len())?);
+            let place = self.places.centroids;
+            self.arena()?.download_into(&self.device, &self.stream, place, centroids)?;
         }
         let mean_variance = if pass.variance { self.variances()?.into_iter().sum() } else { 0.0 };
         let stays = |(after, before): (&[f32], &[f32])| after == before;

@@ -58,7 +58,7 @@ pub(crate) trait Worker<T: Element> {
         false
     }
 
-    /// Begins a pass under `centroids`: `k · d` values as [`Element::round_centroid`] leaves them.
+    /// Begins a pass under `centroids`, `k · d` values, as [`Element::round_centroid`] rounds them.
     fn begin(&mut self, centroids: &[T::Centroid], pass: Pass) -> Result<()>;
 
     /// Takes the next chunk: the first `rows.len() · d` values of `points`, `None` where it [`keeps`](Self::keeps)
@@ -70,8 +70,8 @@ pub(crate) trait Worker<T: Element> {
         free: &mut Vec<Self::Buffer>,
     ) -> Result<()>;
 
-    /// Ends the pass, with all buffers in `free`. Where it was for sums, puts the means in place of `centroids`,
-    /// `k · d` values that are not rounded; an empty cluster keeps its centroid. `together` adds up what other
+    /// Ends the pass, with all buffers in `free`. Where it was for sums, puts the means, which are not rounded, in place of
+    /// `centroids`, those that the pass began under; an empty cluster keeps its centroid. `together` adds up what other
     /// processes have found in their points.
     fn finish(
         &mut self,
@@ -208,7 +208,7 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
 
     if !state.history.is_empty() && (state.is_fixed_point() || !done(&state)) {
         // Changes are counted from the labels that the iteration before left.
-        pass(&state, &rounded::<T>(&state.before), Pass::LABELS, &mut [])?;
+        pass(&state, &state.before, Pass::LABELS, &mut [])?;
     }
     let mut stopped = false;
     while !stopped && !done(&state) {
@@ -217,7 +217,7 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
         // Also after a checkpoint of a fit without a tolerance.
         let variance = options.tol > 0.0 && state.mean_variance == 0.0;
         let what = Pass { sums: true, variance, empty: relocates };
-        let found = match pass(&state, &rounded::<T>(&state.centroids), what, &mut moved) {
+        let found = match pass(&state, &state.centroids, what, &mut moved) {
             Ok(found) => found,
             Err(error) => {
                 if matches!(error, Error::Stopped { .. }) && !is_first {
@@ -253,7 +253,8 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
     Ok((centroids, summary))
 }
 
-fn rounded<T: Element>(centroids: &[T::Centroid]) -> Vec<T::Centroid> {
+/// The centroids as distances are taken to them.
+pub(crate) fn rounded<T: Element>(centroids: &[T::Centroid]) -> Vec<T::Centroid> {
     /// Fewer cost more to hand out than to round.
     const VALUES: usize = 1 << 14;
     centroids.par_iter().with_min_len(VALUES).map(|&c| T::round_centroid(c)).collect()

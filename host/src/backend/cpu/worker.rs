@@ -4,7 +4,7 @@ use super::update;
 use crate::backend::totals::{Sums, Totals};
 use crate::element::Element;
 use crate::error::Result;
-use crate::lloyd::{Found, Pass, Together, Worker};
+use crate::lloyd::{Found, Pass, Together, Worker, rounded};
 use crate::memory::filled;
 use crate::metric::Metric;
 use crate::relocate::{Donor, Search};
@@ -125,9 +125,8 @@ impl<T: Element> Worker<T> for CpuWorker<'_, T> {
 
     fn begin(&mut self, centroids: &[T::Centroid], pass: Pass) -> Result<()> {
         self.totals.clear();
-        self.centroids.clear();
-        self.centroids.extend_from_slice(centroids);
-        self.packed = Some(Packed::new(centroids, self.d, self.metric));
+        self.centroids = rounded::<T>(centroids);
+        self.packed = Some(Packed::new(&self.centroids, self.d, self.metric));
         self.pass = pass;
         self.search = None;
         Ok(())

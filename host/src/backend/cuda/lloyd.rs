@@ -1629,11 +1629,9 @@ fn converge_params(shape: Shape, by: By, tiles: usize, window: usize) -> Converg
 fn settle_params(device: &Device, shape: Shape) -> SettleParams {
     /// Of so many products of values there is a block's work to settle, if there is any.
     const PRODUCTS: u128 = 1 << 22;
-    /// Rows longer than this are compared sooner by fewer blocks, one a multiprocessor at the least.
-    const FEATURES: u32 = 1 << 10;
     let Shape { batch, n, k, d, .. } = shape;
     let least = device.multiprocessors();
-    let most = (device.plan().settle_blocks * least * FEATURES / d.max(FEATURES)).max(least);
+    let most = device.plan().settle_blocks * least;
     let products: u128 = [batch, n, k, d].into_iter().map(u128::from).product();
     let blocks = (products / PRODUCTS).clamp(least.into(), most.into()) as u32;
     SettleParams { shape, blocks }

@@ -89,7 +89,7 @@ impl<T: GpuElement> Parts<T> {
         self.shards.iter().any(|shard| shard.resident.contains_key(&row))
     }
 
-    /// Begins a pass under `centroids`, `k · d` values of the points' type.
+    /// Begins a pass under `centroids`, `k · d` values, rounded to the points' type.
     pub(crate) fn begin(&mut self, centroids: &[f32], pass: Pass) -> Result<()> {
         self.pass = pass;
         self.search = None;
@@ -502,9 +502,7 @@ impl<T: GpuElement> Call<T> {
     /// Ends a pass of which all parts have been handed over.
     fn end_total(&self, centroids: &mut [f32], pass: Pass) -> Result<Found> {
         let before = if pass.empty { centroids.to_vec() } else { Vec::new() };
-        if pass.sums {
-            self.upload(self.places.centroids, centroids)?;
-        }
+        // By those that the pass began under, which lie there as they are, and not rounded.
         let stats = self.end_pass(pass)?;
         if pass.sums {
             let place = self.places.centroids;

@@ -118,11 +118,11 @@ impl PointFile {
         // the values are plain numbers, for which every bit pattern is valid. That nothing else changes the
         // file meanwhile cannot be checked and is the documented contract of this type.
         let map = unsafe { Mmap::map(&self.file) }.map_err(|e| io_error(&self.path, e))?;
-        let map = self.map.get_or_init(|| map);
+        // Before it is kept: what is kept is not looked at again.
         if map.len() < self.layout.end() {
             return Err(malformed(&self.path, "was truncated while it was open"));
         }
-        Ok(map)
+        Ok(self.map.get_or_init(|| map))
     }
 
     /// The file's path, as it was given.

@@ -631,6 +631,62 @@ mod tests {
     }
 
     #[test]
+    fn given_centroids_are_of_the_shape_and_for_each_problem() {
+        let of = |values: ArrayD<f64>, batch, metric| given_centroids::<f32>(&values, batch, (2, metric), 3);
+        let shaped = |shape: &[usize]| {
+            let len = shape.iter().product::<usize>();
+            ArrayD::from_shape_vec(shape, (0..len).map(|v| v as f64).collect()).unwrap()
+        };
+        let values = |of: [f32; 6]| of.to_vec();
+        let one = values([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(of(shaped(&[2, 3]), 1, Metric::Euclidean).unwrap(), one);
+        assert_eq!(of(shaped(&[2, 3]), 2, Metric::Euclidean).unwrap(), one.repeat(2));
+        let both: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        assert_eq!(of(shaped(&[2, 2, 3]), 2, Metric::Euclidean).unwrap(), both);
+        for shape in [&[3, 2][..], &[2, 4], &[6], &[1, 2, 3], &[3, 2, 3], &[1, 4, 3], &[2, 1, 6]] {
+            let refused = of(shaped(shape), 2, Metric::Euclidean);
+            assert!(matches!(refused, Err(Error::Shape { what: "init", .. })), "{shape:?}");
+        }
+        let long = ArrayD::from_shape_vec(&[2, 3][..], vec![3.0, 4.0, 0.0, 0.0, 0.0, 2.0]).unwrap();
+        assert_eq!(of(long, 1, Metric::Cosine).unwrap(), values([0.6, 0.8, 0.0, 0.0, 0.0, 1.0]));
+        // The value is told as it came, not as its row at length 1 has it.
+        for metric in [Metric::Euclidean, Metric::Cosine] {
+            let mut infinite = shaped(&[2, 3]);
+            infinite[[1, 2]] = f64::INFINITY;
+            match of(infinite, 1, metric).unwrap_err() {
+                Error::NonFinite { row: 1, column: 2, value, .. } => assert_eq!(value, "inf"),
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn problems_and_samples_draw_from_streams_of_their_own() {
+        let values: Vec<f32> = (0..2000).map(|v| (v % 1000 + 1) as f32).collect();
+        let problem = Problem { points: Cow::Borrowed(&values), batch: 2, n: 500, d: 2, weights: None };
+        let rows = centroids(&Init::Random, &problem, (5, Metric::Euclidean), 7).unwrap();
+        assert_ne!(rows[..10], rows[10..]);
+        let rows = centroids(&Init::Random, &problem, (5, Metric::Cosine), 7).unwrap();
+        assert!(rows.chunks(2).all(|c| (c[0].hypot(c[1]) - 1.0).abs() < 1e-6));
+        let sample = sampled_rows(1000, 30, 7, 0);
+        assert!(sample.is_sorted());
+        let mut rows = distinct_rows(1000, 30, &mut Rng::new(7, 0));
+        rows.sort_unstable();
+        assert_ne!(sample, rows);
+        assert_ne!(sample, sampled_rows(1000, 30, 7, 1));
+    }
+
+    #[test]
+    fn any_row_may_be_drawn_at_any_place() {
+        let pairs: std::collections::HashSet<_> =
+            (0..200).map(|seed| distinct_rows(3, 2, &mut Rng::new(seed, 0))).collect();
+        assert_eq!(pairs.len(), 6);
+        // Those without weight in their order.
+        assert_eq!(random_rows(5, 4, Some(&[0.0, 0.0, 2.0, 0.0, 0.0]), &mut Rng::new(1, 0)), [2, 0, 1, 3]);
+        assert_eq!([1, 2, 3, 8, 1000].map(trials), [2, 2, 3, 4, 8]);
+    }
+
+    #[test]
     fn random_rows_are_distinct_and_reproducible() {
         for (n, k) in [(1, 1), (10, 10), (1000, 30)] {
             let rows = distinct_rows(n, k, &mut Rng::new(7, 0));

@@ -789,10 +789,66 @@ impl FlashKMeans {
     }
 }
 
-#[cfg(all(test, feature = "serde"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn options_are_good_to_their_bounds() {
+        let options = || FlashKMeans::new(2);
+        let parallel = |oversampling, rounds| options().init(Init::KMeansParallel { oversampling, rounds });
+        let given = Init::Given(ndarray::array![[0.5]].into_dyn());
+        for good in [
+            FlashKMeans::new(1).max_iter(1).tol(0.0).n_init(1).max_points_per_centroid(1),
+            FlashKMeans::new(u32::MAX as usize).max_iter(usize::MAX).tol(f64::MAX).n_init(usize::MAX),
+            options().init(given.clone()),
+            parallel(1000.0, 1000),
+            parallel(f64::MIN_POSITIVE, 1),
+        ] {
+            assert!(good.check().is_ok(), "{good:?}");
+        }
+        for (bad, name) in [
+            (FlashKMeans::new(0), "n_clusters"),
+            #[cfg(target_pointer_width = "64")]
+            (FlashKMeans::new(1 << 32), "n_clusters"),
+            (options().max_iter(0), "max_iter"),
+            (options().tol(-f64::MIN_POSITIVE), "tol"),
+            (options().tol(f64::INFINITY), "tol"),
+            (options().tol(f64::NAN), "tol"),
+            (options().n_init(0), "n_init"),
+            (options().init(given).n_init(2), "n_init"),
+            (options().max_points_per_centroid(0), "max_points_per_centroid"),
+            (parallel(0.0, 5), "oversampling"),
+            (parallel(1000.0f64.next_up(), 5), "oversampling"),
+            (parallel(f64::NAN, 5), "oversampling"),
+            (parallel(2.0, 0), "rounds"),
+            (parallel(2.0, 1001), "rounds"),
+        ] {
+            let error = bad.check().unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument { argument, .. } if argument == name), "{error}");
+        }
+    }
+
+    /// More points than can be counted are all of them.
+    #[test]
+    fn a_sample_is_at_most_all_points() {
+        let points = ndarray::array![[0.0f32], [1.0], [8.0], [9.0]];
+        let options = FlashKMeans::new(2).backend(Backend::Cpu);
+        let all = options.fit(points.view()).unwrap();
+        let sample = options.max_points_per_centroid(usize::MAX / 2 + 1).fit(points.view()).unwrap();
+        assert_eq!((sample.centroids(), sample.labels()), (all.centroids(), all.labels()));
+    }
+
+    #[test]
+    fn sets_of_devices_have_64_places() {
+        assert_eq!(Backend::cuda_devices([63, 0, 5, 0]).unwrap().to_string(), "cuda:0,5,63");
+        for none in [&[][..], &[64], &[1, 200]] {
+            let refused = Backend::cuda_devices(none.iter().copied());
+            assert!(matches!(refused, Err(Error::InvalidArgument { argument: "devices", .. })), "{none:?}");
+        }
+    }
+
+    #[cfg(feature = "serde")]
     #[test]
     fn options_survive_json() {
         let init = Init::Given(ndarray::array![[0.5, 1.0], [2.0, 4.0]].into_dyn());

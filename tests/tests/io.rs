@@ -1,6 +1,6 @@
 //! Readers and writers: what is written is read back bit for bit, and no file, however damaged, does more
 //! than return an error.
-use flash_kmeans::io::{PointFile, PointWriter, StoredType, Value, write_npy};
+use flash_kmeans::io::{PointFile, PointWriter, StoredType, Value, check_writable, write_npy};
 use flash_kmeans::{Element, Error};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayD, IxDyn};
@@ -205,6 +205,24 @@ fn fortran_order_is_converted() {
     let mut rows = [0.0f64; 8];
     file.rows(2..4, &mut rows).unwrap();
     assert_eq!(rows, [20.0, 21.0, 22.0, 23.0, 100.0, 101.0, 102.0, 103.0]);
+
+    // Shapes whose order makes no difference, and those whose rows overlap: one row, one column, problems of one value.
+    for shape in [[1, 1, 3], [1, 3, 1], [3, 1, 1], [3, 1, 2], [3, 2, 1], [1, 1, 1]] {
+        let values = Array3::from_shape_fn(shape, |(b, i, j)| (100 * b + 10 * i + j) as f32);
+        let data: Vec<f32> = values.t().iter().copied().collect();
+        let [b, n, d] = shape;
+        let dims = if b == 1 { format!("({n}, {d})") } else { format!("({b}, {n}, {d})") };
+        let dict = format!("{{'descr': '<f4', 'fortran_order': True, 'shape': {dims}, }}");
+        let file = PointFile::open(put(folder.path(), "s.npy", &npy(&dict, &le(&data)))).unwrap();
+        let values: Vec<f32> = values.iter().copied().collect();
+        assert_eq!(file.read::<f32>().unwrap().iter().copied().collect::<Vec<_>>(), values, "{dims}");
+        let mut rows = vec![0.0f32; values.len()];
+        file.rows(0..b * n, &mut rows).unwrap();
+        assert_eq!(rows, values, "{dims}");
+        let mut rows = vec![0.0f64; values.len()];
+        file.rows(0..b * n, &mut rows).unwrap();
+        assert_eq!(rows, values.iter().copied().map(f64::from).collect::<Vec<_>>(), "{dims}");
+    }
 }
 
 #[test]
@@ -235,7 +253,7 @@ fn a_column_has_one_value_a_point() {
 fn each_kind_of_damage_has_its_message() {
     let folder = folder();
     let put = |name, bytes: &[u8]| put(folder.path(), name, bytes);
-    let good = |shape| format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    let good = |shape: &str| format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
     let cases: Vec<(PathBuf, &str)> = vec![
         (put("empty.npy", b""), "is empty"),
         (put("empty.fvecs", b""), "is empty"),
@@ -247,6 +265,18 @@ fn each_kind_of_damage_has_its_message() {
         (put("one.npy", &npy(&good("(4,)"), &[0; 16])), "1 dimensions"),
         (put("four.npy", &npy(&good("(1, 1, 1, 1)"), &[0; 4])), "4 dimensions"),
         (put("none.npy", &npy(&good("(0, 4)"), &[])), "holds no points"),
+        (put("flat.npy", &npy(&good("(4, 0)"), &[])), "holds no points"),
+        (put("unbatched.npy", &npy(&good("(0, 2, 2)"), &[])), "holds no points"),
+        (put("deep.npy", &npy(&good(&format!("({})", "1, ".repeat(64))), &[0; 4])), "has 64 dimensions"),
+        (
+            put("deeper.npy", &npy(&good(&format!("({})", "1, ".repeat(65))), &[0; 4])),
+            "more than 64 dimensions",
+        ),
+        (put("tail.npy", &npy(&(good("(1, 1)") + " 1"), &[0; 4])), "malformed"),
+        (
+            put("quotes.npy", &npy("{xdescrx: '<f4', 'fortran_order': False, 'shape': (1, 1)}", &[0; 4])),
+            "malformed",
+        ),
         (
             put("huge.npy", &npy(&good("(18446744073709551615, 18446744073709551615)"), &[0; 4])),
             "is truncated",
@@ -256,6 +286,10 @@ fn each_kind_of_damage_has_its_message() {
         (put("long.u8bin", &[1, 0, 0, 0, 1, 0, 0, 0, 7, 7]), "1 trailing bytes"),
         (put("huge.fbin", &[255; 20]), "is truncated"),
         (put("negative.fvecs", &[255; 20]), "-1 columns"),
+        (put("none.fvecs", &[0; 20]), "has 0 columns"),
+        (put("cut.fvecs", &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), "its first row has 2 columns"),
+        // Its last row, which is cut, lies beyond what is read first.
+        (put("long.bvecs", &[1, 0, 0, 0, 9].repeat(40_000)[..199_998]), "3 bytes follow row 39998"),
         (put("short.fvecs", &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]), "is truncated"),
         (put("uneven.bvecs", &[1, 0, 0, 0, 9, 2, 0, 0, 0, 9, 9]), "row 1 has 2 columns"),
     ];
@@ -294,6 +328,91 @@ fn ranges_and_buffers_are_checked() {
     #[expect(clippy::reversed_empty_ranges)]
     let reversed = file.rows(3..1, &mut [0.0f32; 6]);
     assert!(matches!(reversed, Err(Error::Shape { .. })));
+    #[expect(clippy::reversed_empty_ranges)]
+    let reversed = file.rows(3..1, &mut [] as &mut [f32]);
+    assert!(matches!(reversed, Err(Error::Shape { .. })));
+    assert!(matches!(file.rows(0..2, &mut [0.0f32; 7]), Err(Error::Shape { .. })));
+    assert!(matches!(file.rows(4..5, &mut [0.0f32; 3]), Err(Error::Shape { .. })));
+    // Where values are converted as well.
+    assert!(file.rows(4..4, &mut [] as &mut [f64]).is_ok());
+    assert!(matches!(file.rows(0..2, &mut [0.0f64; 7]), Err(Error::Shape { .. })));
+}
+
+/// Rows of more values than are converted at a time, and more rows than are read at a time.
+#[test]
+fn long_rows_and_many_rows_are_converted() {
+    let folder = folder();
+    for (n, d) in [(2, (1 << 18) + 1), (3, (1 << 20) + 1), (70_001, 31)] {
+        let bytes: Vec<u8> = (0..n * d).map(|i| (i % 251) as u8).collect();
+        for name in ["p.u8bin", "p.bvecs"] {
+            let path = folder.path().join(name);
+            let mut out = PointWriter::<u8>::create(&path, &[n, d]).unwrap();
+            out.write_rows(&bytes).unwrap();
+            out.finish().unwrap();
+            let file = PointFile::open(&path).unwrap();
+            let read = file.read::<f32>().unwrap();
+            assert!(read.iter().zip(&bytes).all(|(v, b)| *v == f32::from(*b)), "{name} {n} {d}");
+            let mut part = vec![0.0f32; (n - 1) * d];
+            file.rows(1..n, &mut part).unwrap();
+            assert!(part.iter().zip(&bytes[d..]).all(|(v, b)| *v == f32::from(*b)), "{name} {n} {d}");
+        }
+    }
+    // The count of a row that is not in the first part that is read.
+    let path = folder.path().join("p.bvecs");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[60_000 * 35] = 7;
+    fs::write(&path, bytes).unwrap();
+    let file = PointFile::open(&path).unwrap();
+    let error = file.rows(1..70_001, &mut vec![0.0f32; 70_000 * 31]).unwrap_err().to_string();
+    assert!(error.contains("row 60000 has 7 columns"), "{error}");
+}
+
+/// A file that was as long as its header says when it was opened.
+#[test]
+fn a_file_that_shrinks_is_refused() {
+    let folder = folder();
+    for order in ["False", "True"] {
+        let dict = format!("{{'descr': '<f4', 'fortran_order': {order}, 'shape': (4, 3), }}");
+        let path = put(folder.path(), "p.npy", &npy(&dict, &[0; 48]));
+        let file = PointFile::open(&path).unwrap();
+        let len = fs::metadata(&path).unwrap().len();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 1).unwrap();
+        // However often it is asked.
+        for _ in 0..2 {
+            let error = file.read::<f32>().unwrap_err().to_string();
+            assert!(error.contains("was truncated while it was open"), "{error}");
+            assert!(file.rows(0..4, &mut [0.0f32; 12]).is_err());
+            assert!(file.rows(0..4, &mut [0.0f64; 12]).is_err());
+        }
+    }
+}
+
+#[test]
+fn extensions_may_be_capitals() {
+    let folder = folder();
+    let path = folder.path().join("P.U8BIN");
+    let mut out = PointWriter::<u8>::create(&path, &[1, 2]).unwrap();
+    out.write_rows(&[3, 4]).unwrap();
+    out.finish().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), [1, 0, 0, 0, 2, 0, 0, 0, 3, 4]);
+    assert_eq!(PointFile::open(&path).unwrap().shape(), [1, 2]);
+}
+
+/// A header as NumPy writes it, so that every reader takes it.
+#[test]
+fn the_header_is_that_of_numpy() {
+    let folder = folder();
+    let path = folder.path().join("p.npy");
+    let header = |values: ndarray::ArrayViewD<'_, f32>| {
+        write_npy(&path, values).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes[..10], *b"\x93NUMPY\x01\x00\x76\x00");
+        String::from_utf8(bytes[10..128].to_vec()).unwrap()
+    };
+    for (shape, text) in [(&[7][..], "(7,)"), (&[7, 1], "(7, 1)"), (&[2, 3, 4], "(2, 3, 4)")] {
+        let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {text}, }}");
+        assert_eq!(header(ArrayD::zeros(shape).view()), format!("{text:117}\n"));
+    }
 }
 
 #[test]
@@ -310,6 +429,14 @@ fn a_writer_that_is_not_finished_leaves_nothing() {
     assert!(PointWriter::<f16>::create(folder.path().join("p.fbin"), &[2, 2]).is_err());
     assert!(PointWriter::<f32>::create(folder.path().join("p.fvecs"), &[2, 2, 2]).is_err());
     assert!(PointWriter::<f32>::create(folder.path().join("p.npy"), &[usize::MAX, 2]).is_err());
+    for shape in [&[usize::MAX / 2, 1][..], &[1 << 40, 1 << 40], &[1 << 40, 1 << 40, 1]] {
+        assert!(PointWriter::<f32>::create(folder.path().join("p.npy"), shape).is_err(), "{shape:?}");
+    }
+    // Counts are signed in the one format, and unsigned in the other.
+    for (name, shape) in [("p.bvecs", [1, 1 << 31]), ("p.u8bin", [1 << 32, 1]), ("p.bvecs", [1 << 32, 1])] {
+        assert!(PointWriter::<u8>::create(folder.path().join(name), &shape).is_err(), "{name} {shape:?}");
+    }
+    assert!(PointWriter::<u8>::create(folder.path().join("p.u8bin"), &[u32::MAX as usize, 1]).is_ok());
     assert!(PointWriter::<f32>::create(folder.path().join("no/such/p.npy"), &[2, 2]).is_err());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -325,6 +452,38 @@ fn links_are_followed_and_devices_are_left_alone() {
     assert!(link.symlink_metadata().unwrap().is_symlink());
     assert_eq!(PointFile::open(&target).unwrap().shape(), [2, 2]);
 
-    assert!(matches!(write_npy("/dev/null", Array2::<f32>::zeros((1, 1)).view()), Err(Error::Io { .. })));
-    assert!(!Path::new("/dev/null").metadata().unwrap().is_file());
+    // Not a device of the machine's, which a mistake would replace.
+    let socket = folder.path().join("socket.npy");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(matches!(write_npy(&socket, Array2::<f32>::zeros((1, 1)).view()), Err(Error::Io { .. })));
+    assert!(!socket.metadata().unwrap().is_file());
+
+    // A link that leads nowhere stays one.
+    let circle = folder.path().join("circle.npy");
+    std::os::unix::fs::symlink(&circle, &circle).unwrap();
+    assert!(matches!(write_npy(&circle, Array2::<f32>::zeros((1, 1)).view()), Err(Error::Io { .. })));
+    assert!(circle.symlink_metadata().unwrap().is_symlink());
+}
+
+/// What is being written lies beside what it will be, so that it is renamed and not copied; and whoever may read a new file
+/// may read this one.
+#[cfg(unix)]
+#[test]
+fn a_file_is_written_where_it_will_be() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let path = folder.path().join("p.fbin");
+    let out = PointWriter::<f32>::create(&path, &[1, 1]).unwrap();
+    let names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(matches!(&names[..], [name] if name.to_string_lossy().ends_with(".tmp")), "{names:?}");
+    drop(out);
+    write_npy(&path, Array2::<f32>::zeros((1, 1)).view()).unwrap();
+    fs::write(folder.path().join("new"), b"").unwrap();
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+    assert_eq!(mode("p.fbin"), mode("new"));
+    for path in ["", "absent/.."] {
+        let error = check_writable(path).unwrap_err();
+        assert!(error.to_string().contains("names no file"), "{error}");
+    }
 }

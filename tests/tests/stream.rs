@@ -2,17 +2,18 @@
 use flash_kmeans::io::{PointFile, PointWriter, write_npy};
 use flash_kmeans::{
     Backend, Chunks, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer, Progress, Source,
-    Streaming,
+    Streaming, Weighted,
 };
 use flash_kmeans_tests::command;
 use half::f16;
 use ndarray::{Array2, ArrayView2, Ix2};
 use std::io::{BufRead, BufReader};
 use std::ops::{ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 /// Values of a panel of few clusters: 2²².
 const PANEL: usize = 1 << 22;
@@ -121,6 +122,31 @@ fn iterators_of_chunks_are_streamed() {
     assert!(error.to_string().contains("the cable is out"));
 }
 
+#[test]
+fn chunks_that_disagree_are_refused() {
+    let passes = AtomicUsize::new(0);
+    // Chunks of five rows and so many columns; none is an error.
+    let make = |columns: [usize; 3]| {
+        Chunks::new(move || {
+            columns.into_iter().map(|columns| match columns {
+                0 => Err(std::io::Error::other("the cable is out")),
+                _ => Ok(Array2::<f32>::zeros((5, columns))),
+            })
+        })
+    };
+    assert!(make([3, 3, 3]).is_ok());
+    assert!(matches!(make([3, 3, 2]).err().unwrap(), Error::Shape { .. }));
+    assert!(matches!(make([3, 3, 0]).err().unwrap(), Error::Source { row: 10, .. }));
+    // Of another width when they are read again.
+    let changing = Chunks::new(|| {
+        let pass = passes.fetch_add(1, Ordering::Relaxed);
+        (0..3).map(move |chunk| Ok::<_, Error>(Array2::<f32>::zeros((5, 3 - (pass * chunk / 2).min(1)))))
+    })
+    .unwrap();
+    let error = fit().fit_stream(&changing, &Streaming::new(), &mut ()).unwrap_err();
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
+}
+
 /// Stops after some iterations, or in the pass after them.
 struct Stopper {
     after: usize,
@@ -182,6 +208,123 @@ fn a_fit_that_is_resumed_ends_with_the_same_bits() {
     assert!(matches!(error, Err(Error::Format { .. })));
 }
 
+/// Iterations of the fit that a checkpoint is of.
+fn iterations_of(path: &Path) -> Option<u64> {
+    let bytes = std::fs::read(path).ok()?;
+    let at = "flash-kmeans checkpoint 1\n".len() + 5 * 8;
+    Some(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()))
+}
+
+/// Looks at the checkpoint at the end of each iteration, before that one is kept.
+struct Looker<'a> {
+    path: &'a Path,
+    seen: Vec<Option<u64>>,
+}
+
+impl Observer<f32> for Looker<'_> {
+    fn iteration(&mut self, _: IterationEnd<'_, f32>) -> ControlFlow<()> {
+        self.seen.push(iterations_of(self.path));
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn checkpoints_are_of_every_so_many_iterations_and_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let points = points().slice_move(ndarray::s![..3000, ..40]);
+    for (every, expected) in [
+        (1, [None, Some(1), Some(2), Some(3), Some(4)]),
+        (2, [None, None, Some(2), Some(2), Some(4)]),
+        (100, [None; 5]),
+    ] {
+        let path = folder.path().join(every.to_string());
+        let mut looker = Looker { path: &path, seen: Vec::new() };
+        let streaming = Streaming::new().checkpoint(&path, every);
+        fit().max_iter(5).fit_stream(&points, &streaming, &mut looker).unwrap();
+        assert_eq!(looker.seen, expected);
+        assert_eq!(iterations_of(&path), Some(5));
+        // Weights of 1 are none.
+        let streaming = Streaming::new().resume(&path);
+        let expected = fit().fit_stream(&points, &streaming, &mut ()).unwrap();
+        let ones = vec![1.0; 3000];
+        same(&fit().fit_stream(&Weighted::new(&points, &ones), &streaming, &mut ()).unwrap(), &expected);
+    }
+    let error = fit().fit_stream(&points, &Streaming::new().resume(folder.path()), &mut ()).unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+}
+
+/// Notes what is read.
+struct Noted {
+    reads: Mutex<Vec<Range<usize>>>,
+    /// The read of a chunk with this row panics.
+    panics: usize,
+    /// The read of a chunk with this row fails.
+    fails: usize,
+}
+
+impl Noted {
+    fn new() -> Self {
+        Noted { reads: Mutex::default(), panics: N, fails: N }
+    }
+}
+
+impl Source<f32> for Noted {
+    fn n_points(&self) -> usize {
+        N
+    }
+
+    fn n_features(&self) -> usize {
+        D
+    }
+
+    fn read(&self, rows: Range<usize>, into: &mut [f32]) -> flash_kmeans::Result<()> {
+        self.reads.lock().unwrap().push(rows.clone());
+        if rows.len() > 1 && rows.contains(&self.panics) {
+            std::panic::resume_unwind(Box::new("out of order"));
+        }
+        if rows.len() > 1 && rows.contains(&self.fails) {
+            return Err(Error::Source { row: self.fails, source: "gone".into() });
+        }
+        Source::read(&points(), rows, into)
+    }
+}
+
+#[test]
+fn no_more_is_read_than_there_is_memory_for() {
+    let fit = fit().init(Init::KMeansPlusPlus).max_iter(1);
+    for (streaming, drawn, chunk) in [(panels::<f32>(1), 3 * PANEL / D, PANEL / D), (Streaming::new(), 0, N)]
+    {
+        let source = Noted::new();
+        fit.fit_stream(&source, &streaming, &mut ()).unwrap();
+        let reads = source.reads.into_inner().unwrap();
+        // Beside the rows to draw from, the first point.
+        assert_eq!(reads.iter().filter(|rows| rows.len() == 1).count(), drawn + 1);
+        assert_eq!(reads.iter().map(|rows| rows.len()).max(), Some(chunk));
+    }
+}
+
+#[test]
+fn a_sample_takes_the_weights_along() {
+    let mut points = points().to_owned();
+    points.slice_mut(ndarray::s![..;2, ..]).mapv_inplace(|v| v + 1e6);
+    let weights: Vec<f64> = (0..N).map(|row| (row % 2) as f64).collect();
+    let fit = fit().init(Init::KMeansPlusPlus).max_iter(1);
+    let model = fit.fit_stream(&Weighted::new(&points, &weights), &panels::<f32>(1), &mut ()).unwrap();
+    assert!(model.centroids().iter().all(|&c| c < 1e5), "{}", model.centroids());
+}
+
+#[test]
+fn a_source_that_fails_is_not_asked_again_and_its_panic_is_the_fits() {
+    let failing = Noted { fails: 9000, ..Noted::new() };
+    let error = fit().fit_stream(&failing, &panels::<f32>(1), &mut ()).unwrap_err();
+    assert!(matches!(error, Error::Source { row: 9000, .. }), "{error}");
+    assert_eq!(failing.reads.into_inner().unwrap().last(), Some(&(PANEL / D..2 * PANEL / D)));
+    let panicking = AssertUnwindSafe(Noted { panics: 20_000, ..Noted::new() });
+    let panic =
+        catch_unwind(|| fit().fit_stream(&*panicking, &panels::<f32>(1), &mut ()).map(|_| ())).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"out of order"));
+}
+
 /// A source with something wrong at one row.
 struct Faulty {
     row: usize,
@@ -226,8 +369,15 @@ fn what_is_wrong_is_told() {
     assert_eq!(refused(fit(), &Streaming::new().checkpoint("x", 0)), "every");
     assert_eq!(refused(fit().n_init(2), &Streaming::new()), "n_init");
     assert_eq!(refused(fit().max_points_per_centroid(2), &Streaming::new()), "max_points_per_centroid");
+    for (shape, name) in [((0, 3), "n"), ((3, 0), "d")] {
+        let none = fit().fit_stream(&Array2::<f32>::zeros(shape), &Streaming::new(), &mut ()).unwrap_err();
+        assert!(matches!(none, Error::InvalidArgument { argument, .. } if argument == name), "{none}");
+    }
     let many = FlashKMeans::new(N + 1).fit_stream(&points(), &Streaming::new(), &mut ());
     assert!(matches!(many, Err(Error::TooManyClusters { .. })));
+    let few = points().slice_move(ndarray::s![..8, ..]);
+    let all = FlashKMeans::new(8).backend(Backend::Cpu).fit_stream(&few, &Streaming::new(), &mut ());
+    assert_eq!(all.unwrap().inertia(), 0.0);
 }
 
 fn run(folder: &Path, args: &str) -> Output {

@@ -245,6 +245,36 @@ mod tests {
         assert_eq!(half_of(f64::NEG_INFINITY), f16::NEG_INFINITY);
     }
 
+    /// Values in the middle between a value of the type and the next one, and nearer to it than f32 can tell.
+    fn round_once<T: Convert + Element>(largest: u16, of_bits: impl Fn(u16) -> T) {
+        for bits in 0..largest {
+            let (one, next) = (of_bits(bits).to_f64(), of_bits(bits + 1).to_f64());
+            let middle = (one + next) / 2.0;
+            let even = if bits % 2 == 0 { one } else { next };
+            for sign in [1.0, -1.0] {
+                let of = |value: f64| <T as Convert>::from_f64(value * sign).to_f64() * sign;
+                assert_eq!(of(middle), even, "{bits:#x}");
+                for little in [0.7 * 2f64.powi(-23), 2f64.powi(-25), 2f64.powi(-50)] {
+                    assert_eq!(of(middle * (1.0 + little)), next, "{bits:#x}");
+                    assert_eq!(of(middle * (1.0 - little)), one, "{bits:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn doubles_near_a_tie_round_once() {
+        round_once::<f16>(0x7bff, f16::from_bits);
+        round_once::<bf16>(0x7f7f, bf16::from_bits);
+        // Beyond the largest, and beyond f32.
+        for value in [1e5, 1e39, 1e300, f64::INFINITY] {
+            assert_eq!(<f16 as Convert>::from_f64(value), f16::INFINITY);
+            assert_eq!(<f16 as Convert>::from_f64(-value), f16::NEG_INFINITY);
+        }
+        assert_eq!(<bf16 as Convert>::from_f64(1e39), bf16::INFINITY);
+        assert_eq!(<bf16 as Convert>::from_f64(-1e39), bf16::NEG_INFINITY);
+    }
+
     #[test]
     fn bytes_convert_exactly() {
         let bytes: Vec<u8> = (0..=255).collect();

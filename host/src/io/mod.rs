@@ -128,6 +128,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_says_so() {
+        assert_eq!(shown(&"n".repeat(40)), "n".repeat(40));
+        assert_eq!(shown(&"n".repeat(41)), "n".repeat(40) + "…");
+    }
+
+    #[test]
     fn short_reads_and_interruptions_are_no_errors_and_an_early_end_is() {
         let source = |fail_at, len| Unsteady { given: 0, interrupted: false, fail_at, len };
         let all: Vec<u8> = (0..100).collect();

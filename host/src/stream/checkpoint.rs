@@ -211,6 +211,18 @@ mod tests {
         }
         std::fs::write(&path, &whole).unwrap();
         assert!(read::<half::f16>(&path, &problem).is_err());
+        // What a fit is told apart by, whatever comes together.
+        let mut heads = std::collections::HashSet::new();
+        for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+            for empty_clusters in [EmptyClusters::Keep, EmptyClusters::Relocate] {
+                for precision in [Precision::Exact, Precision::Tf32] {
+                    let problem = Problem { metric, empty_clusters, precision, ..problem };
+                    heads.extend([problem.head::<f32>(), problem.head::<f64>()]);
+                    heads.extend([problem.head::<half::f16>(), problem.head::<half::bf16>()]);
+                }
+            }
+        }
+        assert_eq!(heads.len(), 4 * 2 * 2 * 4);
         std::fs::remove_file(&path).unwrap();
     }
 }

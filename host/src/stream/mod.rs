@@ -401,3 +401,28 @@ fn read_rows<T: Element>(
         check_finite(into, row, d)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_whole_panels_within_the_memory() {
+        // Panels of 16 MiB.
+        let rows = |streaming: &Streaming, n| streaming.chunk_rows(n, 512, 8192, 4);
+        let memory = |bytes| Streaming::new().memory(bytes);
+        for (streaming, expected) in [
+            (Streaming::new(), 4 * 8192),
+            (memory(1 << 40), 4 * 8192),
+            (memory(3 << 24), 8192),
+            (memory((6 << 24) - 1), 8192),
+            (memory(6 << 24), 2 * 8192),
+        ] {
+            assert_eq!(rows(&streaming, 1_000_000).unwrap(), expected, "{streaming:?}");
+            assert_eq!(rows(&streaming, 100).unwrap(), 100);
+        }
+        assert!(rows(&memory((3 << 24) - 1), 100).is_err());
+        // A panel that is larger than a chunk is one.
+        assert_eq!(Streaming::new().chunk_rows(1_000_000, 512, 100_000, 4).unwrap(), 100_000);
+    }
+}

@@ -211,6 +211,10 @@ mod tests {
         }
         std::fs::write(&path, &whole).unwrap();
         assert!(read::<half::f16>(&path, &problem).is_err());
+        // Finite in the type of centroids, and not in that of the points.
+        let wide = State { centroids: vec![1e6f32; 6], ..state };
+        write::<half::f16>(&path, &problem, &wide).unwrap();
+        assert!(read::<half::f16>(&path, &problem).unwrap_err().to_string().contains("not finite"));
         // What a fit is told apart by, whatever comes together.
         let mut heads = std::collections::HashSet::new();
         for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {

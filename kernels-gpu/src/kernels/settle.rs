@@ -399,13 +399,13 @@ unsafe fn nearest_of_classes<T: Scalar, R: Rank>(
         while first < to {
             let mut left = if turn % UPDATE_WARPS == warp_id() { classes } else { 0 };
             while left != 0 {
+                // The same again where there is no other.
                 let a = first + left.trailing_zeros();
                 left &= left - 1;
-                let mut b = first + left.trailing_zeros();
+                let other = if left != 0 { first + left.trailing_zeros() } else { a };
                 left &= left.wrapping_sub(1);
                 if a < to {
-                    // Where there is no other, the same again.
-                    b = if b < to { b } else { a };
+                    let b = if other < to { other } else { a };
                     let [to_a, to_b, _] = R::by_lanes(x, row_of(a), row_of(b), shape.d);
                     nearest.take(to_a, a, f64::INFINITY);
                     if b != a {

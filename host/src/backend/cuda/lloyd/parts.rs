@@ -172,7 +172,7 @@ impl<T: GpuElement> Parts<T> {
         self.shards.iter().all(|shard| shard.resident.len() == shard.rows.len().div_ceil(shard.chunk_rows))
     }
 
-    /// Takes all chunks, which are kept.
+    /// Takes all chunks, which are kept; each GPU's launches from a thread of its own.
     pub(crate) fn add_kept(&mut self) -> Result<()> {
         if let Some(search) = &mut self.search {
             return self.shards.iter().try_for_each(|shard| {
@@ -181,7 +181,18 @@ impl<T: GpuElement> Parts<T> {
             });
         }
         let pass = self.pass;
-        on_each(&mut self.shards, |shard| shard.run_kept(pass))
+        if let [shard] = self.shards.as_slice() {
+            return shard.run_kept(pass);
+        }
+        std::thread::scope(|scope| {
+            let launch = |shard: &'_ mut Shard<T>| shard.run_kept(pass);
+            let threads: Vec<_> =
+                self.shards.iter_mut().map(|shard| scope.spawn(move || launch(shard))).collect();
+            threads.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
     }
 
     /// Waits until the points of all chunks added so far are copied, and for all else that is under way.
@@ -248,23 +259,6 @@ impl<T: GpuElement> Parts<T> {
         }
         Ok(labels)
     }
-}
-
-/// Does something for each GPU, from a thread of its own where there are several.
-fn on_each<T: GpuElement>(
-    shards: &mut [Shard<T>],
-    each: impl Fn(&mut Shard<T>) -> Result<()> + Copy + Send,
-) -> Result<()> {
-    if let [shard] = shards {
-        return each(shard);
-    }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = shards.iter_mut().map(|shard| scope.spawn(move || each(shard))).collect();
-        threads.into_iter().try_for_each(|thread| match thread.join() {
-            Ok(outcome) => outcome,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })
 }
 
 impl<T: GpuElement> Shard<T> {

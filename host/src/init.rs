@@ -816,4 +816,389 @@ mod tests {
         rows.sort_unstable();
         assert_eq!(rows, [0, 1, 2, 3, 4, 5]);
     }
+
+    #[test]
+    fn what_cannot_be_drawn_from_is_no_pool() {
+        let can_draw = |rows: &[f64]| Pool::new(rows.to_vec()).can_draw();
+        assert!(can_draw(&[0.0, f64::MIN_POSITIVE, 0.0]) && can_draw(&[1.0, f64::MAX]));
+        for rows in [[0.0, 0.0], [1.0, f64::INFINITY], [f64::MAX, f64::MAX], [f64::NAN, 1.0]] {
+            assert!(!can_draw(&rows), "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_added_up_in_chunks_and_groups() {
+        let mut rng = Rng::new(3, 0);
+        let rows: Vec<f64> = (0..3 * FAN * FAN + 700).map(|_| rng.unit().powi(9)).collect();
+        let in_parts = |values: &[f64]| -> Vec<f64> {
+            values.chunks(FAN).map(|part| part.iter().fold(0.0, |sum, value| sum + value)).collect()
+        };
+        let expected: f64 = in_parts(&in_parts(&rows)).iter().sum();
+        assert_ne!(expected, rows.iter().sum::<f64>());
+        assert_ne!(expected, in_parts(&rows).iter().sum::<f64>());
+        assert_eq!(Pool::new(rows.clone()).total, expected);
+        let points = &of(&[], 1);
+        assert_eq!(OnCpu { points, nearest: rows, owners: Vec::new() }.total().unwrap(), expected);
+    }
+
+    #[test]
+    fn weights_and_lengths_are_those_of_the_metric() {
+        let values = [3.0f32, 4.0, 0.0, 0.0, 0.0, 2.0];
+        let weights = [2.0, 5.0, 0.5];
+        let seen = |metric, weights| {
+            let points = Points::new(&values, 2, weights, metric);
+            let all = |of: &dyn Fn(usize) -> f64| [0, 1, 2].map(of);
+            (all(&|row| points.weight(row)), all(&|row| points.scale(row)))
+        };
+        for metric in [Metric::Euclidean, Metric::Dot] {
+            assert_eq!(seen(metric, None), ([1.0; 3], [1.0; 3]));
+            assert_eq!(seen(metric, Some(&weights)), (weights, [1.0; 3]));
+        }
+        // Those of zeros are not drawn.
+        let scales = [0.2, 0.0, 0.5];
+        assert_eq!(seen(Metric::Cosine, None), ([1.0, 0.0, 1.0], scales));
+        assert_eq!(seen(Metric::Cosine, Some(&weights)), ([2.0, 0.0, 0.5], scales));
+        assert_eq!(seen(Metric::SphericalDot, None), ([5.0, 0.0, 2.0], scales));
+        assert_eq!(seen(Metric::SphericalDot, Some(&weights)), ([10.0, 0.0, 1.0], scales));
+
+        let points = Points::new(&values, 2, None, Metric::Cosine);
+        for (points, rows) in
+            [(&points, [0, 1, 2]), (&points.of_rows(&[2, 1, 0], vec![7.0, 8.0, 9.0]), [2, 1, 0])]
+        {
+            let [long, zeros, short] = rows;
+            assert_eq!(points.n(), 3);
+            assert_eq!(points.centroid(short), [0.0, 1.0]);
+            assert_eq!(points.centroid(zeros), [0.0, 0.0]);
+            // 1 − cos, twice.
+            assert!((points.apart(long, &[0.0, 1.0]) - 0.4).abs() < 1e-6);
+            assert_eq!(points.apart(short, &[0.0, 1.0]), 0.0);
+        }
+        let some = points.of_rows(&[2, 0], vec![7.0, 9.0]);
+        assert_eq!((some.n(), some.weight(0), some.weight(1)), (2, 7.0, 9.0));
+        assert_eq!(Points::new(&values, 2, None, Metric::Dot).apart(0, &[0.0, 1.0]), 18.0);
+    }
+
+    #[test]
+    fn a_row_is_drawn_as_often_as_its_weight_says() {
+        let weights = [0.0, 1.0, 0.0, 5.0, 2.0];
+        let values = [0.0f32; 5];
+        let weighted = Points::new(&values, 1, Some(&weights), Metric::Euclidean);
+        for (points, weights) in [(weighted, weights), (of(&values, 1), [1.6; 5])] {
+            let mut counts = [0usize; 5];
+            let mut rng = Rng::new(5, 0);
+            (0..8000).for_each(|_| counts[points.any(&mut rng)] += 1);
+            for (count, weight) in counts.into_iter().zip(weights) {
+                assert!(
+                    (count as f64 - 1000.0 * weight).abs() <= 5.0 * (1000.0f64 * weight).sqrt(),
+                    "{counts:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn gains_are_what_the_sum_of_weighted_distances_loses() {
+        // Whole numbers, of more than one chunk.
+        let n = 2 * FAN + 9;
+        let values: Vec<f32> = (0..n).map(|row| (row * 7 % 60) as f32).collect();
+        let weights: Vec<f64> = (0..n).map(|row| (row % 4) as f64).collect();
+        let points = &Points::new(&values, 1, Some(&weights), Metric::Euclidean);
+        let apart = |row: usize, from: usize| weights[row] * f64::from(values[row] - values[from]).powi(2);
+        let mut nearest = vec![f64::INFINITY; n];
+        for taken in [3, n - 2] {
+            lower(points, taken, &mut nearest);
+        }
+        for (row, near) in nearest.iter().enumerate() {
+            assert_eq!(*near, apart(row, 3).min(apart(row, n - 2)));
+        }
+        let candidates = [0, 3, FAN + 1];
+        let lost = candidates.map(|candidate| {
+            (0..n).map(|row| (nearest[row] - apart(row, candidate)).max(0.0)).sum::<f64>() as i64
+        });
+        assert!(lost[0] > 0 && lost[1] == 0 && lost[2] > 0);
+        assert_eq!(gains(points, &candidates, &nearest, 1.0), lost);
+        assert_eq!(gains(points, &candidates, &nearest, 4.0), lost.map(|lost| 4 * lost));
+    }
+
+    #[test]
+    fn rows_whose_distances_overflow_are_any() {
+        let values: Vec<f64> = (0..40).map(|row| 1e200 * (row as f64 - 20.0)).collect();
+        let points = &Points::new(&values, 1, None, Metric::Euclidean);
+        assert_eq!(greedy(points, 5, 8, &mut Rng::new(1, 0)), [5]);
+        let passes = &mut OnCpu { points, nearest: Vec::new(), owners: Vec::new() };
+        for mut rows in [
+            plus_plus(points, 8, &mut Rng::new(1, 0)),
+            super::parallel(passes, (8, 2.0, 5), &mut Rng::new(1, 0)).unwrap(),
+        ] {
+            rows.sort_unstable();
+            rows.dedup();
+            assert_eq!(rows.len(), 8);
+        }
+    }
+
+    #[test]
+    fn rows_are_filled_up_with_any_that_are_left() {
+        assert_eq!(not_in(&[3, 0], 5), [1, 2, 4]);
+        let fills = |fill: &dyn Fn(&mut Rng) -> Vec<usize>| {
+            let all: std::collections::HashSet<_> =
+                (0..300).map(|seed| fill(&mut Rng::new(seed, 0))).collect();
+            let mut all: Vec<_> = all.into_iter().collect();
+            all.sort();
+            all
+        };
+        let ordered = [[3, 0, 1], [3, 0, 2], [3, 0, 4]].map(Vec::from);
+        assert_eq!(fills(&|rng| filled(vec![3, 0], 5, 3, rng)), ordered);
+        assert_eq!(fills(&|rng| filled(vec![3, 0], 5, 5, rng)).len(), 6);
+        assert_eq!(fills(&|rng| filled(vec![3, 0], 5, 2, rng)), [[3, 0]]);
+    }
+
+    /// What k-means|| asks of its passes, of which totals, rows drawn, weights and rows chosen are given.
+    #[derive(Default)]
+    struct Given {
+        totals: std::cell::RefCell<Vec<f64>>,
+        drawn: std::cell::RefCell<Vec<Vec<usize>>>,
+        weights: Vec<f64>,
+        chosen: Vec<usize>,
+        asked: std::cell::RefCell<Vec<String>>,
+    }
+
+    impl Given {
+        fn of(totals: &[f64], drawn: &[&[usize]], weights: &[f64], chosen: &[usize]) -> Self {
+            Given {
+                totals: totals.iter().rev().copied().collect::<Vec<_>>().into(),
+                drawn: drawn.iter().rev().map(|rows| rows.to_vec()).collect::<Vec<_>>().into(),
+                weights: weights.to_vec(),
+                chosen: chosen.to_vec(),
+                ..Given::default()
+            }
+        }
+
+        fn ask(&self, what: String) {
+            self.asked.borrow_mut().push(what);
+        }
+
+        /// Rows of 10, and what was asked for them.
+        fn rows(
+            mut self,
+            k: usize,
+            oversampling: f64,
+            rounds: usize,
+            seed: u64,
+        ) -> (Vec<usize>, Vec<String>) {
+            let rows = super::parallel(&mut self, (k, oversampling, rounds), &mut Rng::new(seed, 0)).unwrap();
+            assert!(self.totals.borrow().is_empty() && self.drawn.borrow().is_empty());
+            (rows, self.asked.into_inner())
+        }
+    }
+
+    impl Passes for Given {
+        fn n(&self) -> usize {
+            10
+        }
+        fn any(&self, _rng: &mut Rng) -> usize {
+            5
+        }
+        fn lower_to(&mut self, candidates: &[usize], first: usize) -> Result<()> {
+            self.ask(format!("lower to {candidates:?} from {first}"));
+            Ok(())
+        }
+        fn total(&self) -> Result<f64> {
+            self.ask("total".into());
+            Ok(self.totals.borrow_mut().pop().unwrap())
+        }
+        fn sample(&self, share: f64, _rng: &mut Rng) -> Result<Vec<usize>> {
+            self.ask(format!("sample {share}"));
+            Ok(self.drawn.borrow_mut().pop().unwrap())
+        }
+        fn weights(&self, candidates: usize) -> Result<Vec<f64>> {
+            self.ask(format!("weights of {candidates}"));
+            Ok(self.weights.clone())
+        }
+        fn greedy(
+            &self,
+            rows: &[usize],
+            weights: Vec<f64>,
+            first: usize,
+            k: usize,
+            _rng: &mut Rng,
+        ) -> Result<Vec<usize>> {
+            self.ask(format!("{k} of {rows:?} by {weights:?} from {first}"));
+            Ok(self.chosen.clone())
+        }
+    }
+
+    #[test]
+    fn parallel_draws_by_rounds_and_chooses_among_all_drawn() {
+        let weights = [0.0, 0.0, 3.0, 0.0, 0.0];
+        let given = Given::of(&[12.0, 6.0, 3.0], &[&[4, 7], &[], &[1, 9]], &weights, &[2, 4]);
+        let (rows, asked) = given.rows(2, 1.5, 3, 0);
+        assert_eq!(rows, [7, 9]);
+        let expected = [
+            "lower to [5] from 0",
+            "total",
+            "sample 0.25",
+            "lower to [4, 7] from 1",
+            "total",
+            "sample 0.5",
+            "lower to [] from 3",
+            "total",
+            "sample 1",
+            "lower to [1, 9] from 3",
+            "weights of 5",
+            "2 of [5, 4, 7, 1, 9] by [0.0, 0.0, 3.0, 0.0, 0.0] from 2",
+        ];
+        assert_eq!(asked, expected);
+
+        // A last round that draws nothing leaves nothing to measure, and neither does one whose total ends the rounds.
+        let choice = ["weights of 3", "2 of [5, 4, 7] by [0.0, 1.0, 0.0] from 1"];
+        let given = Given::of(&[12.0, 6.0], &[&[4, 7], &[]], &[0.0, 1.0, 0.0], &[1, 0]);
+        let (rows, asked) = given.rows(2, 1.5, 2, 0);
+        assert_eq!(
+            (rows, &asked[..6], &asked[6..]),
+            (vec![4, 5], &expected.map(String::from)[..6], &choice.map(String::from)[..])
+        );
+        for end in [0.0, f64::INFINITY, f64::NAN] {
+            let given = Given::of(&[12.0, end], &[&[4, 7]], &[0.0, 1.0, 0.0], &[1, 0]);
+            let (rows, asked) = given.rows(2, 1.5, 9, 0);
+            assert_eq!(
+                (rows, &asked[..5], &asked[5..]),
+                (vec![4, 5], &expected.map(String::from)[..5], &choice.map(String::from)[..])
+            );
+        }
+    }
+
+    #[test]
+    fn parallel_begins_its_choice_with_a_candidate_by_weight() {
+        let mut counts = [0usize; 3];
+        for seed in 0..2000 {
+            let given = Given::of(&[1.0], &[&[4, 7]], &[1.0, 5.0, 2.0], &[0, 1]);
+            let (_, asked) = given.rows(2, 1.0, 1, seed);
+            let first = asked.last().unwrap().rsplit(' ').next().unwrap();
+            counts[first.parse::<usize>().unwrap()] += 1;
+        }
+        for (count, expected) in counts.into_iter().zip([250.0f64, 1250.0, 500.0]) {
+            assert!((count as f64 - expected).abs() <= 5.0 * expected.sqrt(), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn parallel_chooses_only_among_more_than_it_needs_and_fills_up() {
+        // As many as it needs, in the order in which they were drawn.
+        let (rows, asked) = Given::of(&[1.0], &[&[4, 7]], &[], &[]).rows(3, 1.0, 1, 0);
+        assert_eq!((rows, asked.len()), (vec![5, 4, 7], 3));
+        let mut ends = [std::collections::HashSet::new(), std::collections::HashSet::new()];
+        for seed in 0..300 {
+            // Fewer, of which any two others make up; and fewer that differ.
+            let few = Given::of(&[1.0], &[&[4, 7]], &[], &[]).rows(5, 1.0, 1, seed).0;
+            assert_eq!(few[..3], [5, 4, 7]);
+            let alike = Given::of(&[1.0], &[&[4, 7]], &[1.0, 0.0, 0.0], &[2]).rows(2, 1.0, 1, seed).0;
+            assert_eq!((alike.len(), alike[0]), (2, 7));
+            for (ends, rows) in ends.iter_mut().zip([&few[3..], &alike[1..]]) {
+                ends.insert(rows.to_vec());
+            }
+        }
+        assert!(ends[0].iter().flatten().all(|row| ![5, 4, 7].contains(row)));
+        assert!(ends[0].iter().all(|rows| rows[0] != rows[1]));
+        assert!(ends[1].iter().flatten().all(|&row| row != 7));
+        assert_eq!(ends.map(|ends| ends.len()), [7 * 6, 9]);
+    }
+
+    #[test]
+    fn passes_measure_draw_and_weigh() {
+        let values = [0.0f32, 1.0, 2.0, 10.0, 11.0, 14.0];
+        let weights = [1.0, 2.0, 0.5, 3.0, 4.0, 0.25];
+        let points = &Points::new(&values, 1, Some(&weights), Metric::Euclidean);
+        let mut passes = OnCpu { points, nearest: Vec::new(), owners: Vec::new() };
+        passes.lower_to(&[5], 0).unwrap();
+        // What was there before candidate 0 does not count.
+        passes.lower_to(&[0], 0).unwrap();
+        passes.lower_to(&[2, 3], 1).unwrap();
+        passes.lower_to(&[4], 3).unwrap();
+        assert_eq!(passes.nearest, [0.0, 2.0, 0.0, 0.0, 0.0, 0.25 * 9.0]);
+        // Row 1 is as near to row 2 as to row 0.
+        assert_eq!(passes.weights(4).unwrap(), [3.0, 0.5, 3.0, 4.25]);
+        assert_eq!(passes.total().unwrap(), 4.25);
+
+        let near = [0.0, 0.25, 1.0, 2.0, 40.0, 4.0];
+        passes.nearest = near.to_vec();
+        let (mut counts, mut rng) = ([0usize; 6], Rng::new(2, 0));
+        for _ in 0..4000 {
+            let rows = passes.sample(0.25, &mut rng).unwrap();
+            assert!(rows.is_sorted());
+            rows.into_iter().for_each(|row| counts[row] += 1);
+        }
+        for (count, near) in counts.into_iter().zip(near) {
+            let expected = 4000.0 * f64::min(0.25 * near, 1.0);
+            let spread = (expected * (1.0 - f64::min(0.25 * near, 1.0))).sqrt();
+            assert!((count as f64 - expected).abs() <= 5.0 * spread, "{counts:?}");
+        }
+        // The choice goes by the weights that it is given.
+        let of_weights = |weights: [f64; 3]| {
+            let mut rows = passes.greedy(&[0, 1, 5], weights.to_vec(), 1, 2, &mut Rng::new(1, 0)).unwrap();
+            (rows.remove(0), rows)
+        };
+        assert_eq!(of_weights([1.0, 1.0, 0.0]), (1, vec![0]));
+        assert_eq!(of_weights([0.0, 1.0, 1.0]), (1, vec![2]));
+        assert_eq!(of_weights([0.0, 1.0, 0.0]), (1, vec![]));
+    }
+
+    #[test]
+    fn an_assignment_finds_the_nearest_of_many_candidates() {
+        let values: Vec<f32> = (0..200).map(|row| (row / 2) as f32).collect();
+        let candidates: Vec<usize> = (0..ASSIGNED_CANDIDATES).map(|at| 5 * at + 1).collect();
+        let points = of(&values, 1);
+        assert_eq!(points.nearest_of(&candidates[1..]).unwrap(), None);
+        let labels = points.nearest_of(&candidates).unwrap().unwrap();
+        let apart = |row: usize, candidate: usize| (values[row] - values[candidate]).abs();
+        let expected = (0..200).map(|row| {
+            let least = candidates.iter().map(|&of| apart(row, of)).fold(f32::INFINITY, f32::min);
+            candidates.iter().position(|&of| apart(row, of) == least).unwrap() as u32
+        });
+        assert!(expected.eq(labels));
+        for metric in [Metric::Cosine, Metric::SphericalDot] {
+            let points = Points::new(&values, 1, None, metric);
+            assert_eq!(points.nearest_of(&candidates).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn each_problem_draws_as_its_own_points_weights_and_options_say() {
+        let (n, d, k) = (90, 2, 6);
+        let mut random = Rng::new(8, 0);
+        let values: Vec<f32> = (0..2 * n * d).map(|_| random.unit() as f32 - 0.5).collect();
+        let weights: Vec<f64> = (0..2 * n).map(|row| (row % 5 + row / n) as f64).collect();
+        let problem = Problem {
+            points: Cow::Borrowed(&values),
+            batch: 2,
+            n,
+            d,
+            weights: Some(Cow::Borrowed(&weights)),
+        };
+        for metric in Metric::ALL {
+            for init in [
+                Init::Random,
+                Init::KMeansPlusPlus,
+                Init::KMeansParallel { oversampling: 0.7, rounds: 1 },
+                Init::KMeansParallel { oversampling: 0.7, rounds: 4 },
+                Init::KMeansParallel { oversampling: 3.0, rounds: 4 },
+            ] {
+                let mut expected = Vec::new();
+                for at in 0..2 {
+                    let (values, weights) = (&values[at * n * d..][..n * d], &weights[at * n..][..n]);
+                    let points = &Points::new(values, d, Some(weights), metric);
+                    let rng = &mut Rng::new(11, at as u64);
+                    let rows = match init {
+                        Init::KMeansParallel { oversampling, rounds } => {
+                            parallel(points, k, oversampling, rounds, rng)
+                        }
+                        Init::KMeansPlusPlus => plus_plus(points, k, rng),
+                        _ => random_rows(n, k, Some(weights), rng),
+                    };
+                    expected.extend(rows.iter().flat_map(|row| &values[row * d..][..d]));
+                }
+                metric.normalise::<f32>(&mut expected, d);
+                assert_eq!(centroids(&init, &problem, (k, metric), 11).unwrap(), expected, "{init:?}");
+            }
+        }
+    }
 }

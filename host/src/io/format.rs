@@ -85,9 +85,9 @@ impl Layout {
 
     /// Whether the values lie one after another in row-major order.
     pub(super) fn is_contiguous(&self) -> bool {
+        // Then problems do as well: only Fortran's order spreads them, and with them the columns of a row.
         self.column_stride == self.stored.size_bytes()
             && self.row_stride == self.shape[2] * self.column_stride
-            && (self.problem_stride == self.shape[1] * self.row_stride || self.shape[0] == 1)
     }
 }
 
@@ -171,7 +171,7 @@ fn vecs_layout(head: &[u8], len: usize, stored: StoredType) -> Result<Layout, St
     let n = len / row;
     let left = len % row;
     if left != 0 {
-        if let Some((at, found)) = odd_row(head, row, 0..n.min(head.len() / row), d) {
+        if let Some((at, found)) = odd_row(head, row, 0..head.len() / row, d) {
             return Err(odd_row_reason(at, found, d));
         }
         return Err(format!("is truncated: {left} bytes follow row {}, and a row has {row}", n - 1));

@@ -325,10 +325,8 @@ impl PointFile {
             return Ok(());
         }
         let Layout { stored, column_stride, row_stride, prefixed, .. } = self.layout;
-        let follows =
-            self.layout.problem_stride >= self.layout.shape[1] * row_stride || self.layout.shape[0] == 1;
-        if column_stride != stored.size_bytes() || row_stride < d * column_stride || !follows {
-            // Rows that are spread over the whole file.
+        if column_stride != stored.size_bytes() || row_stride < d * column_stride {
+            // Rows that are spread over the whole file, or Fortran's order of a single one.
             let map = self.map()?;
             for (row, into) in range.zip(into.chunks_exact_mut(d)) {
                 convert(stored, &map[self.layout.row_start(row)..], column_stride, into);

@@ -626,6 +626,9 @@ mod tests {
             });
             assert_eq!(Some(pool.draw(&mut Rng::new(seed, 0))), expected);
         }
+        // A target that a value just reaches is the next one's.
+        let mut target = 3.0;
+        assert_eq!((pass(&[1.0, 2.0, 0.0, 4.0], &mut target), target), (3, 0.0));
         // Past the end, as rounding may bring it: the last value above 0.
         assert_eq!(pass(&[1.0, 2.0, 0.0], &mut 3.0), 1);
     }
@@ -921,6 +924,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_do_not_depend_on_the_unit_of_the_points() {
+        let mut random = Rng::new(6, 0);
+        let values: Vec<f32> = (0..300 * 3).map(|_| random.unit() as f32).collect();
+        for seed in 0..5 {
+            let rows = |unit: i32| {
+                let values: Vec<f32> = values.iter().map(|value| value * 2f32.powi(unit)).collect();
+                plus_plus(&of(&values, 3), 20, &mut Rng::new(seed, 0))
+            };
+            assert_eq!(rows(0), rows(-40));
+            assert_eq!(rows(0), rows(40));
+        }
+    }
+
+    #[test]
     fn rows_whose_distances_overflow_are_any() {
         let values: Vec<f64> = (0..40).map(|row| 1e200 * (row as f64 - 20.0)).collect();
         let points = &Points::new(&values, 1, None, Metric::Euclidean);
@@ -1146,18 +1163,17 @@ mod tests {
     fn an_assignment_finds_the_nearest_of_many_candidates() {
         let values: Vec<f32> = (0..200).map(|row| (row / 2) as f32).collect();
         let candidates: Vec<usize> = (0..ASSIGNED_CANDIDATES).map(|at| 5 * at + 1).collect();
-        let points = of(&values, 1);
-        assert_eq!(points.nearest_of(&candidates[1..]).unwrap(), None);
-        let labels = points.nearest_of(&candidates).unwrap().unwrap();
         let apart = |row: usize, candidate: usize| (values[row] - values[candidate]).abs();
         let expected = (0..200).map(|row| {
             let least = candidates.iter().map(|&of| apart(row, of)).fold(f32::INFINITY, f32::min);
             candidates.iter().position(|&of| apart(row, of) == least).unwrap() as u32
         });
-        assert!(expected.eq(labels));
-        for metric in [Metric::Cosine, Metric::SphericalDot] {
+        let expected: Vec<u32> = expected.collect();
+        for metric in Metric::ALL {
             let points = Points::new(&values, 1, None, metric);
-            assert_eq!(points.nearest_of(&candidates).unwrap(), None);
+            assert_eq!(points.nearest_of(&candidates[1..]).unwrap(), None);
+            let labels = (!metric.is_spherical()).then(|| expected.clone());
+            assert_eq!(points.nearest_of(&candidates).unwrap(), labels);
         }
     }
 

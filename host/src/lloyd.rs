@@ -231,8 +231,8 @@ pub(crate) fn lloyd<T: Element, W: Worker<T>>(
             state.mean_variance = found.mean_variance;
         }
         state.history.push(found.stats);
-        let rounded = rounded::<T>(&state.centroids);
-        if let Ok(centroids) = ArrayView2::from_shape((options.k, d), &rounded) {
+        let seen = if watch.is_watched() { rounded::<T>(&state.centroids) } else { Vec::new() };
+        if let Ok(centroids) = ArrayView2::from_shape((options.k, d), &seen) {
             let iterations = state.history.len();
             let end = IterationEnd { problem, iterations, stats: found.stats, centroids };
             stopped = watch.iteration(end).is_break();

@@ -5,11 +5,20 @@ use crate::error::{Error, Result};
 pub(crate) fn filled<A: Clone>(value: A, len: usize, what: &'static str) -> Result<Vec<A>> {
     let mut values = Vec::new();
     if values.try_reserve_exact(len).is_err() {
-        let requested = len.saturating_mul(size_of::<A>()) as u64;
-        return Err(Error::OutOfMemory { what, requested, free: free_bytes().unwrap_or(0) });
+        return Err(out_of_memory::<A>(len, what));
     }
     values.resize(len, value);
     Ok(values)
+}
+
+/// `len` zeros, in pages that are not touched before they are used, which threads can share among them.
+pub(crate) fn zeroed<A: bytemuck::Zeroable>(len: usize, what: &'static str) -> Result<Vec<A>> {
+    bytemuck::try_zeroed_vec(len).map_err(|()| out_of_memory::<A>(len, what))
+}
+
+fn out_of_memory<A>(len: usize, what: &'static str) -> Error {
+    let requested = len.saturating_mul(size_of::<A>()) as u64;
+    Error::OutOfMemory { what, requested, free: free_bytes().unwrap_or(0) }
 }
 
 /// Bytes that a process can still have, as far as the system tells.

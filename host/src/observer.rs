@@ -166,7 +166,6 @@ impl<'a, C: Float> Watch<'a, C> {
     }
 
     /// Whether somebody wants to know of each iteration.
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the CPU tells anyhow"))]
     pub(crate) fn is_watched(&self) -> bool {
         self.0.is_some()
     }

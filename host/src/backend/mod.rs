@@ -48,11 +48,19 @@ pub(crate) type End<C> = (Vec<C>, BatchSummary, Vec<u32>);
 impl<C: Float> LloydOutcome<C> {
     /// The problems of a batch, in order, each of which came to an end by itself.
     pub(crate) fn of(ends: Vec<Result<End<C>>>) -> Result<Self> {
+        /// A problem by itself may have many labels, which are not copied.
+        fn append<A>(all: &mut Vec<A>, more: Vec<A>) {
+            if all.is_empty() {
+                *all = more;
+            } else {
+                all.extend(more);
+            }
+        }
         let mut outcome = LloydOutcome { centroids: Vec::new(), labels: Vec::new(), problems: Vec::new() };
         for end in ends {
             let (centroids, summary, labels) = end?;
-            outcome.centroids.extend(centroids);
-            outcome.labels.extend(labels);
+            append(&mut outcome.centroids, centroids);
+            append(&mut outcome.labels, labels);
             outcome.problems.push(summary);
         }
         Ok(outcome)

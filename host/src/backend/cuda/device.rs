@@ -361,7 +361,7 @@ impl Device {
         Stream::new(StreamFlags::NON_BLOCKING, None).map_err(|code| failed("creating a stream", code))
     }
 
-    /// Has `stream` wait for what a caller's stream has been given so far.
+    /// Has `stream` wait for what another one, such as a caller's, has been given so far.
     ///
     /// # Safety
     /// `before` is a stream of this GPU.

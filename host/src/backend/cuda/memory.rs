@@ -1,6 +1,7 @@
 //! Device memory: one allocation a call, laid out beforehand; and copies to and from it.
 use super::device::{Device, check, failed};
 use crate::error::{Error, Result};
+use crate::memory::zeroed;
 use cust::error::CudaError;
 use cust::event::{Event, EventFlags};
 use cust::memory::{DeviceBuffer, LockedBuffer};
@@ -156,7 +157,7 @@ impl Arena {
         place: Place<T>,
         len: usize,
     ) -> Result<Vec<T>> {
-        let mut values = vec![T::zeroed(); len];
+        let mut values = zeroed(len, "what the device has found")?;
         self.download_into(device, stream, place, &mut values)?;
         Ok(values)
     }

@@ -158,8 +158,8 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
         Ok(clusters.iter().flat_map(sum).collect())
     }
 
-    fn into_labels(self) -> Result<Vec<u32>> {
-        with_type!(&self.parts, parts: _U => parts.labels())
+    fn into_labels(mut self) -> Result<Vec<u32>> {
+        with_type!(&mut self.parts, parts: _U => parts.take_labels())
     }
 }
 

@@ -10,8 +10,10 @@
 use super::*;
 use crate::backend::totals::Totals;
 use crate::lloyd::{Found, Pass};
+use crate::memory::zeroed;
 use crate::relocate::{Donor, Search};
-use std::collections::BTreeMap;
+use cust::stream::StreamWaitEventFlags;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 /// Device memory that is left to others.
@@ -30,6 +32,8 @@ pub(crate) struct Parts<T: GpuElement> {
     under: Vec<f32>,
     /// While points are looked for, and not labelled.
     search: Option<Search>,
+    /// Those of a pass that only labels, once it has ended.
+    labels: Vec<u32>,
 }
 
 /// The rows of one GPU.
@@ -45,6 +49,15 @@ struct Shard<T: GpuElement> {
     room: usize,
     slots: Vec<Call<T>>,
     most_slots: usize,
+    copies: Copies,
+}
+
+/// Copies of page-locked points, one after the other. Each waits until the work on the chunk before the last is done: what is
+/// behind it in the queue of a GPU's copies waits for it, such as the copies that this work begins with.
+struct Copies {
+    stream: Stream,
+    /// The ends of the work on the last chunks.
+    ends: VecDeque<Event>,
 }
 
 impl<T: GpuElement> Parts<T> {
@@ -75,7 +88,8 @@ impl<T: GpuElement> Parts<T> {
             }
         }
         let centre = frame.map_or(Vec::new(), |frame| frame.centre);
-        Ok(Parts { shards, shape, pass: Pass::LABELS, centre, under: Vec::new(), search: None })
+        let (under, labels) = (Vec::new(), Vec::new());
+        Ok(Parts { shards, shape, pass: Pass::LABELS, centre, under, search: None, labels })
     }
 
     /// Rows that chunks are made of: whole panels, and whole blocks of the inertia. Both are powers of two, or all rows.
@@ -93,6 +107,7 @@ impl<T: GpuElement> Parts<T> {
     pub(crate) fn begin(&mut self, centroids: &[f32], pass: Pass) -> Result<()> {
         self.pass = pass;
         self.search = None;
+        self.labels = Vec::new();
         if pass.empty {
             self.under.clear();
             self.under.extend_from_slice(centroids);
@@ -148,10 +163,14 @@ impl<T: GpuElement> Parts<T> {
             None => shard.make()?,
         };
         call.set_rows(rows.len())?;
-        let copied = call.take(&shard.total, rows.start, points, is_locked)?;
+        let copies = if is_locked { Some(shard.copies.next()?) } else { None };
+        let copied = call.take(&shard.total, rows.start, points, copies)?;
         match &mut self.search {
             Some(search) => call.show_to(search, rows.start)?,
             None => call.run_part(&shard.total, rows.start, pass)?,
+        }
+        if is_locked {
+            shard.copies.ends.push_back(event(&call.stream)?);
         }
         if stays {
             shard.room -= 1;
@@ -200,23 +219,29 @@ impl<T: GpuElement> Parts<T> {
         for shard in &self.shards {
             shard.total.device.enter()?;
             shard.resident.values().chain(&shard.slots).chain([&shard.total]).try_for_each(Call::wait)?;
+            shard.copies.stream.synchronize().map_err(|code| failed("waiting for copies", code))?;
         }
         Ok(())
     }
 
     /// Ends the pass: the means in place of `centroids`, where it was for sums.
     pub(crate) fn finish(&mut self, centroids: &mut [f32]) -> Result<Found> {
-        self.gather()?.end_total(centroids, self.pass)
+        let pass = self.pass;
+        self.gather()?.end_total(centroids, pass)
     }
 
     /// Ends the pass as one of several processes: what its points add up to, into `totals`, which are zeros.
     pub(crate) fn finish_share(&mut self, totals: &mut Totals) -> Result<Pass> {
-        self.gather()?.end_share(totals, self.pass)?;
-        Ok(self.pass)
+        let pass = self.pass;
+        self.gather()?.end_share(totals, pass)?;
+        Ok(pass)
     }
 
     /// Waits for the pass: the first GPU's total, which has been handed everything.
-    fn gather(&self) -> Result<&Call<T>> {
+    fn gather(&mut self) -> Result<&Call<T>> {
+        if !self.pass.sums {
+            self.labels = self.download_labels()?;
+        }
         self.wait()?;
         let Some((first, others)) = self.shards.split_first() else { return Err(no_points()) };
         // All links at once.
@@ -250,12 +275,29 @@ impl<T: GpuElement> Parts<T> {
     }
 
     /// The labels of the last pass.
-    pub(crate) fn labels(&self) -> Result<Vec<u32>> {
-        let mut labels = Vec::with_capacity(self.shape.n as usize);
+    pub(crate) fn take_labels(&mut self) -> Result<Vec<u32>> {
+        if self.labels.is_empty() { self.download_labels() } else { Ok(std::mem::take(&mut self.labels)) }
+    }
+
+    /// The labels of the pass, each chunk's as soon as they are there.
+    fn download_labels(&self) -> Result<Vec<u32>> {
+        let mut labels = zeroed(self.shape.n as usize, "the labels")?;
         for shard in &self.shards {
-            shard.total.device.enter()?;
-            let place = shard.total.places.labels.part(shard.rows.start, shard.rows.len());
-            labels.extend(shard.total.download(place, shard.rows.len())?);
+            let total = &shard.total;
+            total.device.enter()?;
+            let mut download = |rows: Range<usize>| {
+                let place = total.places.labels.part(rows.start, rows.len());
+                total.arena()?.download_into(&total.device, &total.stream, place, &mut labels[rows])
+            };
+            let mut end = shard.rows.start;
+            for (&row, call) in &shard.resident {
+                call.wait()?;
+                end = row + call.shape.n as usize;
+                download(row..end)?;
+            }
+            // Chunks that do not stay follow those that do.
+            shard.slots.iter().try_for_each(Call::wait)?;
+            download(end..shard.rows.end)?;
         }
         Ok(labels)
     }
@@ -283,6 +325,7 @@ impl<T: GpuElement> Shard<T> {
             room: 0,
             slots: Vec::new(),
             most_slots: SLOTS,
+            copies: Copies { stream: device.stream()?, ends: VecDeque::new() },
             chunk_rows: chunk_rows.min(rows.len().max(1)),
             rows,
         };
@@ -328,6 +371,26 @@ impl<T: GpuElement> Shard<T> {
     }
 }
 
+impl Copies {
+    /// Their stream, for the next one.
+    fn next(&mut self) -> Result<&Stream> {
+        if self.ends.len() > 1
+            && let Some(end) = self.ends.pop_front()
+        {
+            let waits = self.stream.wait_event(end, StreamWaitEventFlags::DEFAULT);
+            waits.map_err(|code| failed("waiting for an event", code))?;
+        }
+        Ok(&self.stream)
+    }
+}
+
+/// The end of all that `stream` has been given so far.
+fn event(stream: &Stream) -> Result<Event> {
+    let event = Event::new(EventFlags::DISABLE_TIMING).map_err(|code| failed("creating an event", code))?;
+    event.record(stream).map_err(|code| failed("recording an event", code))?;
+    Ok(event)
+}
+
 impl<T: GpuElement> Call<T> {
     /// Bytes of device memory.
     fn bytes(&self) -> u64 {
@@ -358,18 +421,27 @@ impl<T: GpuElement> Call<T> {
         Ok(())
     }
 
-    /// Takes the points of a chunk and the pass's centroids, with the labels that the pass before left.
-    fn take(&mut self, total: &Call<T>, row: usize, points: &[T], is_locked: bool) -> Result<Option<Event>> {
+    /// Takes the points of a chunk and the pass's centroids, with the labels that the pass before left. Page-locked points are
+    /// copied by the stream `copies`, until the event that is returned.
+    fn take(
+        &mut self,
+        total: &Call<T>,
+        row: usize,
+        points: &[T],
+        copies: Option<&Stream>,
+    ) -> Result<Option<Event>> {
         let Some(Points::Own { arena, place }) = &self.points else { return Err(no_points()) };
         let (d, pitch) = (self.shape.d as usize, self.shape.pitch as usize);
         let place = place.part(0, points.len() / d * pitch);
-        let copied = if is_locked {
-            // SAFETY: the caller's promise to `Parts::add`.
-            unsafe { arena.upload_locked(&self.stream, place, points, d, pitch)? };
-            let event = Event::new(EventFlags::DISABLE_TIMING);
-            let event = event.map_err(|code| failed("creating an event", code))?;
-            event.record(&self.stream).map_err(|code| failed("recording an event", code))?;
-            Some(event)
+        let copied = if let Some(copies) = copies {
+            // SAFETY: streams of one GPU. The points that were here before are done with when the copy begins; and the caller's
+            // promise to `Parts::add`.
+            unsafe {
+                self.device.order(self.stream.as_inner().cast(), copies)?;
+                arena.upload_locked(copies, place, points, d, pitch)?;
+                self.device.order(copies.as_inner().cast(), &self.stream)?;
+            }
+            Some(event(copies)?)
         } else {
             arena.upload_rows(&self.device, &self.stream, place, points, d, pitch)?;
             None

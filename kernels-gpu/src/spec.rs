@@ -172,6 +172,11 @@ impl Shape {
     pub const fn hopper_tiles(&self) -> u32 {
         self.n.div_ceil(HOPPER_POINTS)
     }
+    /// Centroid tiles of a problem in the assignments on tensor cores.
+    #[inline]
+    pub const fn centroid_tiles(&self) -> u32 {
+        self.k.div_ceil(HOPPER_CENTROIDS)
+    }
 }
 
 /// How the points of each problem are cut into panels.
@@ -368,9 +373,13 @@ pub const fn hopper_panels(d: u32) -> u32 {
 /// What the copying and the multiplying warps tell each other of a block's points.
 #[derive(Clone, Copy, Debug)]
 pub struct RowsShared {
-    /// `[item modulo 4]` its number, or that there is none. Twice as many as are under way: a copying warp may be an item
+    /// `[item modulo 4]` its unit, or that there is none. Twice as many as are under way: a copying warp may be an item
     /// ahead of another.
-    pub item: Slot<u32>,
+    pub units: Slot<u32>,
+    /// `[item modulo 4]` the end of the centroid tiles that it is multiplied with.
+    pub ends: Slot<u32>,
+    /// The item that the team shares with others, and its centroid tiles: the first, and the end.
+    pub span: Slot<u32>,
     /// `[parity of the item]` squared norms.
     pub norms: Slot<f32>,
     /// `[parity of the item]` how far apart two scores have to be to be in the right order.
@@ -400,7 +409,9 @@ impl RowsShared {
     #[inline]
     pub const fn new(layout: &mut Layout, len: u32) -> Self {
         RowsShared {
-            item: layout.array(4),
+            units: layout.array(4),
+            ends: layout.array(4),
+            span: layout.array(3),
             norms: layout.array(2 * len),
             bounds: layout.array(2 * len),
             labels: layout.array(2 * len),
@@ -575,9 +586,28 @@ pub struct HopperParams {
     pub slot: u32,
     /// Whether scores within their bound of each other are listed for `settle`; 0 for those that are equal, alone.
     pub is_exact: u32,
+    /// Who multiplies what.
+    pub units: Units,
 }
 
 impl HopperParams {
+    /// Of `shape`, dealt out to so many teams: in spans where that saves more than another launch costs.
+    #[inline]
+    pub const fn new(shape: Shape, slot: u32, is_exact: u32, teams: u32) -> Self {
+        /// Panels of 64 features of 128 centroids, a microsecond or so each.
+        const WORTH: u32 = 8;
+        let (items, tiles) = (shape.batch * shape.hopper_tiles(), shape.centroid_tiles());
+        let units = Units::new(items, tiles, teams);
+        let is_worth = (tiles - units.tiles) * hopper_panels(shape.d) >= WORTH;
+        let units = if is_worth { units } else { Units::all_whole(items, tiles) };
+        HopperParams { shape, slot, is_exact, units }
+    }
+    /// The same, without spans.
+    #[inline]
+    pub const fn of_whole_items(shape: Shape, slot: u32, is_exact: u32) -> Self {
+        let units = Units::all_whole(shape.batch * shape.hopper_tiles(), shape.centroid_tiles());
+        HopperParams { shape, slot, is_exact, units }
+    }
     /// Point tiles of a problem.
     #[inline]
     pub const fn tiles(&self) -> u32 {
@@ -591,13 +621,75 @@ impl HopperParams {
     /// Centroid tiles of a problem.
     #[inline]
     pub const fn centroid_tiles(&self) -> u32 {
-        self.shape.k.div_ceil(HOPPER_CENTROIDS)
+        self.shape.centroid_tiles()
     }
 }
 impl Items for HopperParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.items() as u64
+        self.units.count(self.items()) as u64
+    }
+}
+
+// `merge_spans` has a thread a point.
+const _: () = assert!(HOPPER_POINTS == UPDATE_THREADS);
+
+/// How point tiles, the items of an assignment, are dealt out to teams: the blocks, or clusters of blocks, that multiply at the
+/// same time. Each takes as many whole items as the others; of what is left, fewer items than teams, each unit is an item and a
+/// span of the centroids, so that all teams end at about the same time. `merge_spans` puts together what they have found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Units {
+    /// Items that are a unit each.
+    pub whole: u32,
+    /// Units of each of the others.
+    pub spans: u32,
+    /// Centroid tiles of a span, but for the last.
+    pub tiles: u32,
+}
+impl Units {
+    /// Centroid tiles that the wide kernel takes at a time.
+    const LEAST: u32 = WIDE_TILES;
+
+    /// Of `items` that have `tiles` tiles of centroids to be multiplied with.
+    #[inline]
+    pub const fn new(items: u32, tiles: u32, teams: u32) -> Self {
+        let whole = quotient(items, teams) * teams;
+        let most = tiles / Self::LEAST;
+        let spans = quotient(teams, items - whole);
+        let spans = if spans < most { spans } else { most };
+        if spans < 2 {
+            return Self::all_whole(items, tiles);
+        }
+        let tiles_of_span = (quotient(tiles - 1, spans) + 1).next_multiple_of(Self::LEAST);
+        Units { whole, spans: quotient(tiles - 1, tiles_of_span) + 1, tiles: tiles_of_span }
+    }
+
+    /// Every item a unit.
+    #[inline]
+    pub const fn all_whole(items: u32, tiles: u32) -> Self {
+        Units { whole: items, spans: 1, tiles }
+    }
+
+    /// How many there are.
+    #[inline]
+    pub const fn count(&self, items: u32) -> u32 {
+        self.whole + (items - self.whole) * self.spans
+    }
+
+    /// Places for what is found of points by spans: by no more teams than there are, each of the points of an item.
+    #[inline]
+    pub const fn most_found(teams: u32) -> u32 {
+        teams * HOPPER_POINTS
+    }
+}
+
+/// `a / b`, 0 where `b` is: with no path to a panic, which a kernel cannot have.
+#[inline]
+const fn quotient(a: u32, b: u32) -> u32 {
+    match a.checked_div(b) {
+        Some(quotient) => quotient,
+        None => 0,
     }
 }
 
@@ -627,6 +719,8 @@ pub struct RefineParams {
     pub least: u32,
     /// There is room for so many.
     pub capacity: u32,
+    /// Clusters of blocks that multiply them.
+    pub teams: u32,
 }
 impl RefineParams {
     /// How many of so many unsure points are assigned again.
@@ -645,6 +739,14 @@ impl RefineParams {
     pub const fn part(&self) -> u32 {
         hopper_panels(self.shape.d) * HOPPER_PANEL_FEATURES
     }
+    /// What `unsure` points are multiplied with: one row of theirs after the other, where `REFINES` is 1, or in parts.
+    #[inline]
+    pub const fn products(&self, unsure: u32, refines: u32) -> HopperParams {
+        let n = self.count(unsure);
+        let shape = if refines == 1 { Shape { n, ..self.shape } } else { self.in_parts(n) };
+        let units = Units::new(shape.hopper_tiles(), shape.centroid_tiles(), self.teams);
+        HopperParams { shape, slot: self.slot, is_exact: 1, units }
+    }
     /// The problem as the tensor cores take it, of `n` points in parts.
     #[inline]
     pub const fn in_parts(&self, n: u32) -> Shape {
@@ -655,7 +757,8 @@ impl RefineParams {
 impl Items for RefineParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.capacity.div_ceil(HOPPER_POINTS) as u64
+        let blocks = self.capacity.div_ceil(HOPPER_POINTS);
+        (if blocks > self.teams { blocks } else { self.teams }) as u64
     }
 }
 
@@ -746,7 +849,7 @@ impl MmaParams {
     /// Centroid tiles of a problem.
     #[inline]
     pub const fn centroid_tiles(&self) -> u32 {
-        self.shape.k.div_ceil(HOPPER_CENTROIDS)
+        self.shape.centroid_tiles()
     }
     /// Halves of them that have centroids.
     #[inline]
@@ -807,7 +910,7 @@ impl PackParams {
     /// Centroid tiles of a problem.
     #[inline]
     pub const fn tiles(&self) -> u32 {
-        self.shape.k.div_ceil(HOPPER_CENTROIDS)
+        self.shape.centroid_tiles()
     }
     /// Centroid tiles of all problems.
     #[inline]
@@ -2303,6 +2406,28 @@ mod tests {
             let panels = Panels::of(n, k);
             assert!(panels.len <= n && (panels.count as u64) * panels.len as u64 >= n as u64);
             assert!((panels.count as u64 - 1) * (panels.len as u64) < n as u64);
+        }
+    }
+
+    #[test]
+    fn units_cover_every_tile_once_and_end_together() {
+        for items in (0..300).chain([4096, 9472]) {
+            for tiles in [1, 2, 3, 4, 7, 8, 16, 17, 63, 64, 512] {
+                for teams in [1, 2, 7, 66, 132] {
+                    let Units { whole, spans, tiles: of_span } = Units::new(items, tiles, teams);
+                    let further = items - whole;
+                    assert!(whole <= items && (spans == 1) == (further == 0 || whole == items));
+                    assert_eq!(Units { whole, spans, tiles: of_span }.count(items), whole + further * spans);
+                    // Every team has one span at most, and those cover the tiles.
+                    assert!(further * spans <= teams && (further == 0 || whole % teams == 0));
+                    assert!(further == 0 || (of_span % 2 == 0 && (spans - 1) * of_span < tiles));
+                    assert!(spans * of_span >= tiles);
+                    // Where a half would do, no team has more.
+                    let is_split = items % teams > 0 && items % teams <= teams / 2 && tiles >= 4;
+                    assert_eq!(is_split, further > 0, "{items} items, {tiles} tiles, {teams} teams");
+                    assert!(!is_split || of_span <= tiles.div_ceil(2).next_multiple_of(2));
+                }
+            }
         }
     }
 

@@ -8,6 +8,8 @@ mod data;
 mod device;
 #[path = "kernels/metrics.rs"]
 mod metrics;
+#[path = "kernels/spans.rs"]
+mod spans;
 
 use crate::data::*;
 use crate::device::*;
@@ -1479,7 +1481,7 @@ fn check_parts([n, k, d]: [u32; 3], products: bool, data: Data, seed: u64, way: 
     let extents = Memory::<u32>::of(&[reach.to_bits()]);
     let unsure = random.below(n as usize + 1) as u32;
     let [least, capacity] = [0; 2].map(|_| 1 + random.below(n as usize) as u32);
-    let params = RefineParams { shape, slot: 1, least, capacity };
+    let params = RefineParams { shape, slot: 1, least, capacity, teams: 2 };
     let count = if unsure < least { 0 } else { unsure.min(capacity) } as usize;
     let mut listed = random.shuffled(n);
     let rows_of_list = Memory::<u32>::of(&listed);

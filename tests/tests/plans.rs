@@ -157,6 +157,13 @@ fn results_have_the_same_bits_by_any_plan() {
         check(&plans, [1, 20_000, 600, d], f16::from_f32);
         check(&plans, [1, 20_000, 600, d], bf16::from_f32);
     }
+    // Fewer tiles of points than multiprocessors, and some that are left when each has had one: centroids are shared out.
+    for d in [64, 100, 128, 200, 768] {
+        for shape in [[1, 3000, 2100, d], [3, 2600, 2500, d], [1, 36_000, 2100, d]] {
+            check(&plans, shape, |v| v);
+            check(&plans, shape, f16::from_f32);
+        }
+    }
     for shape in [[64, 4096, 64, 64], [3, 5000, 128, 128], [2, 3000, 1, 40]] {
         check(&plans, shape, |v| v);
         check(&plans, shape, f16::from_f32);

@@ -37,11 +37,10 @@ mod narrow;
 mod wide;
 
 use super::bound::{Bound, bounds_count, share_of_bound};
-use super::nearest::{List, Nearest, Results, Row};
+use super::nearest::{Again, List, Nearest, Results, Row};
 use super::pairs::{Pairs, Places};
-use super::settle;
+use super::spans::Found;
 use crate::spec::*;
-use cuda_std::atomic;
 use cuda_std::float::{at_least, fma, max, sqrt_approx};
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
@@ -70,43 +69,7 @@ struct Arrays {
     states: *const LoopState,
     results: Results,
     again: Again,
-}
-
-/// What points are assigned again, and where those go that are still unsure: as in the list, from the back.
-#[derive(Clone, Copy)]
-struct Again {
-    rows: *const u32,
-    many_rows: *mut u32,
-    /// The problem that the rows are of.
-    shape: Shape,
-}
-
-impl Again {
-    /// Points are assigned once.
-    #[inline(always)]
-    fn none(shape: Shape) -> Self {
-        Again { rows: core::ptr::null(), many_rows: core::ptr::null_mut(), shape }
-    }
-
-    /// Stores the label of a point that is assigned again, if it is sure, and else lists it.
-    #[inline(always)]
-    unsafe fn store(self, results: Results, entry: usize, found: Nearest) {
-        let column = if found.other == MANY_CANDIDATES { NO_CANDIDATE } else { found.label };
-        let (label, other) =
-            (results.centroid(column, 0, self.shape), results.centroid(found.other, 0, self.shape));
-        let (list, row) = (results.list, *self.rows.add(entry));
-        if label == NO_CANDIDATE || other == MANY_CANDIDATES {
-            let entry = atomic::fetch_add_u32(list.counts.add(LIST_LEFT), 1);
-            *self.many_rows.add((self.shape.n - 1 - entry) as usize) = row;
-        } else if other != NO_CANDIDATE {
-            let entry = atomic::fetch_add_u32(list.counts.add(LIST_TWO), 1) as usize;
-            *list.rows.add(entry) = row;
-            *list.first.add(entry) = label;
-            *list.second.add(entry) = other;
-        } else {
-            settle::store(results.labels, results.changed, row, label, self.shape);
-        }
-    }
+    found: Found,
 }
 
 impl Arrays {
@@ -142,13 +105,15 @@ pub(super) unsafe fn assign_hopper<C: Operand>(
     list_rows: *mut u32,
     list_first: *mut u32,
     list_second: *mut u32,
+    found: *mut u32,
     params: HopperParams,
 ) {
     let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
     let is_exact = params.is_exact;
     let results = Results { order, extents, labels, cost, changed, list, is_exact };
-    let again = Again::none(params.shape);
-    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again };
+    let (again, found) = (Again::none(params.shape), Found(found));
+    let arrays =
+        Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again, found };
     multiply_all::<C>(arrays, Listing::NONE, params);
 }
 
@@ -179,16 +144,17 @@ pub(super) unsafe fn refine_hopper<C: Operand>(
     list_first: *mut u32,
     list_second: *mut u32,
     many_rows: *mut u32,
+    found: *mut u32,
     params: RefineParams,
 ) {
     let list = List { counts: list_counts, rows: list_rows, first: list_first, second: list_second };
     let (extents, floors, cost) = (core::ptr::null(), core::ptr::null(), core::ptr::null_mut());
     let results = Results { order, extents, labels, cost, changed, list, is_exact: 1 };
-    let again = Again { rows, many_rows, shape: params.shape };
-    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again };
-    let n = params.count(*list_counts.add(LIST_MANY));
-    let shape = if const { C::REFINES == 1 } { Shape { n, ..params.shape } } else { params.in_parts(n) };
-    multiply_all::<C>(arrays, Listing::NONE, HopperParams { shape, slot: params.slot, is_exact: 1 });
+    let (again, found) = (Again { rows, many_rows, shape: params.shape }, Found(found));
+    let arrays =
+        Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again, found };
+    let products = params.products(*list_counts.add(LIST_MANY), C::REFINES);
+    multiply_all::<C>(arrays, Listing::NONE, products);
 }
 
 /// Pairs of a point and a centroid with a score that is, or may be, not below the point's floor; of the first `limits` centroids
@@ -218,8 +184,9 @@ pub(super) unsafe fn list_hopper<C: Operand>(
     let list = List { counts: null, rows: null, first: null, second: null };
     let (order, extents, none) = (null.cast_const(), null.cast_const(), core::ptr::null_mut());
     let results = Results { order, extents, labels: null, cost: none, changed: null, list, is_exact: 1 };
-    let again = Again::none(params.products.shape);
-    let arrays = Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again };
+    let (again, found) = (Again::none(params.products.shape), Found(null));
+    let arrays =
+        Arrays { points, packed, biases, norms, residuals, floors, largest, states, results, again, found };
     multiply_all::<C>(arrays, Listing { limits, pairs }, params.products);
 }
 
@@ -260,8 +227,7 @@ struct Lister {
 impl Lister {
     #[inline(always)]
     fn new(listing: Listing, params: HopperParams) -> Self {
-        let item = Item { item: 0, batch: 0, first: 0 };
-        Lister { pairs: listing.pairs, places: Places::NONE, item, limit: 0, shape: params.shape }
+        Lister { pairs: listing.pairs, places: Places::NONE, item: Item::NONE, limit: 0, shape: params.shape }
     }
 
     /// Goes on with another item.
@@ -372,12 +338,12 @@ impl<const BLOCKS: u32> Queue<BLOCKS> {
     }
 
     #[inline(always)]
-    unsafe fn next(&mut self, arrays: Arrays, params: HopperParams) -> u32 {
-        while self.next < params.items() {
-            let item = self.next;
+    unsafe fn next(&mut self, rows: Rows, arrays: Arrays, params: HopperParams) -> u32 {
+        while self.next < params.units.count(params.items()) {
+            let unit = self.next;
             self.next += grid_dim_x() / BLOCKS;
-            if (*arrays.states.add(div(item, params.tiles()) as usize)).done == 0 {
-                return item;
+            if (*arrays.states.add(rows.of_unit(unit, params).batch as usize)).done == 0 {
+                return unit;
             }
         }
         NO_ITEM
@@ -387,21 +353,28 @@ impl<const BLOCKS: u32> Queue<BLOCKS> {
 /// After a queue's last item.
 const NO_ITEM: u32 = u32::MAX;
 
-/// A tile of points.
+/// A tile of points, and what it is multiplied with.
 #[derive(Clone, Copy)]
 struct Item {
-    /// Its number, over all problems.
+    /// The number of the unit that it is, or that it is one of.
+    unit: u32,
+    /// Its own number, over all problems.
     item: u32,
     batch: u32,
     /// Its first row, in the problem.
     first: u32,
+    /// Centroid tiles of the problem: of the unit, up to `to`.
+    from: u32,
+    to: u32,
 }
 
 impl Item {
+    const NONE: Item = Item { unit: 0, item: 0, batch: 0, first: 0, from: 0, to: 0 };
+
+    /// Whether it is multiplied with all centroids at once.
     #[inline(always)]
-    unsafe fn of(item: u32, params: HopperParams) -> Self {
-        let batch = div(item, params.tiles());
-        Item { item, batch, first: (item - batch * params.tiles()) * HOPPER_POINTS }
+    fn is_whole(self, params: HopperParams) -> bool {
+        self.unit < params.units.whole
     }
 
     /// The place of row `row` of the tile among the points of all problems. Rows past the last are the last again;
@@ -422,12 +395,31 @@ struct Rows {
 }
 
 impl Rows {
-    /// One thread, before a barrier of the block.
+    /// One thread of team `team`, before a barrier of the block.
     #[inline(always)]
-    unsafe fn init(self) {
+    unsafe fn init(self, team: u32, params: HopperParams) {
+        let Units { whole, spans, tiles } = params.units;
+        let (further, from) = (div(team, spans), (team - div(team, spans) * spans) * tiles);
+        let left = params.centroid_tiles() - from;
+        let span = self.shared.span.here();
+        span.set(0, whole + further);
+        span.set(1, from);
+        span.set(2, from + if left < tiles { left } else { tiles });
         // Every thread that has written or read says so itself: once an item, which costs nothing.
         barrier(self.shared.results_full.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
         barrier(self.shared.results_empty.here(), 0).init(HOPPER_POINT_THREADS);
+    }
+
+    /// The unit with this number. One that is a span is the only one of its team.
+    #[inline(always)]
+    unsafe fn of_unit(self, unit: u32, params: HopperParams) -> Item {
+        let (mut item, mut from, mut to) = (unit, 0, params.centroid_tiles());
+        if unit >= params.units.whole {
+            let span = self.shared.span.here();
+            (item, from, to) = (span.get(0), span.get(1), span.get(2));
+        }
+        let batch = div(item, params.tiles());
+        Item { unit, item, batch, first: (item - batch * params.tiles()) * HOPPER_POINTS, from, to }
     }
 
     /// The place of what is known of the points of an item of this parity.
@@ -436,26 +428,28 @@ impl Rows {
         items.0 % 2 * self.shared.len
     }
 
-    /// Copies what is known of the points of item `items.0`, `item`, and works out how far apart two scores have to be, or
-    /// says that there is none; thread `me` of those that copy points.
+    /// Writes down which unit item `items.0` is, or that there is none; thread `me` of those that copy points.
+    #[inline(always)]
+    unsafe fn begin(self, me: u32, items: Ring<1>, unit: u32, params: HopperParams) {
+        if me == 0 {
+            self.shared.units.here().set(items.0 % 4, unit);
+            self.shared.ends.here().set(items.0 % 4, self.of_unit(unit, params).to);
+        }
+    }
+
+    /// Copies what is known of the points of item `items.0`, `item`, and works out how far apart two scores have to be; thread
+    /// `me` of those that copy points.
     #[inline(always)]
     unsafe fn load<C: Operand>(
         self,
         me: u32,
         terms: u32,
         items: Ring<1>,
-        item: u32,
+        item: Item,
         arrays: Arrays,
         params: HopperParams,
     ) {
-        if me == 0 {
-            self.shared.item.here().set(items.0 % 4, item);
-        }
-        if item == NO_ITEM {
-            return;
-        }
         let at = self.of_item(items);
-        let item = Item::of(item, params);
         let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
         let bound = if const { C::REFINES > 0 } {
             let panels = div(hopper_panels(params.shape.d), C::REFINES);
@@ -520,18 +514,11 @@ impl Rows {
         me: u32,
         terms: u32,
         items: Ring<1>,
-        item: u32,
+        item: Item,
         arrays: Arrays,
         params: HopperParams,
     ) {
-        if me == 0 {
-            self.shared.item.here().set(items.0 % 4, item);
-        }
-        if item == NO_ITEM {
-            return;
-        }
         let at = self.of_item(items);
-        let item = Item::of(item, params);
         let largest = arrays.largest.add(((item.batch * 2 + params.slot) * 2) as usize);
         let bound = Bound::on_hopper(terms, *largest, *largest.add(1));
         let mut row = me;
@@ -550,13 +537,20 @@ impl Rows {
     /// Whether item `items.0` is one, once what is known of it has arrived.
     #[inline(always)]
     unsafe fn is_item(self, items: Ring<1>) -> bool {
-        self.shared.item.here().get(items.0 % 4) != NO_ITEM
+        self.shared.units.here().get(items.0 % 4) != NO_ITEM
     }
 
     /// The item.
     #[inline(always)]
     unsafe fn item(self, items: Ring<1>, params: HopperParams) -> Item {
-        Item::of(self.shared.item.here().get(items.0 % 4), params)
+        self.of_unit(self.shared.units.here().get(items.0 % 4), params)
+    }
+
+    /// The end of the centroid tiles that the points of item `items.0` are multiplied with: from here each time, for want of a
+    /// register.
+    #[inline(always)]
+    unsafe fn end(self, items: Ring<1>) -> u32 {
+        self.shared.ends.here().get(items.0 % 4)
     }
 
     /// What makes shares of the problem's largest norm and residual.
@@ -602,15 +596,14 @@ impl Rows {
         let shape = params.shape;
         let at = self.of_item(items);
         items.wait_full(self.shared.results_full.here());
-        let item = Item::of(self.shared.item.here().get(items.0 % 4), params);
+        let item = self.item(items, params);
+        if !item.is_whole(params) {
+            self.put(items, item.unit, arrays, params);
+            return;
+        }
         let mut row = thread_idx_x() - WARP_SIZE;
         while row < self.shared.len {
-            let found = Nearest {
-                score: self.shared.scores.here().get(row),
-                label: self.shared.columns.here().get(row),
-                other: self.shared.others.here().get(row),
-            };
-            let of_item = self.first + row;
+            let (found, of_item) = (self.found(row), self.first + row);
             let known = Row {
                 place: item.place(of_item, shape),
                 is_inside: item.first + of_item < shape.n,
@@ -629,17 +622,38 @@ impl Rows {
     unsafe fn store_again(self, items: Ring<1>, arrays: Arrays, params: HopperParams) {
         items.wait_full(self.shared.results_full.here());
         let item = self.item(items, params);
+        if !item.is_whole(params) {
+            self.put(items, item.unit, arrays, params);
+            return;
+        }
         let mut row = thread_idx_x() - WARP_SIZE;
         while row < self.shared.len {
             let of_item = self.first + row;
             if item.first + of_item < params.shape.n {
-                let found = Nearest {
-                    score: self.shared.scores.here().get(row),
-                    label: self.shared.columns.here().get(row),
-                    other: self.shared.others.here().get(row),
-                };
-                arrays.again.store(arrays.results, item.place(of_item, params.shape), found);
+                arrays.again.store(arrays.results, item.place(of_item, params.shape), self.found(row));
             }
+            row += HOPPER_POINT_THREADS;
+        }
+        barrier(self.shared.results_empty.here(), 0).arrive();
+    }
+
+    /// What is found of a row.
+    #[inline(always)]
+    unsafe fn found(self, row: u32) -> Nearest {
+        Nearest {
+            score: self.shared.scores.here().get(row),
+            label: self.shared.columns.here().get(row),
+            other: self.shared.others.here().get(row),
+        }
+    }
+
+    /// Keeps what is found of the points of item `items.0`, which is a unit among several.
+    #[inline(always)]
+    unsafe fn put(self, items: Ring<1>, unit: u32, arrays: Arrays, params: HopperParams) {
+        let bounds = self.bounds(items, 0);
+        let mut row = thread_idx_x() - WARP_SIZE;
+        while row < self.shared.len {
+            arrays.found.put(params.units, unit, self.first + row, self.found(row), bounds.get(row));
             row += HOPPER_POINT_THREADS;
         }
         barrier(self.shared.results_empty.here(), 0).arrive();

@@ -58,6 +58,8 @@ mod segment_sums;
 mod settle;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod sort;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod spans;
 
 use crate::spec::*;
 use cuda_std::float::{BF16, F16};
@@ -622,6 +624,24 @@ kernels! {
         KeepUnsure
             (list_counts: *mut u32, list_rows: *const u32, rows: *mut u32, many_rows: *mut u32; params: RefineParams)
             = pack_points::keep_unsure, UPDATE, fk_keep_unsure;
+        /// Labels of points whose centroids were shared out.
+        MergeSpans
+            (found: *mut u32, order: *const u32, norms: *const f32, extents: *const u32, states: *const LoopState,
+             labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32,
+             list_first: *mut u32, list_second: *mut u32; params: HopperParams)
+            = spans::merge_spans, UPDATE, fk_merge_spans;
+        /// The same of points of 16 bits that are assigned again.
+        MergeAgain
+            (found: *mut u32, order: *const u32, rows: *const u32, states: *const LoopState, labels: *mut u32,
+             changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+             list_second: *mut u32, many_rows: *mut u32; params: RefineParams)
+            = spans::merge_again::<1>, UPDATE, fk_merge_again;
+        /// The same of points in parts.
+        MergeParts
+            (found: *mut u32, order: *const u32, rows: *const u32, states: *const LoopState, labels: *mut u32,
+             changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+             list_second: *mut u32, many_rows: *mut u32; params: RefineParams)
+            = spans::merge_again::<REFINE_PARTS>, UPDATE, fk_merge_parts;
         /// Centroids in parts, for unsure points of f32.
         SplitCentroids
             (centroids: *const f32, centre: *const f32, extents: *const u32, order: *const u32,
@@ -756,7 +776,7 @@ kernels! {
             (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,
              residuals: *const f32, floors: *const f32, extents: *const u32, largest: *const f32,
              states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
-             list_second: *mut u32; params: HopperParams) of AssignHopper
+             list_second: *mut u32, found: *mut u32; params: HopperParams) of AssignHopper
             = assign_hopper::assign_hopper::<C>, hopper, [
                 fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,
                 fk_assign_hopper_f16_s6: Tensor<F16, 6>, fk_assign_hopper_f16_s7: Tensor<F16, 7>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
@@ -779,7 +799,7 @@ kernels! {
             (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,
              residuals: *const f32, rows: *const u32, largest: *const f32, states: *const LoopState, labels: *mut u32,
              changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
-             list_second: *mut u32, many_rows: *mut u32; params: RefineParams)
+             list_second: *mut u32, many_rows: *mut u32, found: *mut u32; params: RefineParams)
             = assign_hopper::refine_hopper::<C>, hopper, [
                 fk_refine_hopper_f32: Refined<F16, REFINE_PARTS>, fk_refine_hopper_f16: Refined<F16, 1>,
                 fk_refine_hopper_bf16: Refined<BF16, 1>

@@ -1,6 +1,7 @@
 //! What the tensor-core assignments find of a point, and what becomes of it: its label where that is sure, and else a place
 //! in the list that `settle` goes through.
 use super::pack_points::tensor_scale;
+use super::settle;
 use crate::spec::*;
 use cuda_std::atomic;
 use cuda_std::warp::*;
@@ -79,6 +80,44 @@ pub(super) struct List {
     pub(super) rows: *mut u32,
     pub(super) first: *mut u32,
     pub(super) second: *mut u32,
+}
+
+/// What points are assigned again, and where those go that are still unsure: as in the list, from the back.
+#[derive(Clone, Copy)]
+pub(super) struct Again {
+    pub(super) rows: *const u32,
+    pub(super) many_rows: *mut u32,
+    /// The problem that the rows are of.
+    pub(super) shape: Shape,
+}
+
+impl Again {
+    /// Points are assigned once.
+    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    #[inline(always)]
+    pub(super) fn none(shape: Shape) -> Self {
+        Again { rows: core::ptr::null(), many_rows: core::ptr::null_mut(), shape }
+    }
+
+    /// Stores the label of a point that is assigned again, if it is sure, and else lists it.
+    #[inline(always)]
+    pub(super) unsafe fn store(self, results: Results, entry: usize, found: Nearest) {
+        let column = if found.other == MANY_CANDIDATES { NO_CANDIDATE } else { found.label };
+        let (label, other) =
+            (results.centroid(column, 0, self.shape), results.centroid(found.other, 0, self.shape));
+        let (list, row) = (results.list, *self.rows.add(entry));
+        if label == NO_CANDIDATE || other == MANY_CANDIDATES {
+            let entry = atomic::fetch_add_u32(list.counts.add(LIST_LEFT), 1);
+            *self.many_rows.add((self.shape.n - 1 - entry) as usize) = row;
+        } else if other != NO_CANDIDATE {
+            let entry = atomic::fetch_add_u32(list.counts.add(LIST_TWO), 1) as usize;
+            *list.rows.add(entry) = row;
+            *list.first.add(entry) = label;
+            *list.second.add(entry) = other;
+        } else {
+            settle::store(results.labels, results.changed, row, label, self.shape);
+        }
+    }
 }
 
 /// Where results go, and what makes them: which centroid a column is, and the scale of points.

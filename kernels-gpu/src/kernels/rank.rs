@@ -14,8 +14,13 @@ pub(super) trait Rank {
     fn of_sum(sum: f32) -> f32;
     /// The definition: f64, the features in order.
     unsafe fn in_order<T: Scalar>(x: *const T, c: *const T, d: u32) -> f64;
-    /// Two centroids' ranks and the size of both their terms, in every lane: f64, a lane a feature.
-    unsafe fn by_lanes<T: Scalar>(x: *const T, a: *const T, b: *const T, d: u32) -> [f64; 3];
+    /// Two centroids' ranks and the size of both their terms, in each of `LANES` lanes that have a point: f64, a lane a feature.
+    unsafe fn by_lanes<T: Scalar, const LANES: u32>(
+        x: *const T,
+        a: *const T,
+        b: *const T,
+        d: u32,
+    ) -> [f64; 3];
 }
 
 /// `‖x − c‖²`.
@@ -37,15 +42,20 @@ impl Rank for Distance {
         distance_f64(x, c, d)
     }
     #[inline(always)]
-    unsafe fn by_lanes<T: Scalar>(x: *const T, a: *const T, b: *const T, d: u32) -> [f64; 3] {
+    unsafe fn by_lanes<T: Scalar, const LANES: u32>(
+        x: *const T,
+        a: *const T,
+        b: *const T,
+        d: u32,
+    ) -> [f64; 3] {
         let (mut to_a, mut to_b) = (0.0, 0.0);
-        for_terms(x, a, b, d, |x, a, b| {
+        for_terms::<T, LANES>(x, a, b, d, |x, a, b| {
             let difference = x - a;
             to_a += difference * difference;
             let difference = x - b;
             to_b += difference * difference;
         });
-        let (to_a, to_b) = (warp_sum_f64(to_a), warp_sum_f64(to_b));
+        let (to_a, to_b) = (sum_of_lanes::<LANES>(to_a), sum_of_lanes::<LANES>(to_b));
         [to_a, to_b, to_a + to_b]
     }
 }
@@ -68,40 +78,59 @@ impl Rank for Product {
         -product_f64(x, c, d)
     }
     #[inline(always)]
-    unsafe fn by_lanes<T: Scalar>(x: *const T, a: *const T, b: *const T, d: u32) -> [f64; 3] {
+    unsafe fn by_lanes<T: Scalar, const LANES: u32>(
+        x: *const T,
+        a: *const T,
+        b: *const T,
+        d: u32,
+    ) -> [f64; 3] {
         let [mut by_a, mut by_b, mut size] = [0.0; 3];
-        for_terms(x, a, b, d, |x, a, b| {
+        for_terms::<T, LANES>(x, a, b, d, |x, a, b| {
             let (of_a, of_b) = (x * a, x * b);
             by_a -= of_a;
             by_b -= of_b;
             size += (if of_a < 0.0 { -of_a } else { of_a }) + (if of_b < 0.0 { -of_b } else { of_b });
         });
-        [warp_sum_f64(by_a), warp_sum_f64(by_b), warp_sum_f64(size)]
+        [by_a, by_b, size].map(|sum| sum_of_lanes::<LANES>(sum))
     }
+}
+
+/// The sum over each `LANES` lanes, in every one of them.
+#[inline(always)]
+unsafe fn sum_of_lanes<const LANES: u32>(mut sum: f64) -> f64 {
+    unroll!(O in [16, 8, 4, 2, 1] => {
+        if const { O < LANES as usize } {
+            sum += warp_shuffle_xor(FULL_MASK, sum, O as u32);
+        }
+    });
+    sum
 }
 
 /// The values of each feature that this lane has, of three rows.
 #[inline(always)]
-unsafe fn for_terms<T: Scalar>(
+unsafe fn for_terms<T: Scalar, const LANES: u32>(
     x: *const T,
     a: *const T,
     b: *const T,
     d: u32,
     mut take: impl FnMut(f64, f64, f64),
 ) {
-    let mut feature = lane_id();
+    // Several steps' loads at a time; what lies past the end is nothing.
+    let steps = const { if LANES == WARP_SIZE { 4 } else { 8 } };
+    let mut feature = lane_id() % LANES;
     while feature < d {
-        // Four steps' loads at a time; what lies past the end is nothing.
-        let mut values = [[0.0f32; 3]; 4];
-        unroll!(I in [0, 1, 2, 3] => {
-            let at = (feature + I as u32 * WARP_SIZE) as usize;
-            if at < d as usize {
+        let mut values = [[0.0f32; 3]; 8];
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            let at = (feature + I as u32 * LANES) as usize;
+            if I < steps && at < d as usize {
                 values[I] = [(*x.add(at)).to_f32(), (*a.add(at)).to_f32(), (*b.add(at)).to_f32()];
             }
         });
-        unroll!(I in [0, 1, 2, 3] => {
-            take(values[I][0] as f64, values[I][1] as f64, values[I][2] as f64);
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if I < steps {
+                take(values[I][0] as f64, values[I][1] as f64, values[I][2] as f64);
+            }
         });
-        feature += 4 * WARP_SIZE;
+        feature += steps as u32 * LANES;
     }
 }

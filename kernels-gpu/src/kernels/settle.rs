@@ -1,6 +1,6 @@
 //! Points whose nearest centroid a tensor-core pass could not tell, settled in f64: by distances or by products.
 //!
-//! The list has two ends: from the front, points with two candidates, a warp each; from the back, those with more, for
+//! The list has two ends: from the front, points with two candidates, eight lanes each; from the back, those with more, for
 //! which a block looks at every centroid: four points at a time in f32, with an error that is known, and what that leaves
 //! in doubt in f64.
 //!
@@ -22,6 +22,9 @@ use cuda_std::warp::*;
 const SHARED: SettleShared = SettleShared::new();
 /// Centroids that a warp compares at a time.
 const SCAN_CENTROIDS: u32 = 8;
+/// Lanes that compare a point with its two candidates, and points of a warp at a time.
+const TWO_LANES: u32 = 8;
+const TWO_POINTS: u32 = WARP_SIZE / TWO_LANES;
 /// Threads that look at centroids for one point, each at every so many.
 const CLASSES: u32 = UPDATE_WARPS * SCAN_CENTROIDS;
 
@@ -49,26 +52,36 @@ pub(super) unsafe fn settle<T: Scalar, R: Rank>(
     let shape = params.shape;
     let (two, many) = (*two, *many);
 
-    let mut entry = block_idx_x() * UPDATE_WARPS + warp_id();
-    while entry < two {
+    // Loads of several points are waited for at once.
+    let (group, lane) = (lane_id() / TWO_LANES, lane_id() % TWO_LANES);
+    let mut of_warp = (block_idx_x() * UPDATE_WARPS + warp_id()) * TWO_POINTS;
+    while of_warp < two {
+        let is_entry = of_warp + group < two;
+        let entry = if is_entry { of_warp + group } else { of_warp };
         let row = *rows.add(entry as usize);
         let (a, b) = (*first.add(entry as usize), *second.add(entry as usize));
+        let before = if lane == 0 { *labels.add(row as usize) } else { NO_CANDIDATE };
         let x = points.add((row as u64 * shape.pitch as u64) as usize);
         let centroids = of_problem(centroids, row, shape);
         let a_row = centroids.add((a as u64 * shape.d as u64) as usize);
         let b_row = centroids.add((b as u64 * shape.d as u64) as usize);
-        let [mut to_a, mut to_b, size] = R::by_lanes(x, a_row, b_row, shape.d);
-        if is_close(to_a, to_b, size, shape.d) {
+        let [mut to_a, mut to_b, size] = R::by_lanes::<T, TWO_LANES>(x, a_row, b_row, shape.d);
+        let is_close = is_close(to_a, to_b, size, shape.d);
+        if warp_vote_ballot(FULL_MASK, is_close) != 0 {
             // Even lanes take the one, odd lanes the other.
-            let mine = R::in_order(x, if lane_id() & 1 == 0 { a_row } else { b_row }, shape.d);
-            to_a = warp_shuffle_idx(FULL_MASK, mine, 0);
-            to_b = warp_shuffle_idx(FULL_MASK, mine, 1);
+            let mut mine = 0.0;
+            if is_close {
+                mine = R::in_order(x, if lane & 1 == 0 { a_row } else { b_row }, shape.d);
+            }
+            let of_a = warp_shuffle_idx(FULL_MASK, mine, group * TWO_LANES);
+            let of_b = warp_shuffle_idx(FULL_MASK, mine, group * TWO_LANES + 1);
+            (to_a, to_b) = if is_close { (of_a, of_b) } else { (to_a, to_b) };
         }
         let label = if to_b < to_a || (to_b == to_a && b < a) { b } else { a };
-        if lane_id() == 0 {
+        if lane == 0 && is_entry && label != before {
             store(labels, changed, row, label, shape);
         }
-        entry += grid_dim_x() * UPDATE_WARPS;
+        of_warp += grid_dim_x() * UPDATE_WARPS * TWO_POINTS;
     }
 
     settle_many::<T, R>(points, centroids, many, many_rows, labels, changed, scratch, counters, params);
@@ -198,16 +211,26 @@ unsafe fn is_last_of<R: Rank>(team: u32, number: u32, scratch: *mut u32, counter
     let (mut all, mut largest) = (Nearest32::NONE, 0.0);
     let mut member = 0;
     while member < team {
-        let theirs = scratch.add(((number * team + member) * WORDS + me) as usize);
-        all.take(Nearest32 {
-            distance: f32::from_bits(theirs.read_volatile()),
-            label: theirs.add(UPDATE_THREADS as usize).read_volatile(),
-            second: f32::from_bits(theirs.add(2 * UPDATE_THREADS as usize).read_volatile()),
+        // Several on their way at once.
+        let mut theirs = [(Nearest32::NONE, 0.0); 4];
+        unroll!(I in [0, 1, 2, 3] => {
+            if member + (I as u32) < team {
+                let place = scratch.add(((number * team + member + I as u32) * WORDS + me) as usize);
+                theirs[I].0 = Nearest32 {
+                    distance: f32::from_bits(place.read_volatile()),
+                    label: place.add(UPDATE_THREADS as usize).read_volatile(),
+                    second: f32::from_bits(place.add(2 * UPDATE_THREADS as usize).read_volatile()),
+                };
+                if R::CANCELS {
+                    theirs[I].1 = f32::from_bits(place.add(3 * UPDATE_THREADS as usize).read_volatile());
+                }
+            }
         });
-        if R::CANCELS {
-            largest = max(largest, f32::from_bits(theirs.add(3 * UPDATE_THREADS as usize).read_volatile()));
-        }
-        member += 1;
+        unroll!(I in [0, 1, 2, 3] => {
+            all.take(theirs[I].0);
+            largest = max(largest, theirs[I].1);
+        });
+        member += 4;
     }
     put_found(me, all);
     if R::CANCELS {
@@ -258,9 +281,29 @@ unsafe fn nearest_of_lanes<T: Scalar, R: Rank>(
     };
     let may = [may_be(found[0].distance), may_be(found[1].distance)];
     let two = (may[0] && may_be(found[0].second)) || (may[1] && may_be(found[1].second));
+    let [lower, upper] = may.map(|may| warp_vote_ballot(FULL_MASK, may));
+    let classes = (upper as u64) << WARP_SIZE | lower as u64;
     if warp_vote_ballot(FULL_MASK, two) != 0 {
-        let [lower, upper] = may.map(|may| warp_vote_ballot(FULL_MASK, may));
-        return (MANY_CANDIDATES, (upper as u64) << WARP_SIZE | lower as u64);
+        return (MANY_CANDIDATES, classes);
+    }
+    if classes.count_ones() <= 2 {
+        let label_of = |class: u32| {
+            let label = if class < WARP_SIZE { found[0].label } else { found[1].label };
+            warp_shuffle_idx(FULL_MASK, label, class % WARP_SIZE)
+        };
+        let a = label_of(classes.trailing_zeros());
+        let b = label_of(63 - classes.leading_zeros());
+        // As with two candidates from the first.
+        if a == b {
+            return (a, 0);
+        }
+        if a < shape.k && b < shape.k {
+            let row_of = |centroid: u32| centroids.add((centroid as u64 * shape.d as u64) as usize);
+            let [to_a, to_b, size] = R::by_lanes::<T, WARP_SIZE>(x, row_of(a), row_of(b), shape.d);
+            if !is_close(to_a, to_b, size, shape.d) {
+                return (if to_b < to_a { b } else { a }, 0);
+            }
+        }
     }
     let mut nearest = Nearest::NONE;
     unroll!(I in [0, 1] => {
@@ -406,7 +449,7 @@ unsafe fn nearest_of_classes<T: Scalar, R: Rank>(
                 left &= left.wrapping_sub(1);
                 if a < to {
                     let b = if other < to { other } else { a };
-                    let [to_a, to_b, _] = R::by_lanes(x, row_of(a), row_of(b), shape.d);
+                    let [to_a, to_b, _] = R::by_lanes::<T, WARP_SIZE>(x, row_of(a), row_of(b), shape.d);
                     nearest.take(to_a, a, f64::INFINITY);
                     if b != a {
                         nearest.take(to_b, b, f64::INFINITY);
@@ -441,7 +484,7 @@ unsafe fn nearest_of_classes<T: Scalar, R: Rank>(
 }
 
 /// Whether the order of additions may decide between two sums of `d` terms that are of this size together: with
-/// `u = 2⁻⁵³`, in order each is within `(d + 2)·u` of the true one, and by lanes within `(d / 32 + 8)·u`.
+/// `u = 2⁻⁵³`, in order each is within `(d + 2)·u` of the true one, and by eight lanes or 32 within `(d / 8 + 8)·u`.
 #[inline(always)]
 fn is_close(a: f64, b: f64, size: f64, d: u32) -> bool {
     let gap = if a < b { b - a } else { a - b };

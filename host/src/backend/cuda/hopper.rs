@@ -17,6 +17,13 @@ pub(super) struct Launch {
     pub(super) launch: unsafe fn(&Device, &Stream, Arguments) -> Result<()>,
 }
 
+impl Launch {
+    /// Blocks or clusters of it that multiply at the same time, and share out what is left; none of those of any GPU.
+    pub(super) fn teams(&self, device: &Device) -> u32 {
+        if self.is_hopper { device.multiprocessors() / self.spec.cluster.max(1) } else { 0 }
+    }
+}
+
 /// An operand of an entry that assigns unsure points again.
 pub(super) trait Refining: Copy {
     const SPEC: KernelSpec;
@@ -61,6 +68,8 @@ pub(super) struct Places {
     pub(super) list_second: Place<u32>,
     /// For points that are unsure after the first assignment, and not by two candidates only.
     pub(super) again: Option<AgainPlaces>,
+    /// Of points whose centroids are shared out, by either assignment.
+    pub(super) found: Place<u32>,
     pub(super) settle_scratch: Place<u32>,
     pub(super) settle_counters: Place<u32>,
 }
@@ -118,13 +127,14 @@ pub(super) struct RoundedPlaces {
 
 impl Places {
     /// `is_ordered`: tiles are made by the centroids' norms. `rounds`: the points need to be rounded to 16 bits. `again`: unsure
-    /// ones are assigned once more.
+    /// ones are assigned once more. `teams`: those that share centroids out, 0 where none do.
     pub(super) fn new(
         plan: &mut Plan,
         settle: SettleParams,
         is_ordered: bool,
         rounds: bool,
         again: Option<RefineParams>,
+        teams: u32,
     ) -> Self {
         let shape = settle.shape;
         let pack = PackParams { shape, slot: 0 };
@@ -151,6 +161,7 @@ impl Places {
             list_first: plan.array(points),
             list_second: plan.array(points),
             again: again.map(|params| AgainPlaces::new(plan, params, rounds)),
+            found: plan.array(4 * Units::most_found(teams) as usize),
             settle_scratch: plan.array(settle.scratch() as usize),
             settle_counters: plan.array(settle.blocks as usize),
         }
@@ -241,7 +252,7 @@ where
         ListHopper<C>: Kernel,
     {
         let ListMmaParams { products: MmaParams { shape, slot, is_exact }, capacity } = arguments.params;
-        let products = HopperParams { shape, slot, is_exact };
+        let products = HopperParams::of_whole_items(shape, slot, is_exact);
         let kernel = ListHopper::<C>::of(arguments, ListHopperParams { products, capacity });
         // SAFETY: as this function's.
         unsafe { device.launch_clusters(stream, &kernel) }
@@ -295,7 +306,7 @@ where
     where
         AssignMma<C>: Kernel,
     {
-        let HopperParams { shape, slot, is_exact } = arguments.params;
+        let HopperParams { shape, slot, is_exact, .. } = arguments.params;
         let kernel = AssignMma::<C>::of(arguments, MmaParams { shape, slot, is_exact });
         // SAFETY: as this function's.
         unsafe { device.launch(stream, &kernel) }

@@ -392,7 +392,8 @@ impl<T: GpuElement> Call<T> {
         let hopper = fast.then(|| T::hopper(device, of_first.unwrap_or(shape)));
         let assigns = !matches!(role, Role::Pairs(_));
         let again = hopper.filter(|entry| entry.is_hopper && by.is_exact() && assigns);
-        let again = again.and_then(|_| device.plan().refine(shape));
+        let teams = device.multiprocessors() / WIDE_CLUSTER;
+        let again = again.and_then(|_| device.plan().refine(shape, teams));
         let mut plan = Plan::default();
         let tiles = tiles_of(shape, hopper) as usize;
         let sort = device.plan().sort(panels, shape.k);
@@ -413,10 +414,10 @@ impl<T: GpuElement> Call<T> {
             tile_cost: plan.array(batch * tiles),
             tile_changed: plan.array(batch * tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
-            hopper: hopper.filter(|_| has_points).map(|_| {
+            hopper: hopper.filter(|_| has_points).map(|entry| {
                 let is_ordered = !by.metric.is_product() && device.plan().is_ordered(shape.k);
                 let settle = settle_params(device, shape);
-                hopper::Places::new(&mut plan, settle, is_ordered, T::ROUNDS, again)
+                hopper::Places::new(&mut plan, settle, is_ordered, T::ROUNDS, again, entry.teams(device))
             }),
             by: ByPlaces::new(&mut plan, by, shape, role),
             update: updates.then(|| {
@@ -493,8 +494,12 @@ impl<T: GpuElement> Call<T> {
             Some(_) => vec![<Norms<T::Device> as Kernel>::SPEC],
             None => vec![],
         });
+        if hopper.is_some_and(|entry| entry.is_hopper) {
+            kernels.push(MergeSpans::SPEC);
+        }
         if again.is_some() {
             kernels.push(<T::Refined as hopper::Refining>::SPEC);
+            kernels.push(if T::ROUNDS { MergeParts::SPEC } else { MergeAgain::SPEC });
             kernels.extend(match is_product {
                 _ if !T::ROUNDS => vec![KeepUnsure::SPEC],
                 true => vec![SplitRows::SPEC, SplitProducts::SPEC],
@@ -1240,15 +1245,37 @@ impl<T: GpuElement> Call<T> {
             list_rows,
             list_first,
             list_second,
-            params: HopperParams {
-                shape: hopper::packed_shape(shape),
-                slot: self.slot.get(),
-                is_exact: self.by.is_exact().into(),
-            },
+            found: self.at(places.found)?,
+            params: HopperParams::new(
+                hopper::packed_shape(shape),
+                self.slot.get(),
+                self.by.is_exact().into(),
+                entry.teams(&self.device),
+            ),
             operand: PhantomData,
         };
         // SAFETY: as in `means`.
         unsafe { (entry.launch)(&self.device, &self.stream, assign)? };
+        let left = assign.params.items() - assign.params.units.whole;
+        if left > 0 {
+            let merge = MergeSpans {
+                found: assign.found,
+                order: assign.order,
+                norms: assign.norms,
+                extents,
+                states: assign.states,
+                labels,
+                cost: assign.cost,
+                changed,
+                list_counts,
+                list_rows,
+                list_first,
+                list_second,
+                params: assign.params,
+            };
+            // SAFETY: as in `means`.
+            unsafe { self.device.launch_grid(&self.stream, &merge, left)? };
+        }
         // Those with more than two candidates, and where they are listed.
         let (mut many, mut many_rows) = (list_counts.wrapping_add(LIST_MANY), list_rows);
         if let Some(again) = &places.again {
@@ -1335,11 +1362,34 @@ impl<T: GpuElement> Call<T> {
             list_first,
             list_second,
             many_rows,
+            found: self.at(places.found)?,
             params,
             operand: PhantomData,
         };
         // SAFETY: as in `means`.
-        unsafe { <T::Refined as hopper::Refining>::launch(&self.device, &self.stream, &refine) }
+        unsafe { <T::Refined as hopper::Refining>::launch(&self.device, &self.stream, &refine)? };
+        macro_rules! merge {
+            ($kernel:ident) => {{
+                let RefineHopper { found, order, rows, states, labels, changed, .. } = refine;
+                let kernel = $kernel {
+                    found,
+                    order,
+                    rows,
+                    states,
+                    labels,
+                    changed,
+                    list_counts,
+                    list_rows,
+                    list_first,
+                    list_second,
+                    many_rows,
+                    params,
+                };
+                // SAFETY: as in `means`.
+                unsafe { self.device.launch_grid(&self.stream, &kernel, params.teams) }
+            }};
+        }
+        if T::ROUNDS { merge!(MergeParts) } else { merge!(MergeAgain) }
     }
 
     /// Unsure f32 points, and the centroids where there are such points, in parts of 16 bits.

@@ -265,8 +265,7 @@ impl LaunchPlan {
 
     /// Whether floors are worth a pass over the points.
     pub(super) fn has_floors(&self, shape: Shape) -> bool {
-        hopper_steps(shape.d) <= self.floored_steps
-            && shape.k.div_ceil(HOPPER_CENTROIDS) >= self.floored_tiles
+        hopper_steps(shape.d) <= self.floored_steps && shape.centroid_tiles() >= self.floored_tiles
     }
 
     /// Unsure points that there is room for when they are assigned again: none where that is not worth looking at their number.
@@ -279,10 +278,10 @@ impl LaunchPlan {
         if is_large { n.div_ceil(SHARE) } else { 0 }
     }
 
-    /// How they are assigned again, where that may be worth it.
-    pub(super) fn refine(&self, shape: Shape) -> Option<RefineParams> {
+    /// How they are assigned again by so many clusters, where that may be worth it.
+    pub(super) fn refine(&self, shape: Shape, teams: u32) -> Option<RefineParams> {
         let capacity = self.room_again([shape.batch, shape.n, shape.d].map(u64::from)) as u32;
-        (capacity > 0).then_some(RefineParams { shape, slot: 0, least: self.refined_points, capacity })
+        (capacity > 0).then_some(RefineParams { shape, slot: 0, least: self.refined_points, capacity, teams })
     }
 
     pub(super) fn sort(&self, panels: Panels, k: u32) -> Sort {
@@ -478,9 +477,9 @@ mod tests {
         let shape = |k, d| Shape::new(1, 1 << 20, k, d, 2);
         assert!(plan.has_floors(shape(1921, 96)));
         assert!(!plan.has_floors(shape(1920, 96)) && !plan.has_floors(shape(1921, 97)));
-        assert!(plan.refine(Shape::new(1, 1 << 18, 1000, 128, 2)).is_some());
-        assert!(plan.refine(Shape::new(1, (1 << 18) - 1, 1000, 128, 2)).is_none());
-        assert!(plan.refine(Shape::new(2, 1 << 18, 1000, 128, 2)).is_none());
+        assert!(plan.refine(Shape::new(1, 1 << 18, 1000, 128, 2), 66).is_some());
+        assert!(plan.refine(Shape::new(1, (1 << 18) - 1, 1000, 128, 2), 66).is_none());
+        assert!(plan.refine(Shape::new(2, 1 << 18, 1000, 128, 2), 66).is_none());
         assert_eq!(plan.room_again([1, 1 << 18, 128]), 1 << 15);
         let plan = LaunchPlan { refined_points: 257, ..plan };
         assert_eq!(plan.room_again([1, 1 << 18, 128]), 0);

@@ -29,7 +29,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
         barrier(shared.points_full.here(), 0).init(2 * HOPPER_POINT_THREADS);
         // Every thread that has read points says so itself: once an item, which costs nothing.
         barrier(shared.points_empty.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
-        Rows { shared: shared.rows, first: 0 }.init();
+        Rows { shared: shared.rows, first: 0 }.init(block_idx_x(), params);
         fence_mbarrier_init();
     }
     // Features past the pitch are never copied to: zeros there, so that nothing non-finite meets the zeros of
@@ -68,20 +68,20 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
 #[inline(always)]
 unsafe fn produce_centroids<C: Operand>(arrays: Arrays, params: HopperParams) {
     let shared = const { HopperShared::new(C::STEPS) };
-    let tiles = params.centroid_tiles();
     let mut ring = Ring::<HOPPER_STAGES>(0);
     let mut queue = Queue::<1>::new();
+    let rows = Rows { shared: shared.rows, first: 0 };
     loop {
-        let item = queue.next(arrays, params);
+        let item = queue.next(rows, arrays, params);
         if item == NO_ITEM {
             break;
         }
-        let batch = div(item, params.tiles());
-        let mut tile = 0;
-        while tile < tiles {
+        let Item { batch, from, to, .. } = rows.of_unit(item, params);
+        let mut tile = from;
+        while tile < to {
             ring.wait_empty(shared.empty.here());
             let full = barrier(shared.full.here(), ring.stage());
-            let tile_of_all = batch as u64 * tiles as u64 + tile as u64;
+            let tile_of_all = batch as u64 * params.centroid_tiles() as u64 + tile as u64;
             full.arrive_expect_tx(shared.stage_bytes + HOPPER_BIASES * 4);
             bulk_copy(
                 shared.centroids.here().address() + ring.stage() * shared.stage_bytes,
@@ -116,8 +116,9 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
     let mut ring = Ring::<1>(0);
     let mut queue = Queue::<1>::new();
     loop {
-        let item = queue.next(arrays, params);
-        let here = Item::of(item, params);
+        let item = queue.next(rows, arrays, params);
+        rows.begin(me, ring, item, params);
+        let here = rows.of_unit(item, params);
         ring.wait_empty(shared.points_empty.here());
         let mut row = if item == NO_ITEM || column >= chunks { HOPPER_POINTS } else { me / lanes };
         while row < HOPPER_POINTS {
@@ -128,10 +129,11 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
         }
         let full = barrier(shared.points_full.here(), 0);
         full.arrive_after_copies();
-        if const { C::LISTS } {
-            rows.load_floors(me, terms, ring, item, arrays, params);
+        if item == NO_ITEM {
+        } else if const { C::LISTS } {
+            rows.load_floors(me, terms, ring, here, arrays, params);
         } else {
-            rows.load::<C>(me, terms, ring, item, arrays, params);
+            rows.load::<C>(me, terms, ring, here, arrays, params);
         }
         full.arrive();
         // Found while this item was copied, and stored while it is multiplied.
@@ -158,7 +160,6 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
     // The thread's first row in the tile.
     let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
     let quarter = lane_id() & 3;
-    let tiles = params.centroid_tiles();
     let mut ring = Ring::<HOPPER_STAGES>(0);
     let mut items = Ring::<1>(0);
 
@@ -177,8 +178,8 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         let mut floors = [floors.get(0), floors.get(8), floors.get(64), floors.get(72)];
         let scale = rows.scale(items);
         let mut share = 0.0;
-        let mut tile = 0;
-        while tile < tiles {
+        let mut tile = rows.item(items, params).from;
+        while tile < rows.end(items) {
             ring.wait_full(shared.full.here());
             multiply_both::<C>(&mut scores, &x, ring.stage());
             let [scores_0, scores_1] = &mut scores;

@@ -31,7 +31,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
         }
         barrier(SHARED.rows_full.here(), 0).init(HOPPER_POINT_THREADS);
         barrier(SHARED.rows_full.here(), 1).init(HOPPER_POINT_THREADS);
-        rows.init();
+        rows.init(block_idx_x() / WIDE_CLUSTER, params);
         fence_mbarrier_init();
     }
     // Features past the pitch are never copied to: something finite there, to meet the zeros of the centroids.
@@ -51,7 +51,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
         if warp_id() == 0 {
             // One lane: others could fall behind it by more than a round of the ring, whose parity they would miss.
             if lane_id() == 0 {
-                produce_centroids(arrays, params);
+                produce_centroids(rows, arrays, params);
             }
         } else {
             produce_points::<C>(rows, arrays, params);
@@ -67,7 +67,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
 /// The lane that copies centroids: its block's panels of each pair of tiles, as stages become free in both blocks, and
 /// the pair's biases with the first.
 #[inline(always)]
-unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
+unsafe fn produce_centroids(rows: Rows, arrays: Arrays, params: HopperParams) {
     const { assert!(WIDE_TILES == 2 && WIDE_CLUSTER == 2) };
     let (tiles, panels) = (params.centroid_tiles(), hopper_panels(params.shape.d));
     let rank = cluster_rank();
@@ -76,14 +76,15 @@ unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
     let mut slot = Ring::<WIDE_STAGES>(0);
     let mut queue = Queue::<WIDE_CLUSTER>::new();
     loop {
-        let item = queue.next(arrays, params);
+        let item = queue.next(rows, arrays, params);
         if item == NO_ITEM {
             break;
         }
-        let first = div(item, params.tiles()) as u64 * tiles as u64;
-        let mut tile = 0;
-        while tile < tiles {
-            let pair = if tile + 1 < tiles { 2 } else { 1 };
+        let Item { batch, from, to, .. } = rows.of_unit(item, params);
+        let first = batch as u64 * tiles as u64;
+        let mut tile = from;
+        while tile < to {
+            let pair = if tile + 1 < to { 2 } else { 1 };
             let mut panel = 0;
             while panel < panels {
                 ring.wait_empty(SHARED.empty.here());
@@ -124,7 +125,6 @@ unsafe fn produce_centroids(arrays: Arrays, params: HopperParams) {
 unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperParams) {
     let shape = params.shape;
     let panels = hopper_panels(shape.d);
-    let rounds = if panels <= WIDE_STAGES { 1 } else { params.centroid_tiles().div_ceil(WIDE_TILES) };
     let me = thread_idx_x() - WARP_SIZE;
     // Eight threads a row, so that rows are read whole.
     let column = me % 8;
@@ -135,7 +135,7 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
     let mut has_ended = false;
     let mut queue = Queue::<WIDE_CLUSTER>::new();
     loop {
-        let item = queue.next(arrays, params);
+        let item = queue.next(rows, arrays, params);
         // The item before the last has been found, and leaves its place to this one.
         if known.0 >= 2 {
             if const { C::LISTS } {
@@ -149,10 +149,13 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
         if has_ended {
             break;
         }
-        if const { C::LISTS } {
-            rows.load_floors(me, terms, known, item, arrays, params);
+        rows.begin(me, known, item, params);
+        let here = rows.of_unit(item, params);
+        if item == NO_ITEM {
+        } else if const { C::LISTS } {
+            rows.load_floors(me, terms, known, here, arrays, params);
         } else {
-            rows.load::<C>(me, terms, known, item, arrays, params);
+            rows.load::<C>(me, terms, known, here, arrays, params);
         }
         // One of two in turns: a warp may be an item ahead of another, and must not arrive in its place.
         barrier(SHARED.rows_full.here(), known.0 % 2).arrive();
@@ -161,7 +164,7 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
         if has_ended {
             continue;
         }
-        let item = Item::of(item, params);
+        let rounds = if panels <= WIDE_STAGES { 1 } else { (here.to - here.from).div_ceil(WIDE_TILES) };
         let last = ring.0 + rounds * panels;
         let mut panel = 0;
         while ring.0 < last {
@@ -169,7 +172,7 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
             let feature = panel * HOPPER_PANEL_FEATURES + column * 8;
             let mut row = if feature < shape.pitch { me / 8 } else { WIDE_POINTS };
             while row < WIDE_POINTS {
-                let place = arrays.place_of::<C>(item.place(rows.first + row, shape));
+                let place = arrays.place_of::<C>(here.place(rows.first + row, shape));
                 let x = arrays.points.add(place * shape.pitch as usize);
                 let stage = SHARED.points.here().address() + ring.stage() * WIDE_POINT_BYTES;
                 let place = stage + row * 128 + (column ^ row & 7) * 16;
@@ -190,7 +193,7 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
     // The thread's first row in the block; the other is 8 below.
     let row = warp * 16 + lane_id() / 4;
     let quarter = lane_id() & 3;
-    let (tiles, panels) = (params.centroid_tiles(), hopper_panels(params.shape.d));
+    let panels = hopper_panels(params.shape.d);
     let resident = panels <= WIDE_STAGES;
     let mut ring = Ring::<WIDE_STAGES>(0);
     let mut points = Ring::<WIDE_STAGES>(0);
@@ -213,12 +216,13 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
         let mut nearest = [Nearest::NONE; 2];
         let floors = rows.floors(items, row);
         let mut floors = [floors.get(0), floors.get(8)];
-        let mut tile = 0;
-        while tile < tiles {
+        let Item { from, to, .. } = rows.item(items, params);
+        let mut tile = from;
+        while tile < to {
             let [scores_0, scores_1] = &mut scores;
             // Points that stay are released with the last tiles.
-            let frees_points = !resident || tile + WIDE_TILES >= tiles;
-            let awaits_points = !resident || tile == 0;
+            let frees_points = !resident || tile + WIDE_TILES >= to;
+            let awaits_points = !resident || tile == from;
             if const { C::REFINES > 0 } {
                 [*scores_0, *scores_1] = [[0.0; 64]; 2];
                 add_panel::<C>(scores_0, scores_1, points, ring, awaits_points);
@@ -255,7 +259,7 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
             if const { C::LISTS } {
                 let row = rows.first + row;
                 lister.list_tile(scores_0, biases, column, row, floors);
-                if tile + 1 < tiles {
+                if tile + 1 < to {
                     let biases = biases.add(HOPPER_BIASES);
                     lister.list_tile(scores_1, biases, column + HOPPER_CENTROIDS, row, floors);
                 }
@@ -263,7 +267,7 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
                 let [a, b] = &mut nearest;
                 let [floor_a, floor_b] = &mut floors;
                 share = fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
-                if tile + 1 < tiles {
+                if tile + 1 < to {
                     let biases = biases.add(HOPPER_BIASES);
                     let column = column + HOPPER_CENTROIDS;
                     share =

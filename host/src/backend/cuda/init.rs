@@ -81,7 +81,7 @@ pub(super) fn load_and_draw<T: GpuElement>(
         arena => arena?,
     };
     let stream = device.stream()?;
-    arena.upload_rows(device, &stream, place, &problem.points, d, pitch)?;
+    arena.upload_rows(device, &stream, (place, pitch), (&problem.points, d), |_, _| Ok(()))?;
     let points = Resident { device, stream: &stream, points: arena.at(place).cast_const(), shape };
     let rows = draw(gpus, &points, first, (k, by))?;
     device.keep(arena);

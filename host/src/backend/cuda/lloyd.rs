@@ -13,7 +13,7 @@ use super::device::{Device, Graph, Visit, check, failed};
 use super::frame::Frame;
 use super::hopper;
 use super::init::{self, Resident};
-use super::memory::{Arena, Place, Plan};
+use super::memory::{Arena, Place, Plan, is_locked};
 use super::plan::Sort;
 use super::{GpuElement, Gpus};
 use crate::backend::totals::mean_variance;
@@ -229,7 +229,7 @@ pub(super) fn fit<T: GpuElement>(
     let by = gpus.by(options.metric, problem.weights.is_some());
     let sizes = [problem.batch, problem.n, problem.d];
     let mut call = Call::new(gpus.first(), sizes, (options.k, by), Role::Fit(options))?;
-    call.load(problem)?;
+    call.load(problem, true)?;
     match init::draw(gpus, &call.resident()?, first, (options.k, by))? {
         Some(rows) => call.start(Start::Rows(&rows))?,
         None => {
@@ -249,7 +249,7 @@ pub(super) fn assign<T: GpuElement>(
 ) -> Result<Vec<u32>> {
     let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Assign)?;
     call.frame = frame.cloned();
-    call.load(problem)?;
+    call.load(problem, false)?;
     call.start(Start::Centroids(centroids))?;
     call.assign_all()?;
     call.labels()
@@ -275,7 +275,7 @@ pub(super) fn time_stages<T: GpuElement>(
     };
     let by = By { metric: options.metric, weighted: false, relocates: false, precision };
     let mut call = Call::new(device, [problem.batch, problem.n, problem.d], (k, by), Role::Fit(&options))?;
-    call.load(problem)?;
+    call.load(problem, false)?;
     call.start(Start::Centroids(&centroids))?;
     let update = call.update()?;
     call.upload(update.thresholds, &vec![-1.0; problem.batch])?;
@@ -555,8 +555,8 @@ impl<T: GpuElement> Call<T> {
         Ok(call)
     }
 
-    /// Takes copies of points from the host.
-    pub(super) fn load(&mut self, problem: &Problem<'_, T>) -> Result<()> {
+    /// Takes copies of points from the host. Those that nobody has looked at yet it refuses where they are not finite.
+    pub(super) fn load(&mut self, problem: &Problem<'_, T>, unchecked: bool) -> Result<()> {
         self.device.enter()?;
         let shape = self.shape;
         let values = problem.batch * problem.n * shape.pitch as usize;
@@ -567,7 +567,20 @@ impl<T: GpuElement> Call<T> {
         }
         let Some(Points::Own { arena, place }) = &self.points else { return Err(no_points()) };
         let (d, pitch) = (shape.d as usize, shape.pitch as usize);
-        arena.upload_rows(&self.device, &self.stream, *place, &problem.points, d, pitch)?;
+        let look =
+            |row: usize, points: &[T]| if unchecked { T::check_finite(points, row, d) } else { Ok(()) };
+        if is_locked(&problem.points) {
+            if d != pitch {
+                arena.zero(&self.stream, *place)?;
+            }
+            // SAFETY: waited for before this returns, and the caller has the points until then.
+            let copied = unsafe { arena.upload_locked(&self.stream, *place, &problem.points, d, pitch) };
+            let looked = look(0, &problem.points);
+            self.wait()?;
+            copied.and(looked)?;
+        } else {
+            arena.upload_rows(&self.device, &self.stream, (*place, pitch), (&problem.points, d), look)?;
+        }
         problem.weights.as_ref().map_or(Ok(()), |weights| self.set_weights(weights))
     }
 

@@ -115,26 +115,28 @@ impl Arena {
         place: Place<T>,
         values: &[T],
     ) -> Result<()> {
-        self.upload_rows(device, stream, place, values, 1, 1)
+        self.upload_rows(device, stream, (place, 1), (values, 1), |_, _| Ok(()))
     }
 
-    /// Copies rows of `d` values to rows `pitch` values apart, with zeros between. Returns when `values` were read.
+    /// Copies rows of `d` values to rows `pitch` values apart, with zeros between. Returns when `values` were read, or when
+    /// `look`, which sees them part after part with the first row of each, finds something wrong.
     pub(super) fn upload_rows<T: bytemuck::Pod>(
         &self,
         device: &Device,
         stream: &Stream,
-        place: Place<T>,
-        values: &[T],
-        d: usize,
-        pitch: usize,
+        (place, pitch): (Place<T>, usize),
+        (values, d): (&[T], usize),
+        mut look: impl FnMut(usize, &[T]) -> Result<()>,
     ) -> Result<()> {
         let rows = values.len() / d;
         assert_len(place.len, rows * pitch)?;
-        let values: &[u8] = bytemuck::cast_slice(values);
-        let (d, pitch) = (d * size_of::<T>(), pitch * size_of::<T>());
+        let pitch = pitch * size_of::<T>();
         let rows_at_a_time = (STAGE_BYTES / pitch).max(1);
         let mut stages = Stages::new(device, stream, rows * pitch, pitch)?;
         for (turn, part) in values.chunks(rows_at_a_time * d).enumerate() {
+            // In the cache, when it is copied next.
+            look(turn * rows_at_a_time, part)?;
+            let (part, d): (&[u8], usize) = (bytemuck::cast_slice(part), d * size_of::<T>());
             let to = self.at(place) as u64 + (turn * rows_at_a_time * pitch) as u64;
             let stage = stages.take()?;
             let bytes = part.len() / d * pitch;

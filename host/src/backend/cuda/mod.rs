@@ -179,7 +179,6 @@ pub(crate) fn fit<T: Element>(
     // Whole fits are decided on the device, which relocates nothing.
     let is_whole = one && !is_watched && !options.relocates();
     if is_whole && gpus.memory.is_none_or(|memory| whole_bytes(gpus, problem, options.k) <= memory) {
-        problem.check_finite()?;
         match fit_whole(gpus, problem, first, options) {
             Err(Error::OutOfDeviceMemory { requested, free }) => {
                 tracing::info!(requested, free, "points stay in host memory: the GPU has no room for all");

@@ -36,7 +36,7 @@ impl Run {
 
     /// The points must be of the type that the run was made for.
     pub(crate) fn load<T: Element>(&mut self, problem: &Problem<'_, T>) -> Result<()> {
-        with_type!(&mut self.0, call: U => call.load(&cast::<T, U>(problem)))
+        with_type!(&mut self.0, call: U => call.load(&cast::<T, U>(problem), false))
     }
 
     /// # Safety

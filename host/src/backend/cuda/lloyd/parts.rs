@@ -443,7 +443,7 @@ impl<T: GpuElement> Call<T> {
             }
             Some(event(copies)?)
         } else {
-            arena.upload_rows(&self.device, &self.stream, place, points, d, pitch)?;
+            arena.upload_rows(&self.device, &self.stream, (place, pitch), (points, d), |_, _| Ok(()))?;
             None
         };
         self.copy(self.places.centre, total, total.places.centre)?;

@@ -570,6 +570,57 @@ fn check_device_points<T: Point>(batch: usize, n: usize, d: usize) {
     }
 }
 
+/// The same bits from page-locked memory as from any other, whatever is between rows on the GPU.
+fn check_locked<T: Point>(n: usize, d: usize) {
+    let options = FlashKMeans::new(4).init(Init::Random).max_iter(5).backend(CUDA);
+    let points =
+        Array2::from_shape_fn((n, d), |(row, feature)| T::of(((row * 31 + feature * 7) % 101) as f32));
+    let mut locked = PageLocked::<T>::new(n * d).unwrap();
+    locked.copy_from_slice(points.as_slice().unwrap());
+    let locked = ArrayView2::from_shape((n, d), &locked).unwrap();
+    let expected = options.fit(points.view()).unwrap();
+    for model in [options.fit(locked).unwrap(), options.fit_observed(locked, &mut ()).unwrap()] {
+        assert_eq!(model.labels(), expected.labels(), "{n} x {d}");
+        assert_eq!(model.inertia().to_bits(), expected.inertia().to_bits(), "{n} x {d}");
+    }
+}
+
+#[test]
+fn page_locked_points_are_taken_as_others() {
+    if !has_gpu() {
+        return;
+    }
+    check_locked::<f32>(300, 8);
+    check_locked::<f32>(300, 7);
+    check_locked::<f16>(250, 13);
+}
+
+#[test]
+fn what_is_not_finite_is_refused_while_it_is_copied() {
+    if !has_gpu() {
+        return;
+    }
+    // More than goes through a page-locked buffer at a time.
+    let (n, d) = (70_000, 64);
+    let mut points = Array2::<f32>::zeros((n, d));
+    points.column_mut(0).iter_mut().enumerate().for_each(|(row, value)| *value = (row % 2) as f32);
+    let options = FlashKMeans::new(2).init(Init::Random).max_iter(1).backend(CUDA);
+    let mut locked = PageLocked::<f32>::new(n * d).unwrap();
+    for (row, column, value) in [(n - 1, d - 1, f32::NAN), (n - 9, 0, f32::INFINITY), (3, 5, f32::NAN)] {
+        points[(row, column)] = value;
+        locked.copy_from_slice(points.as_slice().unwrap());
+        let view = ArrayView2::from_shape((n, d), &locked).unwrap();
+        for view in [points.view(), view] {
+            let error = options.fit(view).unwrap_err();
+            let Error::NonFinite { row: at_row, column: at_column, .. } = error else { panic!("{error}") };
+            assert_eq!((at_row, at_column), (row, column));
+        }
+    }
+    // What is left of that is in nobody's way.
+    let few = points.slice(s![8..208, ..]);
+    assert_eq!(options.fit(few).unwrap().inertia(), 0.0);
+}
+
 #[test]
 fn points_of_a_callers_stream_and_strides_are_taken() {
     if !has_gpu() {

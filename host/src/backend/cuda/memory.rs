@@ -135,7 +135,10 @@ impl Arena {
         let mut stages = Stages::new(device, stream, rows * pitch, pitch)?;
         for (turn, part) in values.chunks(rows_at_a_time * d).enumerate() {
             // In the cache, when it is copied next.
-            look(turn * rows_at_a_time, part)?;
+            if let Err(error) = look(turn * rows_at_a_time, part) {
+                stages.end()?;
+                return Err(error);
+            }
             let (part, d): (&[u8], usize) = (bytemuck::cast_slice(part), d * size_of::<T>());
             let to = self.at(place) as u64 + (turn * rows_at_a_time * pitch) as u64;
             let stage = stages.take()?;

@@ -434,14 +434,20 @@ impl<T: GpuElement> Call<T> {
         let (d, pitch) = (self.shape.d as usize, self.shape.pitch as usize);
         let place = place.part(0, points.len() / d * pitch);
         let copied = if let Some(copies) = copies {
-            // SAFETY: streams of one GPU. The points that were here before are done with when the copy begins; and the caller's
-            // promise to `Parts::add`.
-            unsafe {
-                self.device.order(self.stream.as_inner().cast(), copies)?;
-                arena.upload_locked(copies, place, points, d, pitch)?;
-                self.device.order(copies.as_inner().cast(), &self.stream)?;
+            // SAFETY: streams of one GPU. The points that were here before are done with when the copy begins.
+            unsafe { self.device.order(self.stream.as_inner().cast(), copies)? };
+            // SAFETY: the caller's promise to `Parts::add`.
+            let copied = unsafe { arena.upload_locked(copies, place, points, d, pitch) };
+            // SAFETY: streams of one GPU.
+            let copied =
+                copied.and_then(|()| unsafe { self.device.order(copies.as_inner().cast(), &self.stream) });
+            let copied = copied.and_then(|()| event(copies));
+            if copied.is_err() {
+                // Nothing else waits for a copy that this call's stream does not know of. That the device is lost, and the copy
+                // with it, is what the error says already.
+                let _ = copies.synchronize();
             }
-            Some(event(copies)?)
+            Some(copied?)
         } else {
             arena.upload_rows(&self.device, &self.stream, (place, pitch), (points, d), |_, _| Ok(()))?;
             None

@@ -125,22 +125,29 @@ pub(super) struct RoundedPlaces {
     pub(super) extents: Place<u32>,
 }
 
+/// How points are labelled, where they are, and not only multiplied.
+#[derive(Clone, Copy)]
+pub(super) struct Labelling {
+    pub(super) settle: SettleParams,
+    /// How unsure points are assigned once more.
+    pub(super) again: Option<RefineParams>,
+    /// Who shares centroids out; 0 where none do.
+    pub(super) teams: u32,
+}
+
 impl Places {
-    /// `is_ordered`: tiles are made by the centroids' norms. `rounds`: the points need to be rounded to 16 bits. `again`: unsure
-    /// ones are assigned once more. `teams`: those that share centroids out, 0 where none do.
+    /// `is_ordered`: tiles are made by the centroids' norms. `rounds`: the points need to be rounded to 16 bits.
     pub(super) fn new(
         plan: &mut Plan,
-        settle: SettleParams,
-        is_ordered: bool,
-        rounds: bool,
-        again: Option<RefineParams>,
-        teams: u32,
+        shape: Shape,
+        (is_ordered, rounds): (bool, bool),
+        labelling: Option<Labelling>,
     ) -> Self {
-        let shape = settle.shape;
         let pack = PackParams { shape, slot: 0 };
         let (tiles, centroids) = (pack.all_tiles() as usize, shape.batch as usize * shape.k as usize);
         let tile_values = hopper_panels(shape.d) as usize * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
         let points = shape.batch as usize * shape.n as usize;
+        let listed = if labelling.is_some() { points } else { 0 };
         Places {
             packed: plan.array(tiles * tile_values),
             biases: plan.array(tiles * HOPPER_BIASES as usize),
@@ -157,13 +164,13 @@ impl Places {
                 extents: plan.array(shape.batch as usize),
             }),
             list_counts: plan.array(LIST_COUNTS as usize),
-            list_rows: plan.array(points),
-            list_first: plan.array(points),
-            list_second: plan.array(points),
-            again: again.map(|params| AgainPlaces::new(plan, params, rounds)),
-            found: plan.array(4 * Units::most_found(teams) as usize),
-            settle_scratch: plan.array(settle.scratch() as usize),
-            settle_counters: plan.array(settle.blocks as usize),
+            list_rows: plan.array(listed),
+            list_first: plan.array(listed),
+            list_second: plan.array(listed),
+            again: labelling.and_then(|how| how.again).map(|params| AgainPlaces::new(plan, params, rounds)),
+            found: plan.array(labelling.map_or(0, |how| 4 * Units::most_found(how.teams) as usize)),
+            settle_scratch: plan.array(labelling.map_or(0, |how| how.settle.scratch() as usize)),
+            settle_counters: plan.array(labelling.map_or(0, |how| how.settle.blocks as usize)),
         }
     }
 }

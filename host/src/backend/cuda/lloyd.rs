@@ -416,8 +416,12 @@ impl<T: GpuElement> Call<T> {
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
             hopper: hopper.filter(|_| has_points).map(|entry| {
                 let is_ordered = !by.metric.is_product() && device.plan().is_ordered(shape.k);
-                let settle = settle_params(device, shape);
-                hopper::Places::new(&mut plan, settle, is_ordered, T::ROUNDS, again, entry.teams(device))
+                let labelling = assigns.then(|| hopper::Labelling {
+                    settle: settle_params(device, shape),
+                    again,
+                    teams: entry.teams(device),
+                });
+                hopper::Places::new(&mut plan, shape, (is_ordered, T::ROUNDS), labelling)
             }),
             by: ByPlaces::new(&mut plan, by, shape, role),
             update: updates.then(|| {

@@ -270,6 +270,9 @@ impl Arena {
     /// Sets every byte of `place` to 0.
     pub(super) fn zero<T>(&self, stream: &Stream, place: Place<T>) -> Result<()> {
         let bytes = place.len * size_of::<T>();
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: the place lies in this arena.
         check("cuMemsetD8Async", unsafe {
             sys::cuMemsetD8Async(self.at(place) as u64, 0, bytes, stream.as_inner())

@@ -12,6 +12,7 @@ pub(crate) fn filled<A: Clone>(value: A, len: usize, what: &'static str) -> Resu
 }
 
 /// `len` zeros, in pages that are not touched before they are used, which threads can share among them.
+#[cfg(feature = "cuda")]
 pub(crate) fn zeroed<A: bytemuck::Zeroable>(len: usize, what: &'static str) -> Result<Vec<A>> {
     bytemuck::try_zeroed_vec(len).map_err(|()| out_of_memory::<A>(len, what))
 }

@@ -129,8 +129,17 @@ pub unsafe fn warp_vote_ballot(mask: u32, predicate: bool) -> u32 {
 /// # Safety
 /// All 32 lanes must reach the same call.
 #[inline(always)]
-pub unsafe fn warp_sum_f64(mut value: f64) -> f64 {
-    let mut offset = 16;
+pub unsafe fn warp_sum_f64(value: f64) -> f64 {
+    lanes_sum_f64::<WARP_SIZE>(value)
+}
+
+/// Sum over each `LANES` lanes, a power of two, in every one of them, in one fixed order.
+///
+/// # Safety
+/// All 32 lanes must reach the same call.
+#[inline(always)]
+pub unsafe fn lanes_sum_f64<const LANES: u32>(mut value: f64) -> f64 {
+    let mut offset = LANES / 2;
     while offset > 0 {
         value += warp_shuffle_xor(FULL_MASK, value, offset);
         offset >>= 1;

@@ -55,7 +55,7 @@ impl Rank for Distance {
             let difference = x - b;
             to_b += difference * difference;
         });
-        let (to_a, to_b) = (sum_of_lanes::<LANES>(to_a), sum_of_lanes::<LANES>(to_b));
+        let (to_a, to_b) = (lanes_sum_f64::<LANES>(to_a), lanes_sum_f64::<LANES>(to_b));
         [to_a, to_b, to_a + to_b]
     }
 }
@@ -91,19 +91,8 @@ impl Rank for Product {
             by_b -= of_b;
             size += (if of_a < 0.0 { -of_a } else { of_a }) + (if of_b < 0.0 { -of_b } else { of_b });
         });
-        [by_a, by_b, size].map(|sum| sum_of_lanes::<LANES>(sum))
+        [by_a, by_b, size].map(|sum| lanes_sum_f64::<LANES>(sum))
     }
-}
-
-/// The sum over each `LANES` lanes, in every one of them.
-#[inline(always)]
-unsafe fn sum_of_lanes<const LANES: u32>(mut sum: f64) -> f64 {
-    unroll!(O in [16, 8, 4, 2, 1] => {
-        if const { O < LANES as usize } {
-            sum += warp_shuffle_xor(FULL_MASK, sum, O as u32);
-        }
-    });
-    sum
 }
 
 /// The values of each feature that this lane has, of three rows.

@@ -361,7 +361,7 @@ impl Device {
         Stream::new(StreamFlags::NON_BLOCKING, None).map_err(|code| failed("creating a stream", code))
     }
 
-    /// Has `stream` wait for what another one, such as a caller's, has been given so far.
+    /// Has `stream` wait for what a caller's stream has been given so far.
     ///
     /// # Safety
     /// `before` is a stream of this GPU.
@@ -528,10 +528,14 @@ impl Device {
     /// # Safety
     /// As [`Device::launch`].
     pub(super) unsafe fn launch_clusters<K: Kernel>(&self, stream: &Stream, kernel: &K) -> Result<()> {
-        let cluster = K::SPEC.cluster;
-        let clusters = kernel.blocks().min((self.multiprocessors() / cluster).into()) as u32;
+        let clusters = kernel.blocks().min(self.teams(&K::SPEC).into()) as u32;
         // SAFETY: as this function's.
-        unsafe { self.launch_grid(stream, kernel, clusters * cluster) }
+        unsafe { self.launch_grid(stream, kernel, clusters * K::SPEC.cluster) }
+    }
+
+    /// Clusters of a kernel's blocks, or blocks, that [`Self::launch_clusters`] launches for as many items or more.
+    pub(super) fn teams(&self, spec: &KernelSpec) -> u32 {
+        self.multiprocessors() / spec.cluster
     }
 
     /// Clusters of a kernel's blocks that run at a time: none where the GPU, or the part of it that this is, has no

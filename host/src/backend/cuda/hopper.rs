@@ -18,9 +18,9 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// Blocks or clusters of it that multiply at the same time, and share out what is left; none of those of any GPU.
+    /// [`Device::teams`] that share out what is left; none of an entry of any GPU.
     pub(super) fn teams(&self, device: &Device) -> u32 {
-        if self.is_hopper { device.multiprocessors() / self.spec.cluster.max(1) } else { 0 }
+        if self.is_hopper { device.teams(&self.spec) } else { 0 }
     }
 }
 

@@ -392,7 +392,7 @@ impl<T: GpuElement> Call<T> {
         let hopper = fast.then(|| T::hopper(device, of_first.unwrap_or(shape)));
         let assigns = !matches!(role, Role::Pairs(_));
         let again = hopper.filter(|entry| entry.is_hopper && by.is_exact() && assigns);
-        let teams = device.multiprocessors() / WIDE_CLUSTER;
+        let teams = device.teams(&<T::Refined as hopper::Refining>::SPEC);
         let again = again.and_then(|_| device.plan().refine(shape, teams));
         let mut plan = Plan::default();
         let tiles = tiles_of(shape, hopper) as usize;
@@ -498,7 +498,7 @@ impl<T: GpuElement> Call<T> {
             Some(_) => vec![<Norms<T::Device> as Kernel>::SPEC],
             None => vec![],
         });
-        if hopper.is_some_and(|entry| entry.is_hopper) {
+        if hopper.is_some_and(|entry| entry.is_hopper && assigns) {
             kernels.push(MergeSpans::SPEC);
         }
         if again.is_some() {

@@ -129,11 +129,12 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
         }
         let full = barrier(shared.points_full.here(), 0);
         full.arrive_after_copies();
-        if item == NO_ITEM {
-        } else if const { C::LISTS } {
-            rows.load_floors(me, terms, ring, here, arrays, params);
-        } else {
-            rows.load::<C>(me, terms, ring, here, arrays, params);
+        if item != NO_ITEM {
+            if const { C::LISTS } {
+                rows.load_floors(me, terms, ring, here, arrays, params);
+            } else {
+                rows.load::<C>(me, terms, ring, here, arrays, params);
+            }
         }
         full.arrive();
         // Found while this item was copied, and stored while it is multiplied.

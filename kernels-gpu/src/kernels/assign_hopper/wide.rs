@@ -151,11 +151,12 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
         }
         rows.begin(me, known, item, params);
         let here = rows.of_unit(item, params);
-        if item == NO_ITEM {
-        } else if const { C::LISTS } {
-            rows.load_floors(me, terms, known, here, arrays, params);
-        } else {
-            rows.load::<C>(me, terms, known, here, arrays, params);
+        if item != NO_ITEM {
+            if const { C::LISTS } {
+                rows.load_floors(me, terms, known, here, arrays, params);
+            } else {
+                rows.load::<C>(me, terms, known, here, arrays, params);
+            }
         }
         // One of two in turns: a warp may be an item ahead of another, and must not arrive in its place.
         barrier(SHARED.rows_full.here(), known.0 % 2).arrive();

@@ -377,11 +377,16 @@ impl Copies {
         if self.ends.len() > 1
             && let Some(end) = self.ends.pop_front()
         {
-            let waits = self.stream.wait_event(end, StreamWaitEventFlags::DEFAULT);
-            waits.map_err(|code| failed("waiting for an event", code))?;
+            wait_for(&self.stream, end)?;
         }
         Ok(&self.stream)
     }
+}
+
+/// Has `stream` wait for an event before what it is given next.
+fn wait_for(stream: &Stream, event: Event) -> Result<()> {
+    let waits = stream.wait_event(event, StreamWaitEventFlags::DEFAULT);
+    waits.map_err(|code| failed("waiting for an event", code))
 }
 
 /// The end of all that `stream` has been given so far.
@@ -434,13 +439,11 @@ impl<T: GpuElement> Call<T> {
         let (d, pitch) = (self.shape.d as usize, self.shape.pitch as usize);
         let place = place.part(0, points.len() / d * pitch);
         let copied = if let Some(copies) = copies {
-            // SAFETY: streams of one GPU. The points that were here before are done with when the copy begins.
-            unsafe { self.device.order(self.stream.as_inner().cast(), copies)? };
+            // The points that were here before are done with when the copy begins.
+            wait_for(copies, event(&self.stream)?)?;
             // SAFETY: the caller's promise to `Parts::add`.
             let copied = unsafe { arena.upload_locked(copies, place, points, d, pitch) };
-            // SAFETY: streams of one GPU.
-            let copied =
-                copied.and_then(|()| unsafe { self.device.order(copies.as_inner().cast(), &self.stream) });
+            let copied = copied.and_then(|()| wait_for(&self.stream, event(copies)?));
             let copied = copied.and_then(|()| event(copies));
             if copied.is_err() {
                 // Nothing else waits for a copy that this call's stream does not know of. That the device is lost, and the copy

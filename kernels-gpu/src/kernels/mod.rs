@@ -387,6 +387,10 @@ const WHOLE_STARTS: BlockShape = BlockShape::new(WHOLE_STARTS_THREADS).shared(Wh
 const WHOLE_PLACE: BlockShape = BlockShape::new(WHOLE_PLACE_THREADS).shared(WholePlaceShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const UPDATE: BlockShape = BlockShape::new(UPDATE_THREADS);
+#[cfg(not(target_arch = "nvptx64"))]
+const fn update(_: u32) -> BlockShape {
+    UPDATE
+}
 // Loads in flight are what the sums live on: half of the threads that a multiprocessor holds, at least.
 #[cfg(not(target_arch = "nvptx64"))]
 const SUMS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(4);
@@ -630,18 +634,6 @@ kernels! {
              labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32,
              list_first: *mut u32, list_second: *mut u32; params: HopperParams)
             = spans::merge_spans, UPDATE, fk_merge_spans;
-        /// The same of points of 16 bits that are assigned again.
-        MergeAgain
-            (found: *mut u32, order: *const u32, rows: *const u32, states: *const LoopState, labels: *mut u32,
-             changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
-             list_second: *mut u32, many_rows: *mut u32; params: RefineParams)
-            = spans::merge_again::<1>, UPDATE, fk_merge_again;
-        /// The same of points in parts.
-        MergeParts
-            (found: *mut u32, order: *const u32, rows: *const u32, states: *const LoopState, labels: *mut u32,
-             changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
-             list_second: *mut u32, many_rows: *mut u32; params: RefineParams)
-            = spans::merge_again::<REFINE_PARTS>, UPDATE, fk_merge_parts;
         /// Centroids in parts, for unsure points of f32.
         SplitCentroids
             (centroids: *const f32, centre: *const f32, extents: *const u32, order: *const u32,
@@ -741,6 +733,15 @@ kernels! {
             = sample::count_owners, UPDATE, fk_count_owners;
     }
     tensor {
+        /// Labels of points that are assigned again, whose centroids were shared out.
+        MergeAgain<C>
+            (found: *mut u32, order: *const u32, rows: *const u32, states: *const LoopState, labels: *mut u32,
+             changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
+             list_second: *mut u32, many_rows: *mut u32; params: RefineParams) of RefineHopper
+            = spans::merge_again::<C>, update, [
+                fk_merge_again_f32: Refined<F16, REFINE_PARTS>, fk_merge_again_f16: Refined<F16, 1>,
+                fk_merge_again_bf16: Refined<BF16, 1>
+            ];
         /// Nearest centroid by the products of single warps, of points in 16 bits.
         AssignMma<C>
             (points: *const u16, packed: *const u16, biases: *const f32, order: *const u32, norms: *const f32,

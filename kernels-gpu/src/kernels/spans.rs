@@ -105,12 +105,12 @@ pub(super) unsafe fn merge_spans(
     }
 }
 
-/// The same of points that are assigned again, in `REFINES` rows each.
+/// The same of points that are assigned again.
 ///
 /// # Safety
 /// As [`merge_spans`]; `found` is what the second assignment leaves, and `rows` what it took.
 #[inline(always)]
-pub(super) unsafe fn merge_again<const REFINES: u32>(
+pub(super) unsafe fn merge_again<C: HopperOperand>(
     found: *mut u32,
     order: *const u32,
     rows: *const u32,
@@ -131,7 +131,7 @@ pub(super) unsafe fn merge_again<const REFINES: u32>(
     if (*states).done != 0 {
         return;
     }
-    let products = params.products(*list_counts.add(LIST_MANY), REFINES);
+    let products = params.products(*list_counts.add(LIST_MANY), C::REFINES);
     let mut item = products.units.whole + block_idx_x();
     while item < products.items() {
         let entry = item * HOPPER_POINTS + thread_idx_x();

@@ -2,9 +2,11 @@
 use crate::data::*;
 use crate::device::*;
 use crate::{config, labels_before};
+use cuda_std::float::F16;
 use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
 use proptest::prelude::*;
+use std::marker::PhantomData;
 use std::ptr::null;
 
 /// Scores of points in all columns, with many that are equal or nearly, and how far apart two have to be.
@@ -169,11 +171,14 @@ fn check_spans([batch, n, k, teams]: [u32; 4], seed: u64, way: Way) {
     }
 }
 
-fn check_again<const PARTS: u32>([unsure, k, teams]: [u32; 3], seed: u64, way: Way) {
+fn check_again<C: HopperOperand>([unsure, k, teams]: [u32; 3], seed: u64, way: Way)
+where
+    MergeAgain<C>: Kernel,
+{
     let random = &mut Random(seed);
     let shape = Shape::new(1, 700, k, 8, 2);
     let params = RefineParams { shape, slot: 0, least: 2, capacity: 600, teams };
-    let products = params.products(unsure, PARTS);
+    let products = params.products(unsure, C::REFINES);
     let (count, rows) = (products.shape.n as usize, shape.n as usize);
     let scores = Scores::new(count, k, random);
     let found = scores.found(products);
@@ -186,7 +191,7 @@ fn check_again<const PARTS: u32>([unsure, k, teams]: [u32; 3], seed: u64, way: W
     let (changed, done) = (Memory::of(&vec![0u32; tiles]), random.below(4) == 0);
     let [found, of_columns, unsure_rows_of] = [&found, &order, &unsure_rows].map(|values| Memory::of(values));
     let states = Memory::of(&[LoopState { done: done.into(), ..LoopState::default() }]);
-    let kernel = MergeAgain {
+    way.launch(MergeAgain::<C> {
         found: found.at(),
         order: of_columns.at(),
         rows: unsure_rows_of.at(),
@@ -199,27 +204,8 @@ fn check_again<const PARTS: u32>([unsure, k, teams]: [u32; 3], seed: u64, way: W
         list_second: lists.second.at(),
         many_rows: many_rows.at(),
         params,
-    };
-    if PARTS == 1 {
-        way.launch(kernel);
-    } else {
-        let MergeAgain { found, order, rows, states, labels, changed, many_rows, .. } = kernel;
-        let MergeAgain { list_counts, list_rows, list_first, list_second, .. } = kernel;
-        way.launch(MergeParts {
-            found,
-            order,
-            rows,
-            states,
-            labels,
-            changed,
-            list_counts,
-            list_rows,
-            list_first,
-            list_second,
-            many_rows,
-            params,
-        });
-    }
+        operand: PhantomData,
+    });
 
     let (labels, left) = (labels.get(), lists.counts.get()[LIST_LEFT] as usize);
     let mut expected = before.clone();
@@ -255,9 +241,9 @@ proptest! {
         seed: u64, way in way(),
     ) {
         if parts {
-            check_again::<REFINE_PARTS>([unsure, k, teams], seed, way);
+            check_again::<Refined<F16, REFINE_PARTS>>([unsure, k, teams], seed, way);
         } else {
-            check_again::<1>([unsure, k, teams], seed, way);
+            check_again::<Refined<F16, 1>>([unsure, k, teams], seed, way);
         }
     }
 }

@@ -3,7 +3,7 @@ use super::device::Device;
 use super::memory::{Place, Plan};
 use crate::error::Result;
 use cust::stream::Stream;
-use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListHopper, ListMma, RefineHopper};
+use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListHopper, ListMma, MergeAgain, RefineHopper};
 use kernels_gpu::spec::*;
 
 /// An entry, ready to be loaded and launched.
@@ -24,21 +24,27 @@ impl Launch {
     }
 }
 
-/// An operand of an entry that assigns unsure points again.
+/// An operand of the entries that assign unsure points again.
 pub(super) trait Refining: Copy {
-    const SPEC: KernelSpec;
+    /// What multiplies, and what puts together what teams have found.
+    const SPECS: [KernelSpec; 2];
     /// # Safety
     /// As [`Device::launch`].
-    unsafe fn launch(device: &Device, stream: &Stream, kernel: &RefineHopper<Self>) -> Result<()>;
+    unsafe fn launch(device: &Device, stream: &Stream, refine: RefineHopper<Self>) -> Result<()>;
 }
 impl<C: Copy> Refining for C
 where
     RefineHopper<C>: Kernel,
+    MergeAgain<C>: Kernel,
 {
-    const SPEC: KernelSpec = <RefineHopper<C> as Kernel>::SPEC;
-    unsafe fn launch(device: &Device, stream: &Stream, kernel: &RefineHopper<C>) -> Result<()> {
+    const SPECS: [KernelSpec; 2] = [<RefineHopper<C> as Kernel>::SPEC, <MergeAgain<C> as Kernel>::SPEC];
+    unsafe fn launch(device: &Device, stream: &Stream, refine: RefineHopper<C>) -> Result<()> {
+        let merge = MergeAgain::<C>::of(refine, refine.params);
         // SAFETY: as this function's.
-        unsafe { device.launch_clusters(stream, kernel) }
+        unsafe {
+            device.launch_clusters(stream, &refine)?;
+            device.launch_grid(stream, &merge, refine.params.teams)
+        }
     }
 }
 

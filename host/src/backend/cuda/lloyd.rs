@@ -392,7 +392,7 @@ impl<T: GpuElement> Call<T> {
         let hopper = fast.then(|| T::hopper(device, of_first.unwrap_or(shape)));
         let assigns = !matches!(role, Role::Pairs(_));
         let again = hopper.filter(|entry| entry.is_hopper && by.is_exact() && assigns);
-        let teams = device.teams(&<T::Refined as hopper::Refining>::SPEC);
+        let teams = device.teams(&<T::Refined as hopper::Refining>::SPECS[0]);
         let again = again.and_then(|_| device.plan().refine(shape, teams));
         let mut plan = Plan::default();
         let tiles = tiles_of(shape, hopper) as usize;
@@ -502,8 +502,7 @@ impl<T: GpuElement> Call<T> {
             kernels.push(MergeSpans::SPEC);
         }
         if again.is_some() {
-            kernels.push(<T::Refined as hopper::Refining>::SPEC);
-            kernels.push(if T::ROUNDS { MergeParts::SPEC } else { MergeAgain::SPEC });
+            kernels.extend(<T::Refined as hopper::Refining>::SPECS);
             kernels.extend(match is_product {
                 _ if !T::ROUNDS => vec![KeepUnsure::SPEC],
                 true => vec![SplitRows::SPEC, SplitProducts::SPEC],
@@ -1384,29 +1383,7 @@ impl<T: GpuElement> Call<T> {
             operand: PhantomData,
         };
         // SAFETY: as in `means`.
-        unsafe { <T::Refined as hopper::Refining>::launch(&self.device, &self.stream, &refine)? };
-        macro_rules! merge {
-            ($kernel:ident) => {{
-                let RefineHopper { found, order, rows, states, labels, changed, .. } = refine;
-                let kernel = $kernel {
-                    found,
-                    order,
-                    rows,
-                    states,
-                    labels,
-                    changed,
-                    list_counts,
-                    list_rows,
-                    list_first,
-                    list_second,
-                    many_rows,
-                    params,
-                };
-                // SAFETY: as in `means`.
-                unsafe { self.device.launch_grid(&self.stream, &kernel, params.teams) }
-            }};
-        }
-        if T::ROUNDS { merge!(MergeParts) } else { merge!(MergeAgain) }
+        unsafe { <T::Refined as hopper::Refining>::launch(&self.device, &self.stream, refine) }
     }
 
     /// Unsure f32 points, and the centroids where there are such points, in parts of 16 bits.

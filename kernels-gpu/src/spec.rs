@@ -167,10 +167,10 @@ impl Shape {
     pub const fn new(batch: u32, n: u32, k: u32, d: u32, size: u32) -> Self {
         Shape { batch, n, k, d, pitch: d.next_multiple_of(16 / size) }
     }
-    /// Point tiles of a problem in Hopper's assignment.
+    /// Entries of the statistics that the assignments on tensor cores keep of a problem.
     #[inline]
-    pub const fn hopper_tiles(&self) -> u32 {
-        self.n.div_ceil(HOPPER_POINTS)
+    pub const fn statistics(&self) -> u32 {
+        self.n.div_ceil(STATISTICS_POINTS)
     }
     /// Centroid tiles of a problem in the assignments on tensor cores.
     #[inline]
@@ -307,17 +307,21 @@ impl Items for AssignParams {
     }
 }
 
-/// Points of a tile of Hopper's assignment: two warpgroups, each with two halves of 64.
-pub const HOPPER_POINTS: u32 = 256;
+/// Points of an entry of the statistics of an assignment on tensor cores.
+pub const STATISTICS_POINTS: u32 = 32;
+/// Points that a warpgroup multiplies at a time.
+pub const WARPGROUP_POINTS: u32 = 64;
+/// Points of a tile of Hopper's assignment, of points that stay in registers: three warpgroups. As one folds, two multiply.
+pub const NARROW_POINTS: u32 = 3 * WARPGROUP_POINTS;
+/// Of the wide entries: two blocks of two warpgroups.
+pub const WIDE_TILE_POINTS: u32 = WIDE_CLUSTER * WIDE_POINTS;
 /// Centroids of a tile.
 pub const HOPPER_CENTROIDS: u32 = 128;
-/// Threads: one warpgroup copies, two multiply.
-pub const HOPPER_THREADS: u32 = 384;
+/// Threads of the warpgroup that copies.
+pub const HOPPER_COPY_THREADS: u32 = 128;
 /// Threads that copy points: three warps of the copying warpgroup.
 pub const HOPPER_POINT_THREADS: u32 = 96;
-/// Warps that multiply; each keeps its own statistics.
-pub const HOPPER_WARPS: u32 = 8;
-/// The first of them.
+/// The first warp that multiplies.
 pub const HOPPER_FIRST_WARP: u32 = 4;
 /// Stages of the ring of centroid tiles.
 pub const HOPPER_STAGES: u32 = 4;
@@ -326,7 +330,7 @@ pub const HOPPER_WIDE: u32 = 0;
 /// Blocks of a cluster of the wide entries, which share centroids.
 pub const WIDE_CLUSTER: u32 = 2;
 /// Points of each.
-pub const WIDE_POINTS: u32 = HOPPER_POINTS / WIDE_CLUSTER;
+pub const WIDE_POINTS: u32 = 2 * WARPGROUP_POINTS;
 /// Tiles of centroids at a time: each block copies one, to both.
 pub const WIDE_TILES: u32 = WIDE_CLUSTER;
 /// Stages of each of the wide entries' rings; points of at most so many panels stay in theirs.
@@ -349,6 +353,12 @@ pub const HOPPER_BIAS_PITCH: u32 = 36;
 pub const HOPPER_BIASES: u32 = 4 * HOPPER_BIAS_PITCH;
 /// Where each quarter has the tile's largest bias, norm and residual: in the values that keep the quarters apart.
 pub const HOPPER_LARGEST: u32 = 32;
+
+/// Points of a tile of the entries with so many products over the features.
+#[inline]
+pub const fn hopper_points(steps: u32) -> u32 {
+    if steps == HOPPER_WIDE { WIDE_TILE_POINTS } else { NARROW_POINTS }
+}
 
 /// Products over the features of a row.
 #[inline]
@@ -376,8 +386,6 @@ pub struct RowsShared {
     /// `[item modulo 4]` its unit, or that there is none. Twice as many as are under way: a copying warp may be an item
     /// ahead of another.
     pub units: Slot<u32>,
-    /// `[item modulo 4]` the end of the centroid tiles that it is multiplied with.
-    pub ends: Slot<u32>,
     /// The item that the team shares with others, and its centroid tiles: the first, and the end.
     pub span: Slot<u32>,
     /// `[parity of the item]` squared norms.
@@ -405,12 +413,21 @@ pub struct RowsShared {
 }
 
 impl RowsShared {
+    /// Threads that multiply: a warpgroup has 64 points.
+    #[inline]
+    pub const fn multipliers(&self) -> u32 {
+        self.len / WARPGROUP_POINTS * 128
+    }
+    /// All threads of the block.
+    #[inline]
+    pub const fn threads(&self) -> u32 {
+        HOPPER_COPY_THREADS + self.multipliers()
+    }
     /// The layout for `len` points.
     #[inline]
     pub const fn new(layout: &mut Layout, len: u32) -> Self {
         RowsShared {
             units: layout.array(4),
-            ends: layout.array(4),
             span: layout.array(3),
             norms: layout.array(2 * len),
             bounds: layout.array(2 * len),
@@ -468,8 +485,8 @@ impl HopperShared {
         HopperShared {
             centroids: layout.aligned_array(stages * stage_bytes, 1024),
             biases: layout.array(stages * HOPPER_BIASES),
-            points: layout.array(HOPPER_POINTS * row_bytes),
-            rows: RowsShared::new(&mut layout, HOPPER_POINTS),
+            points: layout.array(NARROW_POINTS * row_bytes),
+            rows: RowsShared::new(&mut layout, NARROW_POINTS),
             full: layout.array(stages),
             empty: layout.array(stages),
             points_full: layout.array(1),
@@ -586,37 +603,37 @@ pub struct HopperParams {
     pub slot: u32,
     /// Whether scores within their bound of each other are listed for `settle`; 0 for those that are equal, alone.
     pub is_exact: u32,
+    /// Points of a tile, as the entry has them.
+    pub points: u32,
+    /// Point tiles of a problem.
+    pub tiles: u32,
     /// Who multiplies what.
     pub units: Units,
 }
 
 impl HopperParams {
-    /// Of `shape`, dealt out to so many teams: in spans where that saves more than another launch costs.
+    /// Of `shape` in tiles of `points` points, dealt out to so many teams: in spans where that saves more than another launch
+    /// costs.
     #[inline]
-    pub const fn new(shape: Shape, slot: u32, is_exact: u32, teams: u32) -> Self {
+    pub const fn new(shape: Shape, slot: u32, is_exact: u32, (points, teams): (u32, u32)) -> Self {
         /// Panels of 64 features of 128 centroids, a microsecond or so each.
         const WORTH: u32 = 8;
-        let (items, tiles) = (shape.batch * shape.hopper_tiles(), shape.centroid_tiles());
-        let units = Units::new(items, tiles, teams);
-        let is_worth = (tiles - units.tiles) * hopper_panels(shape.d) >= WORTH;
-        let units = if is_worth { units } else { Units::all_whole(items, tiles) };
-        HopperParams { shape, slot, is_exact, units }
+        let whole = Self::of_whole_items(shape, slot, is_exact, points);
+        let units = Units::new(whole.items(), shape.centroid_tiles(), teams);
+        let is_worth = (shape.centroid_tiles() - units.tiles) * hopper_panels(shape.d) >= WORTH;
+        if is_worth { HopperParams { units, ..whole } } else { whole }
     }
     /// The same, without spans.
     #[inline]
-    pub const fn of_whole_items(shape: Shape, slot: u32, is_exact: u32) -> Self {
-        let units = Units::all_whole(shape.batch * shape.hopper_tiles(), shape.centroid_tiles());
-        HopperParams { shape, slot, is_exact, units }
-    }
-    /// Point tiles of a problem.
-    #[inline]
-    pub const fn tiles(&self) -> u32 {
-        self.shape.hopper_tiles()
+    pub const fn of_whole_items(shape: Shape, slot: u32, is_exact: u32, points: u32) -> Self {
+        let tiles = quotient(shape.n - 1, points) + 1;
+        let units = Units::all_whole(shape.batch * tiles, shape.centroid_tiles());
+        HopperParams { shape, slot, is_exact, points, tiles, units }
     }
     /// Point tiles of all problems, whose points are fewer than 2³².
     #[inline]
     pub const fn items(&self) -> u32 {
-        self.shape.batch * self.tiles()
+        self.shape.batch * self.tiles
     }
     /// Centroid tiles of a problem.
     #[inline]
@@ -632,7 +649,7 @@ impl Items for HopperParams {
 }
 
 // `merge_spans` has a thread a point.
-const _: () = assert!(HOPPER_POINTS == UPDATE_THREADS);
+const _: () = assert!(WIDE_TILE_POINTS == UPDATE_THREADS && NARROW_POINTS <= UPDATE_THREADS);
 
 /// How point tiles, the items of an assignment, are dealt out to teams: the blocks, or clusters of blocks, that multiply at the
 /// same time. Each takes as many whole items as the others; of what is left, fewer items than teams, each unit is an item and a
@@ -680,7 +697,7 @@ impl Units {
     /// Places for what is found of points by spans: by no more teams than there are, each of the points of an item.
     #[inline]
     pub const fn most_found(teams: u32) -> u32 {
-        teams * HOPPER_POINTS
+        teams * WIDE_TILE_POINTS
     }
 }
 
@@ -744,8 +761,9 @@ impl RefineParams {
     pub const fn products(&self, unsure: u32, refines: u32) -> HopperParams {
         let n = self.count(unsure);
         let shape = if refines == 1 { Shape { n, ..self.shape } } else { self.in_parts(n) };
-        let units = Units::new(shape.hopper_tiles(), shape.centroid_tiles(), self.teams);
-        HopperParams { shape, slot: self.slot, is_exact: 1, units }
+        let tiles = n.div_ceil(WIDE_TILE_POINTS);
+        let units = Units::new(tiles, shape.centroid_tiles(), self.teams);
+        HopperParams { shape, slot: self.slot, is_exact: 1, points: WIDE_TILE_POINTS, tiles, units }
     }
     /// The problem as the tensor cores take it, of `n` points in parts.
     #[inline]
@@ -757,7 +775,7 @@ impl RefineParams {
 impl Items for RefineParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        let blocks = self.capacity.div_ceil(HOPPER_POINTS);
+        let blocks = self.capacity.div_ceil(WIDE_TILE_POINTS);
         (if blocks > self.teams { blocks } else { self.teams }) as u64
     }
 }
@@ -836,10 +854,10 @@ pub struct MmaParams {
 }
 
 impl MmaParams {
-    /// Point tiles of a problem: all of Hopper's, for the statistics are the same.
+    /// Point tiles of a problem.
     #[inline]
     pub const fn tiles(&self) -> u32 {
-        self.shape.n.div_ceil(HOPPER_POINTS) * (HOPPER_POINTS / MMA_POINTS)
+        self.shape.n.div_ceil(MMA_POINTS)
     }
     /// Point tiles of all problems, whose points are fewer than 2³².
     #[inline]

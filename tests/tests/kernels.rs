@@ -1036,7 +1036,7 @@ where
     let all = Packed::new(problem, order);
     let rows = (shape.batch * shape.n) as usize;
     let params = MmaParams { shape: all.packed_shape, slot, is_exact };
-    let entries = params.items() as usize * (MMA_POINTS / 32) as usize;
+    let entries = (shape.batch * shape.statistics()) as usize;
     let (cost, changed) = (Memory::<f64>::poison(entries), Memory::<u32>::poison(entries));
     let [list_rows, list_first, list_second] = [(); 3].map(|()| Memory::<u32>::poison(rows));
     way.launch(AssignMma::<Tensor<E, STEPS>> {
@@ -1697,11 +1697,11 @@ fn check_listed<T: Point>(
             _ => {}
         }
     }
-    let tiles = shape.hopper_tiles() as usize;
-    let mut expected_changed = vec![0; batch as usize * tiles * HOPPER_WARPS as usize];
+    let entries = shape.statistics() as usize;
+    let mut expected_changed = vec![0; batch as usize * entries];
     for row in (0..all).filter(|&row| expected[row] != before[row]) {
-        let tile = row / n as usize * tiles + row % n as usize / HOPPER_POINTS as usize;
-        expected_changed[tile * HOPPER_WARPS as usize] += 1;
+        let entry = row / n as usize * entries + row % n as usize / STATISTICS_POINTS as usize;
+        expected_changed[entry] += 1;
     }
     let [rows, first, second] = [&rows, &first, &second].map(|v| Memory::of(v));
     let counts = Memory::of(&[two as u32, many as u32]);

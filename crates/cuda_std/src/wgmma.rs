@@ -51,6 +51,12 @@ pub trait TensorScalar: crate::float::Scalar {
     /// # Safety
     /// As [`wgmma_m64n128k16_f16_shared`].
     unsafe fn wgmma_m64n128k16_shared(d: &mut [f32; 64], a: u64, b: u64, add: u32);
+
+    /// See [`wgmma_m64n256k16_f16_shared`].
+    ///
+    /// # Safety
+    /// As [`wgmma_m64n256k16_f16_shared`].
+    unsafe fn wgmma_m64n256k16_shared(d: [&mut [f32; 64]; 2], a: u64, b: u64, add: u32);
 }
 impl TensorScalar for crate::float::F16 {
     #[inline(always)]
@@ -62,6 +68,11 @@ impl TensorScalar for crate::float::F16 {
     unsafe fn wgmma_m64n128k16_shared(d: &mut [f32; 64], a: u64, b: u64, add: u32) {
         wgmma_m64n128k16_f16_shared(d, a, b, add)
     }
+
+    #[inline(always)]
+    unsafe fn wgmma_m64n256k16_shared(d: [&mut [f32; 64]; 2], a: u64, b: u64, add: u32) {
+        wgmma_m64n256k16_f16_shared(d, a, b, add)
+    }
 }
 impl TensorScalar for crate::float::BF16 {
     #[inline(always)]
@@ -72,6 +83,11 @@ impl TensorScalar for crate::float::BF16 {
     #[inline(always)]
     unsafe fn wgmma_m64n128k16_shared(d: &mut [f32; 64], a: u64, b: u64, add: u32) {
         wgmma_m64n128k16_bf16_shared(d, a, b, add)
+    }
+
+    #[inline(always)]
+    unsafe fn wgmma_m64n256k16_shared(d: [&mut [f32; 64]; 2], a: u64, b: u64, add: u32) {
+        wgmma_m64n256k16_bf16_shared(d, a, b, add)
     }
 }
 
@@ -97,10 +113,9 @@ macro_rules! setmaxnreg {
     )*};
 }
 setmaxnreg! {
-    40: setmaxnreg_inc_40, setmaxnreg_dec_40;
     56: setmaxnreg_inc_56, setmaxnreg_dec_56;
+    152: setmaxnreg_inc_152, setmaxnreg_dec_152;
     224: setmaxnreg_inc_224, setmaxnreg_dec_224;
-    232: setmaxnreg_inc_232, setmaxnreg_dec_232;
 }
 
 /// Describes a tile in shared memory to a product.
@@ -131,13 +146,18 @@ impl Descriptor {
 macro_rules! operands {
     () => { "{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}, {32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}" };
 }
+// The 64 of another tile, as the next ones.
+#[rustfmt::skip]
+macro_rules! more_operands {
+    () => { "{64}, {65}, {66}, {67}, {68}, {69}, {70}, {71}, {72}, {73}, {74}, {75}, {76}, {77}, {78}, {79}, {80}, {81}, {82}, {83}, {84}, {85}, {86}, {87}, {88}, {89}, {90}, {91}, {92}, {93}, {94}, {95}, {96}, {97}, {98}, {99}, {100}, {101}, {102}, {103}, {104}, {105}, {106}, {107}, {108}, {109}, {110}, {111}, {112}, {113}, {114}, {115}, {116}, {117}, {118}, {119}, {120}, {121}, {122}, {123}, {124}, {125}, {126}, {127}" };
+}
 #[rustfmt::skip]
 macro_rules! with_scores {
     ($name:ident! $($rest:tt)*) => { $name! { [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63] $($rest)* } };
 }
 
 macro_rules! products {
-    ([$($i:literal)*] $types:literal, $from_registers:ident, $from_shared:ident) => {
+    ([$($i:literal)*] $types:literal, $from_registers:ident, $from_shared:ident, $of_256:ident) => {
         /// One step: `d = a · bᵀ` or, with `ADD`, `d += a · bᵀ`, for 64 points in registers, 128 centroids in shared
         /// memory and 16 features, summed in f32.
         ///
@@ -179,10 +199,30 @@ macro_rules! products {
                 options(nostack)
             );
         }
+
+        /// The same with 256 centroids, of two tiles one after the other, whose points are read once for both.
+        ///
+        /// # Safety
+        #[doc = concat!("As [`", stringify!($from_shared), "`].")]
+        ///
+        /// # PTX
+        #[doc = concat!("`wgmma.mma_async.sync.aligned.m64n256k16.", $types, "`")]
+        #[inline(always)]
+        pub unsafe fn $of_256([d, e]: [&mut [f32; 64]; 2], a: u64, b: u64, add: u32) {
+            asm!(
+                concat!(
+                    "{{ .reg .pred p; setp.ne.b32 p, {130}, 0; wgmma.mma_async.sync.aligned.m64n256k16.", $types,
+                    " {{", operands!(), ", ", more_operands!(), "}}, {128}, {129}, p, 1, 1, 0, 0; }}"
+                ),
+                $(inout(reg32) d[$i],)* $(inout(reg32) e[$i],)*
+                in(reg64) a, in(reg64) b, in(reg32) add,
+                options(nostack)
+            );
+        }
     };
 }
-with_scores! { products! "f32.f16.f16", wgmma_m64n128k16_f16, wgmma_m64n128k16_f16_shared }
-with_scores! { products! "f32.bf16.bf16", wgmma_m64n128k16_bf16, wgmma_m64n128k16_bf16_shared }
+with_scores! { products! "f32.f16.f16", wgmma_m64n128k16_f16, wgmma_m64n128k16_f16_shared, wgmma_m64n256k16_f16_shared }
+with_scores! { products! "f32.bf16.bf16", wgmma_m64n128k16_bf16, wgmma_m64n128k16_bf16_shared, wgmma_m64n256k16_bf16_shared }
 
 macro_rules! wait {
     ([$($i:literal)*]) => {

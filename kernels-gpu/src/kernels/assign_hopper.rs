@@ -4,7 +4,7 @@
 //! label(i) = argmax_k  x_i·c_k − ½‖c_k‖²        the same argument as the nearest: ‖x‖² is common to all k
 //! ```
 //! [`narrow`] is for points of up to 128 dimensions, which stay in registers; [`wide`] for any number. Both hand a
-//! tile's scores to [`fold_tile`]. The warps that copy points also prepare what else is known of them, and store the
+//! tile's scores to [`look`] and what that finds to [`take`]. The warps that copy points also prepare what else is known of them, and store the
 //! results, so that the multiplying warps wait for no global memory.
 //!
 //! # Exactness
@@ -26,7 +26,7 @@
 //! of the true one (the sum, the final addition, the bias as `pack_centroids` adds it up). Two scores further apart than twice
 //! that are in the right order. A point with more than one centroid inside goes on a list with its two candidates, or
 //! with word that there are more. Those are multiplied again with a tighter bound ([`refine_hopper`]), and `settle` decides the
-//! rest in f64. The fold counts such centroids at no cost: the search for the best one's index looks for scores within the
+//! rest in f64. The look counts such centroids at no cost: the search for the best one's index looks for scores within the
 //! bound of it, and adds up how many and which.
 //!
 //! Where labels need not be exact (`HopperParams::is_exact`), bounds count as 0: the best score wins, and only equal ones go
@@ -85,7 +85,7 @@ impl Arrays {
 /// # Safety
 /// Pointers are valid for the shapes in `params`, `points` and `packed` aligned to 16 bytes; `order` is that of the
 /// packing, or null; `residuals` and `extents` may be null, for points that were not rounded; a block has
-/// [`HOPPER_THREADS`] threads; `C` is that of `d`.
+/// the threads of its layout; `C` is that of `d`.
 #[inline(always)]
 pub(super) unsafe fn assign_hopper<C: Operand>(
     points: *const u16,
@@ -358,8 +358,6 @@ const NO_ITEM: u32 = u32::MAX;
 struct Item {
     /// The number of the unit that it is, or that it is one of.
     unit: u32,
-    /// Its own number, over all problems.
-    item: u32,
     batch: u32,
     /// Its first row, in the problem.
     first: u32,
@@ -369,7 +367,7 @@ struct Item {
 }
 
 impl Item {
-    const NONE: Item = Item { unit: 0, item: 0, batch: 0, first: 0, from: 0, to: 0 };
+    const NONE: Item = Item { unit: 0, batch: 0, first: 0, from: 0, to: 0 };
 
     /// Whether it is multiplied with all centroids at once.
     #[inline(always)]
@@ -406,7 +404,7 @@ impl Rows {
         span.set(1, from);
         span.set(2, from + if left < tiles { left } else { tiles });
         // Every thread that has written or read says so itself: once an item, which costs nothing.
-        barrier(self.shared.results_full.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
+        barrier(self.shared.results_full.here(), 0).init(self.shared.multipliers());
         barrier(self.shared.results_empty.here(), 0).init(HOPPER_POINT_THREADS);
     }
 
@@ -418,8 +416,8 @@ impl Rows {
             let span = self.shared.span.here();
             (item, from, to) = (span.get(0), span.get(1), span.get(2));
         }
-        let batch = div(item, params.tiles());
-        Item { unit, item, batch, first: (item - batch * params.tiles()) * HOPPER_POINTS, from, to }
+        let batch = div(item, params.tiles);
+        Item { unit, batch, first: (item - batch * params.tiles) * params.points, from, to }
     }
 
     /// The place of what is known of the points of an item of this parity.
@@ -430,10 +428,9 @@ impl Rows {
 
     /// Writes down which unit item `items.0` is, or that there is none; thread `me` of those that copy points.
     #[inline(always)]
-    unsafe fn begin(self, me: u32, items: Ring<1>, unit: u32, params: HopperParams) {
+    unsafe fn begin(self, me: u32, items: Ring<1>, unit: u32) {
         if me == 0 {
             self.shared.units.here().set(items.0 % 4, unit);
-            self.shared.ends.here().set(items.0 % 4, self.of_unit(unit, params).to);
         }
     }
 
@@ -464,10 +461,14 @@ impl Rows {
             scales.set(1, inverse(*largest.add(1)));
         }
         // All of a thread's rows on their way at once; two values at a time, for want of registers.
-        const ROWS: usize = HOPPER_POINTS.div_ceil(HOPPER_POINT_THREADS) as usize;
-        const { assert!(ROWS == 3) };
+        const ROWS: usize = 2;
+        const {
+            assert!(
+                NARROW_POINTS.div_ceil(HOPPER_POINT_THREADS) == ROWS as u32 && WIDE_POINTS <= NARROW_POINTS
+            )
+        };
         let mut found = [[0; 2]; ROWS];
-        unroll!(R in [0, 1, 2] => {
+        unroll!(R in [0, 1] => {
             let row = me + R as u32 * HOPPER_POINT_THREADS;
             if row < self.shared.len {
                 let place = item.place(self.first + row, params.shape);
@@ -478,7 +479,7 @@ impl Rows {
                 };
             }
         });
-        unroll!(R in [0, 1, 2] => {
+        unroll!(R in [0, 1] => {
             let row = me + R as u32 * HOPPER_POINT_THREADS;
             if row < self.shared.len {
                 self.shared.labels.here().set(at + row, found[R][0]);
@@ -486,7 +487,7 @@ impl Rows {
             }
         });
         let mut known = [[0.0; 2]; ROWS];
-        unroll!(R in [0, 1, 2] => {
+        unroll!(R in [0, 1] => {
             let row = me + R as u32 * HOPPER_POINT_THREADS;
             if row < self.shared.len {
                 let place = arrays.place_of::<C>(item.place(self.first + row, params.shape));
@@ -496,7 +497,7 @@ impl Rows {
                 }
             }
         });
-        unroll!(R in [0, 1, 2] => {
+        unroll!(R in [0, 1] => {
             let row = me + R as u32 * HOPPER_POINT_THREADS;
             if row < self.shared.len {
                 let [norm, residual] = known[R];
@@ -544,13 +545,6 @@ impl Rows {
     #[inline(always)]
     unsafe fn item(self, items: Ring<1>, params: HopperParams) -> Item {
         self.of_unit(self.shared.units.here().get(items.0 % 4), params)
-    }
-
-    /// The end of the centroid tiles that the points of item `items.0` are multiplied with: from here each time, for want of a
-    /// register.
-    #[inline(always)]
-    unsafe fn end(self, items: Ring<1>) -> u32 {
-        self.shared.ends.here().get(items.0 % 4)
     }
 
     /// What makes shares of the problem's largest norm and residual.
@@ -610,8 +604,7 @@ impl Rows {
                 norm: self.shared.norms.here().get(at + row),
                 label: self.shared.labels.here().get(at + row),
             };
-            let warp = item.item * HOPPER_WARPS + of_item / WARP_SIZE;
-            arrays.results.store(item.batch, warp, known, found, shape);
+            arrays.results.store(item.batch, item.first + of_item - lane_id(), known, found, shape);
             row += HOPPER_POINT_THREADS;
         }
         barrier(self.shared.results_empty.here(), 0).arrive();
@@ -667,26 +660,56 @@ impl Rows {
     }
 }
 
-/// Folds a tile into two of the thread's rows, of which most have nothing to gain from it: a maximum of bare products,
-/// with the tile's largest bias, tells. `bounds` are at the first row and 8 further. `floors` are the best scores of the
-/// four lanes that share a row, or less: what a new one must come near to matter.
+/// What a tile's scores are looked at with, of two of the thread's rows: known before the scores are.
 ///
 /// Bounds are for the problem's largest norm and residual, and grow no slower than those: a tile whose own are a share of
-/// them has that share of the bounds. Returns the largest `share` of a tile that mattered to the warp.
+/// them has that share of the bounds.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// The largest share of a tile that has mattered to the warp, with this one.
+    share: f32,
+    bounds: [f32; 2],
+    /// What a product must reach to matter, beside the tile's largest bias; where that is negative, or not a number, the products
+    /// tell nothing.
+    products: [f32; 2],
+}
+
+impl Limits {
+    /// `floors` are the best scores of the four lanes that share a row, or less: what a new one must come near to matter. `bounds`
+    /// are at the first row and 8 further.
+    #[inline(always)]
+    unsafe fn new(
+        biases: Shared<f32>,
+        floors: [f32; 2],
+        bounds: Shared<f32>,
+        scale: Shared<f32>,
+        share: f32,
+    ) -> Self {
+        let [largest, norm, residual, _] = biases.get4(HOPPER_LARGEST);
+        let share = max(share, max(norm * scale.get(0), residual * scale.get(1)));
+        let bounds = [share_of_bound(share, bounds.get(0)), share_of_bound(share, bounds.get(8))];
+        Limits { share, bounds, products: [floors[0] - bounds[0] - largest, floors[1] - bounds[1] - largest] }
+    }
+}
+
+/// The best scores of a tile in two of the thread's rows, how many of its columns are near, above 2¹⁶, and the sum of which.
+#[derive(Clone, Copy)]
+struct Looked {
+    /// Whether it is anything to the warp.
+    matters: bool,
+    best: [f32; 2],
+    found: [f32; 2],
+}
+
+/// Looks at a tile's scores in two of the thread's rows, of which most have nothing to gain from it: a maximum of bare products,
+/// with the tile's largest bias, tells.
 ///
 /// Branches are the same for all lanes, which must stay together for products. Chains of dependent instructions are what
 /// takes the time, so both rows go through them at once.
 #[inline(always)]
-unsafe fn fold_tile(
-    scores: &mut Scores,
-    biases: Shared<f32>,
-    column: u32,
-    [a, b]: [&mut Nearest; 2],
-    [floor_a, floor_b]: [&mut f32; 2],
-    bounds: Shared<f32>,
-    scale: Shared<f32>,
-    share: f32,
-) -> f32 {
+unsafe fn look(scores: &mut Scores, biases: Shared<f32>, limits: Limits) -> Looked {
+    let Limits { bounds, products: limits, .. } = limits;
+    let mut looked = Looked { matters: false, best: [f32::NEG_INFINITY; 2], found: [0.0; 2] };
     // Of two groups of columns. Compared as integers, three at a time, which is right unless all are negative.
     let mut groups = [[i32::MIN; 2]; 2];
     unroll!(R in [0, 1] => {
@@ -700,54 +723,65 @@ unsafe fn fold_tile(
     });
     let most_of = |row: usize| f32::from_bits(groups[row][0].max(groups[row][1]) as u32);
     let most = [most_of(0), most_of(1)];
-    let [largest, norm, residual, _] = biases.get4(HOPPER_LARGEST);
-    let all = share;
-    let share = max(share, max(norm * scale.get(0), residual * scale.get(1)));
-    let bounds = [share_of_bound(share, bounds.get(0)), share_of_bound(share, bounds.get(8))];
-    // What a product must reach; where that is negative, the groups tell nothing. NaN is not beyond anything.
-    let limits = [*floor_a - bounds[0] - largest, *floor_b - bounds[1] - largest];
+    // NaN is not beyond anything.
     let is_known = limits[0] >= 0.0 && limits[1] >= 0.0;
     if warp_vote_ballot(FULL_MASK, !(is_known && most[0] < limits[0] && most[1] < limits[1])) == 0 {
-        return all;
+        return looked;
     }
-    // How many columns matter, above 2¹⁶, and the sum of which. Under 2²⁴ f32 is exact, and a fused multiply-add is
-    // cheaper than a predicated integer addition.
-    let mut found = [0.0f32; 2];
+    looked.matters = true;
+    // Under 2²⁴ f32 is exact, and a fused multiply-add is cheaper than a predicated integer addition.
     let mut is_one = warp_vote_ballot(FULL_MASK, !is_known) == 0;
+    // Groups that have something for a lane.
+    let mut hits = [[1; 2]; 2];
     if is_one {
         unroll!(G in [0, 1] => {
             unroll!(R in [0, 1] => {
-                if warp_vote_ballot(FULL_MASK, f32::from_bits(groups[R][G] as u32) >= limits[R]) != 0 {
+                hits[R][G] = warp_vote_ballot(FULL_MASK, f32::from_bits(groups[R][G] as u32) >= limits[R]);
+                if hits[R][G] != 0 {
+                    let mut near = [0.0f32; 2];
                     unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
                         unroll!(E in [0, 1] => {
                             let is_near = at_least(scores[(G * 8 + J) * 4 + R * 2 + E], limits[R]);
-                            found[R] = fma(is_near, (65_536 + (G * 8 + J) * 8 + E) as f32, found[R]);
+                            near[E] = fma(is_near, (65_536 + (G * 8 + J) * 8 + E) as f32, near[E]);
                         })
                     });
+                    looked.found[R] += near[0] + near[1];
                 }
             })
         });
-        is_one = warp_vote_ballot(FULL_MASK, found[0] >= 131_072.0 || found[1] >= 131_072.0) == 0;
+        is_one =
+            warp_vote_ballot(FULL_MASK, looked.found[0] >= 131_072.0 || looked.found[1] >= 131_072.0) == 0;
     }
-    let mut best = [f32::NEG_INFINITY; 2];
     if is_one {
         unroll!(R in [0, 1] => {
-            let at = found[R] as u32 & 127;
+            let at = looked.found[R] as u32 & 127;
             let score = most[R] + biases.get(at / 8 * 2 + at % 2);
-            best[R] = if found[R] > 0.0 { score } else { best[R] };
+            looked.best[R] = if looked.found[R] > 0.0 { score } else { looked.best[R] };
         });
     } else {
-        (best, found) = search(scores, biases, bounds);
+        (looked.best, looked.found) = search(scores, biases, bounds, hits);
     }
-    a.fold(best[0], found[0] as u32, column, bounds[0]);
-    b.fold(best[1], found[1] as u32, column, bounds[1]);
+    looked
+}
+
+/// Takes what was found in a tile whose columns begin at `column`. Returns the share of bounds that counts from here on.
+#[inline(always)]
+unsafe fn take(
+    looked: Looked,
+    limits: Limits,
+    column: u32,
+    [a, b]: [&mut Nearest; 2],
+    floors: &mut [f32; 2],
+) -> f32 {
+    let Looked { best, found, .. } = looked;
+    a.fold(best[0], found[0] as u32, column, limits.bounds[0]);
+    b.fold(best[1], found[1] as u32, column, limits.bounds[1]);
     // An equal score is not to be passed over, wherever its bias was added.
-    let mut floors = [max(*floor_a, below(best[0])), max(*floor_b, below(best[1]))];
+    unroll!(R in [0, 1] => { floors[R] = max(floors[R], below(best[R])); });
     unroll!(O in [1, 2] => {
         unroll!(R in [0, 1] => { floors[R] = max(floors[R], warp_shuffle_xor(FULL_MASK, floors[R], O as u32)); });
     });
-    [*floor_a, *floor_b] = floors;
-    share
+    limits.share
 }
 
 /// Something under `score`, by a rounding or two.
@@ -756,29 +790,44 @@ fn below(score: f32) -> f32 {
     fma(score.abs(), -f32::EPSILON, score)
 }
 
-/// Adds the biases: the best score of each of two rows, and how many and which columns are within the bound of it.
+/// Adds the biases of groups that have something: the best score of each of two rows, and how many and which columns are within
+/// the bound of it.
 #[inline(always)]
-unsafe fn search(scores: &mut Scores, biases: Shared<f32>, bounds: [f32; 2]) -> ([f32; 2], [f32; 2]) {
-    let mut bests = [[f32::NEG_INFINITY; 4]; 2];
-    unroll!(J in [0, 2, 4, 6, 8, 10, 12, 14] => {
-        let bias = biases.get4(J as u32 * 2);
-        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-            let at = J * 4 + I;
-            scores[at] += bias[I / 4 * 2 + I % 2];
-            let best = &mut bests[I % 4 / 2][J / 4];
-            *best = max(*best, scores[at]);
+unsafe fn search(
+    scores: &mut Scores,
+    biases: Shared<f32>,
+    bounds: [f32; 2],
+    hits: [[u32; 2]; 2],
+) -> ([f32; 2], [f32; 2]) {
+    let mut bests = [[f32::NEG_INFINITY; 2]; 2];
+    unroll!(G in [0, 1] => {
+        unroll!(R in [0, 1] => {
+            if opaque(hits[R][G]) != 0 {
+                unroll!(J in [0, 2, 4, 6] => {
+                    let bias = biases.get4((G as u32 * 8 + J as u32) * 2);
+                    unroll!(I in [0, 1, 2, 3] => {
+                        let at = (G * 8 + J + I / 2) * 4 + R * 2 + I % 2;
+                        scores[at] += bias[I];
+                        bests[R][I % 2] = max(bests[R][I % 2], scores[at]);
+                    });
+                });
+            }
         })
     });
-    let best_of = |row: usize| max(max(bests[row][0], bests[row][1]), max(bests[row][2], bests[row][3]));
-    let best = [best_of(0), best_of(1)];
+    let best = bests.map(|best| max(best[0], best[1]));
     let limits = [best[0] - bounds[0], best[1] - bounds[1]];
     let mut found = [[0.0f32; 2]; 2];
-    unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] => {
-        unroll!(I in [0, 1, 2, 3] => {
-            let is_near = at_least(scores[J * 4 + I], limits[I / 2]);
-            let found = &mut found[I / 2][J / 8];
-            *found = fma(is_near, (65_536 + J * 8 + I % 2) as f32, *found);
+    unroll!(G in [0, 1] => {
+        unroll!(R in [0, 1] => {
+            if opaque(hits[R][G]) != 0 {
+                unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                    unroll!(E in [0, 1] => {
+                        let is_near = at_least(scores[(G * 8 + J) * 4 + R * 2 + E], limits[R]);
+                        found[R][E] = fma(is_near, (65_536 + (G * 8 + J) * 8 + E) as f32, found[R][E]);
+                    })
+                });
+            }
         })
     });
-    (best, [found[0][0] + found[0][1], found[1][0] + found[1][1]])
+    (best, found.map(|found| found[0] + found[1]))
 }

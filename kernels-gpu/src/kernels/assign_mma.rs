@@ -601,7 +601,7 @@ impl Fold for Results {
         let item = Item::here(shared, params);
         let from = lane_id() % 8 * 4 + lane_id() / 8;
         let nearest = shuffle(found.nearest, |value| warp_shuffle_idx(FULL_MASK, value, from));
-        let warp = item.item * (MMA_THREADS / WARP_SIZE) + warp_id();
+        let first = item.first + warp_id() * WARP_SIZE;
         let at = thread_idx_x();
         let row = Row {
             place: item.place(at, params.shape),
@@ -609,7 +609,7 @@ impl Fold for Results {
             norm: shared.norms.here().get(at),
             label: shared.labels.here().get(at),
         };
-        Results::store(self, item.batch, warp, row, nearest, params.shape);
+        Results::store(self, item.batch, first, row, nearest, params.shape);
     }
 
     #[inline(always)]

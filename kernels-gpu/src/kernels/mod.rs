@@ -408,10 +408,12 @@ const CONVERGE: BlockShape = BlockShape::new(REDUCE_THREADS).shared(ConvergeShar
 const INERTIA: BlockShape = BlockShape::new(REDUCE_THREADS).shared(InertiaShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const fn hopper(steps: u32) -> BlockShape {
-    let block = BlockShape::new(HOPPER_THREADS).hopper();
+    let (wide, narrow) = (WideShared::new(), HopperShared::new(steps));
     match steps {
-        HOPPER_WIDE => block.shared(WideShared::new().bytes).clusters_of(WIDE_CLUSTER),
-        _ => block.shared(HopperShared::new(steps).bytes),
+        HOPPER_WIDE => {
+            BlockShape::new(wide.rows.threads()).hopper().shared(wide.bytes).clusters_of(WIDE_CLUSTER)
+        }
+        _ => BlockShape::new(narrow.rows.threads()).hopper().shared(narrow.bytes),
     }
 }
 // Blocks enough that what one waits for is hidden behind the others, as far as registers go.

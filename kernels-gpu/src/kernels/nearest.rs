@@ -134,10 +134,13 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// Stores the labels of a warp's points that are sure, a lane each, lists the others, and writes statistics number
-    /// `warp`. The labels in `found` are columns.
+    /// Stores the labels of a warp's points that are sure, a lane each, lists the others, and writes their statistics.
+    /// `first` is the warp's first row in its problem. The labels in `found` are columns.
     #[inline(always)]
-    pub(super) unsafe fn store(self, batch: u32, warp: u32, row: Row, found: Nearest, shape: Shape) {
+    pub(super) unsafe fn store(self, batch: u32, first: u32, row: Row, found: Nearest, shape: Shape) {
+        if first >= shape.n {
+            return;
+        }
         // Where several are within the bound, the column is the sum of theirs, and no place in the order.
         let column = if found.other == MANY_CANDIDATES { NO_CANDIDATE } else { found.label };
         let label = self.centroid(column, batch, shape);
@@ -173,8 +176,9 @@ impl Results {
                 let scale = tensor_scale(*self.extents.add(batch as usize));
                 f64::from_bits(ONE_SQUARED - scale.to_bits())
             };
-            *self.cost.add(warp as usize) = cost * unscale * unscale;
-            *self.changed.add(warp as usize) = changed;
+            let entry = (batch * shape.statistics() + first / STATISTICS_POINTS) as usize;
+            *self.cost.add(entry) = cost * unscale * unscale;
+            *self.changed.add(entry) = changed;
         }
     }
 

@@ -562,7 +562,7 @@ pub(super) unsafe fn store(labels: *mut u32, changed: *mut u32, row: u32, label:
     if *place != label {
         *place = label;
         let batch = div(row, shape.n);
-        let tile = batch * shape.n.div_ceil(HOPPER_POINTS) + (row - batch * shape.n) / HOPPER_POINTS;
-        atomic::fetch_add_u32(changed.add((tile * HOPPER_WARPS) as usize), 1);
+        let entry = batch * shape.statistics() + (row - batch * shape.n) / STATISTICS_POINTS;
+        atomic::fetch_add_u32(changed.add(entry as usize), 1);
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Found(pub(super) *mut u32);
 impl Found {
     #[inline(always)]
     unsafe fn at(self, units: Units, unit: u32, point: u32) -> *mut u32 {
-        self.0.add(((unit - units.whole) * HOPPER_POINTS + point) as usize * 4)
+        self.0.add(((unit - units.whole) * WIDE_TILE_POINTS + point) as usize * 4)
     }
 
     /// Keeps what a unit has found of a point of its item.
@@ -69,7 +69,7 @@ impl Found {
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; `found` is what the assignment leaves; `order` is that of the packing, or null;
-/// `extents` may be null, for points that were not rounded; a block has [`HOPPER_POINTS`] threads.
+/// `extents` may be null, for points that were not rounded; a block has [`UPDATE_THREADS`].
 #[inline(always)]
 pub(super) unsafe fn merge_spans(
     found: *mut u32,
@@ -91,15 +91,16 @@ pub(super) unsafe fn merge_spans(
     let (shape, me) = (params.shape, thread_idx_x());
     let mut item = params.units.whole + block_idx_x();
     while item < params.items() {
-        let batch = div(item, params.tiles());
-        if (*states.add(batch as usize)).done == 0 {
-            let row = (item - batch * params.tiles()) * HOPPER_POINTS + me;
+        let batch = div(item, params.tiles);
+        // Whole warps: a tile is made of theirs.
+        if (*states.add(batch as usize)).done == 0 && me < params.points {
+            let row = (item - batch * params.tiles) * params.points + me;
             let inside = if row < shape.n { row } else { shape.n - 1 };
             let place = (batch * shape.n + inside) as usize;
             let known =
                 Row { place, is_inside: row < shape.n, norm: *norms.add(place), label: *labels.add(place) };
             let found = Found(found).of_all(params.units, item - params.units.whole, me);
-            results.store(batch, item * HOPPER_WARPS + me / WARP_SIZE, known, found, shape);
+            results.store(batch, row - lane_id(), known, found, shape);
         }
         item += grid_dim_x();
     }
@@ -134,7 +135,7 @@ pub(super) unsafe fn merge_again<C: HopperOperand>(
     let products = params.products(*list_counts.add(LIST_MANY), C::REFINES);
     let mut item = products.units.whole + block_idx_x();
     while item < products.items() {
-        let entry = item * HOPPER_POINTS + thread_idx_x();
+        let entry = item * WIDE_TILE_POINTS + thread_idx_x();
         if entry < products.shape.n {
             let found = Found(found).of_all(products.units, item - products.units.whole, thread_idx_x());
             again.store(results, entry as usize, found);

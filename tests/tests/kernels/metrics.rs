@@ -173,7 +173,7 @@ where
         params: pack,
     });
     let params = MmaParams { shape: packed_shape, slot: pack.slot, is_exact: 1 };
-    let entries = params.items() as usize * (MMA_POINTS / 32) as usize;
+    let entries = (shape.batch * shape.statistics()) as usize;
     let (cost, changed) = (Memory::<f64>::poison(entries), Memory::<u32>::poison(entries));
     let [list_rows, list_first, list_second] = [(); 3].map(|()| Memory::<u32>::poison(rows));
     way.launch(AssignMma::<Tensor<E, STEPS>> {

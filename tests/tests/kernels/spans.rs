@@ -34,15 +34,20 @@ impl Scores {
 
     /// What units find of the points of items; those past the end are the last again.
     fn found(&self, params: HopperParams) -> Vec<u32> {
-        let (units, n, tiles) = (params.units, params.shape.n as usize, params.tiles() as usize);
+        let (units, n, tiles) = (params.units, params.shape.n as usize, params.tiles as usize);
         let mut found = Vec::new();
         for item in units.whole as usize..params.items() as usize {
             for span in 0..units.spans as usize {
                 let tile = units.tiles as usize * HOPPER_CENTROIDS as usize;
                 let columns = span * tile..((span + 1) * tile).min(self.k);
                 assert!(!columns.is_empty());
-                for row in 0..HOPPER_POINTS as usize {
-                    let of_problem = (item % tiles * HOPPER_POINTS as usize + row).min(n - 1);
+                // A unit's place has room for the points of the largest tile.
+                for row in 0..WIDE_TILE_POINTS as usize {
+                    if row >= params.points as usize {
+                        found.extend([u32::MAX; 4]);
+                        continue;
+                    }
+                    let of_problem = (item % tiles * params.points as usize + row).min(n - 1);
                     let point = item / tiles * n + of_problem;
                     let (best, near) = self.candidates(point, columns.clone());
                     let other = match near.len() {
@@ -103,11 +108,12 @@ impl Lists {
     }
 }
 
-fn check_spans([batch, n, k, teams]: [u32; 4], seed: u64, way: Way) {
+fn check_spans([batch, n, k, teams]: [u32; 4], points: u32, seed: u64, way: Way) {
     let random = &mut Random(seed);
     let shape = Shape::new(batch, n, k, 8, 2);
-    let units = Units::new(batch * shape.hopper_tiles(), shape.centroid_tiles(), teams);
-    let params = HopperParams { units, ..HopperParams::of_whole_items(shape, 0, 1) };
+    let whole = HopperParams::of_whole_items(shape, 0, 1, points);
+    let units = Units::new(whole.items(), shape.centroid_tiles(), teams);
+    let params = HopperParams { units, ..whole };
     let rows = (batch * n) as usize;
     let scores = Scores::new(rows, k, random);
     let found = scores.found(params);
@@ -119,8 +125,8 @@ fn check_spans([batch, n, k, teams]: [u32; 4], seed: u64, way: Way) {
     let norms: Vec<f32> = (0..rows).map(|_| random.unit() + 40.0).collect();
     let before = labels_before(shape, random);
     let (labels, lists) = (Memory::of(&before), Lists::new(rows));
-    let warps = (params.items() * HOPPER_WARPS) as usize;
-    let (cost, changed) = (Memory::<f64>::poison(warps), Memory::<u32>::poison(warps));
+    let entries = (batch * shape.statistics()) as usize;
+    let (cost, changed) = (Memory::<f64>::poison(entries), Memory::<u32>::poison(entries));
     way.launch(MergeSpans {
         found: Memory::of(&found).at(),
         order: Memory::of(&orders).at(),
@@ -138,36 +144,34 @@ fn check_spans([batch, n, k, teams]: [u32; 4], seed: u64, way: Way) {
     });
 
     let (labels, many) = (labels.get(), lists.counts.get()[LIST_MANY] as usize);
-    for item in 0..params.items() {
-        let problem = (item / params.tiles()) as usize;
-        let first = (item % params.tiles() * HOPPER_POINTS) as usize;
-        let is_merged = item >= units.whole && !done[problem];
-        for warp in 0..HOPPER_WARPS as usize {
-            let of_all = item as usize * HOPPER_WARPS as usize + warp;
-            let of_warp = (first + warp * 32).min(n as usize)..(first + warp * 32 + 32).min(n as usize);
-            if !is_merged {
-                assert!(cost.is_poison(of_all) && changed.is_poison(of_all), "item {item}");
-                of_warp.for_each(|row| {
-                    assert_eq!(labels[problem * n as usize + row], before[problem * n as usize + row]);
-                });
-                continue;
-            }
-            let (mut expected_cost, mut expected_changed) = (0.0, 0);
-            for row in of_warp {
-                let point = problem * n as usize + row;
-                let (two, many) = (lists.two(point), Lists::has(&lists.rows, many, point));
-                let label = (two.is_none() && !many).then_some(labels[point]);
-                scores.check(point, &orders[problem * k as usize..][..k as usize], label, two, many);
-                let (best, _) = scores.candidates(point, 0..k as usize);
-                expected_cost += f64::from(norms[point] - 2.0 * best);
-                expected_changed += u32::from(label.is_some_and(|label| label != before[point]));
-                if label.is_none() {
-                    assert_eq!(labels[point], before[point], "point {point} is not decided");
-                }
-            }
-            assert_near(cost.get()[of_all], expected_cost, 1e-9 * expected_cost.abs(), "cost");
-            assert_eq!(changed.get()[of_all], expected_changed);
+    for entry in 0..entries {
+        let (problem, entry_of_problem) =
+            (entry / shape.statistics() as usize, entry % shape.statistics() as usize);
+        let first = entry_of_problem * STATISTICS_POINTS as usize;
+        let rows = first..(first + STATISTICS_POINTS as usize).min(n as usize);
+        let item = problem * params.tiles as usize + first / points as usize;
+        if item < units.whole as usize || done[problem] {
+            assert!(cost.is_poison(entry) && changed.is_poison(entry), "item {item}");
+            rows.for_each(|row| {
+                assert_eq!(labels[problem * n as usize + row], before[problem * n as usize + row]);
+            });
+            continue;
         }
+        let (mut expected_cost, mut expected_changed) = (0.0, 0);
+        for row in rows {
+            let point = problem * n as usize + row;
+            let (two, many) = (lists.two(point), Lists::has(&lists.rows, many, point));
+            let label = (two.is_none() && !many).then_some(labels[point]);
+            scores.check(point, &orders[problem * k as usize..][..k as usize], label, two, many);
+            let (best, _) = scores.candidates(point, 0..k as usize);
+            expected_cost += f64::from(norms[point] - 2.0 * best);
+            expected_changed += u32::from(label.is_some_and(|label| label != before[point]));
+            if label.is_none() {
+                assert_eq!(labels[point], before[point], "point {point} is not decided");
+            }
+        }
+        assert_near(cost.get()[entry], expected_cost, 1e-9 * expected_cost.abs(), "cost");
+        assert_eq!(changed.get()[entry], expected_changed);
     }
 }
 
@@ -187,8 +191,8 @@ where
     let before = labels_before(shape, random);
     let (labels, lists, many_rows) = (Memory::of(&before), Lists::new(rows), Memory::<u32>::poison(rows));
     lists.counts.set(&[0, unsure, 0]);
-    let tiles = (shape.hopper_tiles() * HOPPER_WARPS) as usize;
-    let (changed, done) = (Memory::of(&vec![0u32; tiles]), random.below(4) == 0);
+    let entries = shape.statistics() as usize;
+    let (changed, done) = (Memory::of(&vec![0u32; entries]), random.below(4) == 0);
     let [found, of_columns, unsure_rows_of] = [&found, &order, &unsure_rows].map(|values| Memory::of(values));
     let states = Memory::of(&[LoopState { done: done.into(), ..LoopState::default() }]);
     way.launch(MergeAgain::<C> {
@@ -211,7 +215,7 @@ where
     let mut expected = before.clone();
     for (entry, &row) in unsure_rows.iter().enumerate().take(count) {
         let row = row as usize;
-        if done || entry < (products.units.whole * HOPPER_POINTS) as usize {
+        if done || entry < (products.units.whole * WIDE_TILE_POINTS) as usize {
             continue;
         }
         let (two, many) = (lists.two(row), Lists::has(&many_rows, left, row));
@@ -230,9 +234,9 @@ proptest! {
     #[test]
     fn what_units_have_found_of_a_point_is_put_together(
         batch in 1u32..4, n in 1u32..600, k in prop_oneof![1u32..1300, Just(2048)], teams in 2u32..24,
-        seed: u64, way in way(),
+        points in prop_oneof![Just(NARROW_POINTS), Just(WIDE_TILE_POINTS)], seed: u64, way in way(),
     ) {
-        check_spans([batch, n, k, teams], seed, way);
+        check_spans([batch, n, k, teams], points, seed, way);
     }
 
     #[test]

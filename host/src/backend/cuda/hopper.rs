@@ -12,6 +12,8 @@ pub(super) struct Launch {
     pub(super) spec: KernelSpec,
     /// Whether it is one of Hopper's own: floors of the scores are of use to it.
     pub(super) is_hopper: bool,
+    /// Points of a tile.
+    pub(super) points: u32,
     /// # Safety
     /// As [`Device::launch`].
     pub(super) launch: unsafe fn(&Device, &Stream, Arguments) -> Result<()>,
@@ -254,18 +256,22 @@ where
     }
 }
 
-fn list<C: Copy>() -> ListLaunch
+fn list<C: HopperOperand>() -> ListLaunch
 where
     ListHopper<C>: Kernel,
 {
     /// # Safety
     /// As [`Device::launch`].
-    unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: ListArguments) -> Result<()>
+    unsafe fn launch<C: HopperOperand>(
+        device: &Device,
+        stream: &Stream,
+        arguments: ListArguments,
+    ) -> Result<()>
     where
         ListHopper<C>: Kernel,
     {
         let ListMmaParams { products: MmaParams { shape, slot, is_exact }, capacity } = arguments.params;
-        let products = HopperParams::of_whole_items(shape, slot, is_exact);
+        let products = HopperParams::of_whole_items(shape, slot, is_exact, hopper_points(C::STEPS));
         let kernel = ListHopper::<C>::of(arguments, ListHopperParams { products, capacity });
         // SAFETY: as this function's.
         unsafe { device.launch_clusters(stream, &kernel) }
@@ -292,7 +298,7 @@ where
     ListLaunch { spec: <ListMma<C> as Kernel>::SPEC, launch: launch::<C> }
 }
 
-fn entry<C: Copy>() -> Launch
+fn entry<C: HopperOperand>() -> Launch
 where
     AssignHopper<C>: Kernel,
 {
@@ -306,7 +312,8 @@ where
         // SAFETY: as this function's.
         unsafe { device.launch_clusters(stream, &kernel) }
     }
-    Launch { spec: <AssignHopper<C> as Kernel>::SPEC, is_hopper: true, launch: launch::<C> }
+    let points = hopper_points(C::STEPS);
+    Launch { spec: <AssignHopper<C> as Kernel>::SPEC, is_hopper: true, points, launch: launch::<C> }
 }
 
 fn entry_by_warps<C: Copy>() -> Launch
@@ -324,7 +331,7 @@ where
         // SAFETY: as this function's.
         unsafe { device.launch(stream, &kernel) }
     }
-    Launch { spec: <AssignMma<C> as Kernel>::SPEC, is_hopper: false, launch: launch::<C> }
+    Launch { spec: <AssignMma<C> as Kernel>::SPEC, is_hopper: false, points: MMA_POINTS, launch: launch::<C> }
 }
 
 /// A centre for the points of each problem, `batch · d` values: the mean of some of its first centroids. Any would

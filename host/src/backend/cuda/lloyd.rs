@@ -34,6 +34,7 @@ use kernels_gpu::kernels::*;
 use kernels_gpu::spec::*;
 use std::cell::{Cell, OnceCell};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// [`LoopState`] as bytes; the kernels' crate is free of dependencies.
 #[derive(Clone, Copy)]
@@ -181,7 +182,8 @@ struct Graphs {
 /// [`Self::borrow`]) and [`Self::start`].
 pub(super) struct Call<T: GpuElement> {
     device: Device,
-    stream: Stream,
+    /// Its own, but for parts of a problem, of which several take turns.
+    stream: Arc<Stream>,
     by: By,
     points: Option<Points<T>>,
     arena: Option<Arena>,
@@ -200,6 +202,8 @@ pub(super) struct Call<T: GpuElement> {
     graphs: Graphs,
     /// Runs that have begun.
     runs: Cell<usize>,
+    /// The end of the last chunk's work, of a part of a problem.
+    ended: Cell<Option<Event>>,
     /// While it is dropped; the last field, for those above are dropped in the device's context too.
     end: Option<Visit>,
 }
@@ -366,7 +370,14 @@ impl Spoiler {
 
 impl<T: GpuElement> Call<T> {
     /// Room for problems of the shape `[batch, n, d]`, and everything loaded that they need.
-    pub(super) fn new(
+    pub(super) fn new(device: &Device, sizes: [usize; 3], task: (usize, By), role: Role<'_>) -> Result<Self> {
+        device.enter()?;
+        Self::on(Arc::new(device.stream()?), device, sizes, task, role)
+    }
+
+    /// The same on a stream that others use.
+    fn on(
+        stream: Arc<Stream>,
         device: &Device,
         [batch, n, d]: [usize; 3],
         (k, by): (usize, By),
@@ -456,7 +467,7 @@ impl<T: GpuElement> Call<T> {
         };
         let call = Call {
             device: device.clone(),
-            stream: device.stream()?,
+            stream,
             by,
             points: None,
             arena: Some(device.arena(plan.bytes())?),
@@ -470,6 +481,7 @@ impl<T: GpuElement> Call<T> {
             window,
             graphs: Graphs::default(),
             runs: Cell::new(0),
+            ended: Cell::new(None),
             end: None,
         };
         // One module for all that this call launches, so that the driver compiles it once.
@@ -1266,7 +1278,7 @@ impl<T: GpuElement> Call<T> {
                 hopper::packed_shape(shape),
                 self.slot.get(),
                 self.by.is_exact().into(),
-                entry.teams(&self.device),
+                (entry.points, entry.teams(&self.device)),
             ),
             operand: PhantomData,
         };
@@ -1657,7 +1669,7 @@ fn no_points() -> Error {
 /// Entries of the statistics of an assignment by `entry`, for a problem.
 fn tiles_of(shape: Shape, entry: Option<hopper::Launch>) -> u32 {
     match entry {
-        Some(_) => shape.hopper_tiles() * HOPPER_WARPS,
+        Some(_) => shape.statistics(),
         None => AssignParams { shape }.tiles(),
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! producer warp    bulk copies of tiles of 128 centroids, a ring of stages
-//! 3 warps          copies of 256 points, one item ahead; results, one item behind
-//! 2 warpgroups     128 points each, in registers for the whole item; for each tile:
-//!                    issue products of points 0..64    (asynchronous)
-//!                    issue products of points 64..128  (asynchronous)
-//!                    wait for the first, fold its scores while the second runs; wait, fold
+//! 3 warps          copies of 192 points, one item ahead; results, one item behind
+//! 3 warpgroups     64 points each, in registers for the whole item; for each tile:
+//!                    wait for its products and look at the scores
+//!                    issue the products with the next tile    (asynchronous)
+//!                    take what was found, and prepare the next look, meanwhile
 //! ```
-//! Two halves and two warpgroups keep the tensor cores busy while scores are folded. 256 points share a tile, so
-//! a tile's bytes cross from L2 once for 256·128 scores.
+//! To look takes about as long as two warpgroups' products, most of it latency: while one looks, the others keep the tensor
+//! cores busy. 192 points share a tile, so a tile's bytes cross from L2 once for 192·128 scores.
 use super::*;
 use cuda_std::async_copy::cp_async_cg_16;
 use cuda_std::mma::ldmatrix_x4;
@@ -22,13 +22,13 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
         let mut stage = 0;
         while stage < shared.stages {
             barrier(shared.full.here(), stage).init(1);
-            barrier(shared.empty.here(), stage).init(HOPPER_WARPS);
+            barrier(shared.empty.here(), stage).init(shared.rows.multipliers() / WARP_SIZE);
             stage += 1;
         }
         // Each copying thread arrives for what it stores and once more for what it copies.
         barrier(shared.points_full.here(), 0).init(2 * HOPPER_POINT_THREADS);
         // Every thread that has read points says so itself: once an item, which costs nothing.
-        barrier(shared.points_empty.here(), 0).init(HOPPER_WARPS * WARP_SIZE);
+        barrier(shared.points_empty.here(), 0).init(shared.rows.multipliers());
         Rows { shared: shared.rows, first: 0 }.init(block_idx_x(), params);
         fence_mbarrier_init();
     }
@@ -39,13 +39,13 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
     let has_rest = params.shape.pitch < C::STEPS * HOPPER_STEP_FEATURES;
     while has_rest && word < shared.points.bytes() {
         Shared::<u32>::of(words.address() + word).set(0, 0);
-        word += HOPPER_THREADS * 4;
+        word += shared.rows.threads() * 4;
     }
     fence_proxy_async();
     sync_threads();
 
     if warp_id() < 4 {
-        setmaxnreg_dec_40();
+        setmaxnreg_dec_56();
         if warp_id() == 0 {
             // One lane: others could fall behind it by more than a round of the ring, whose parity they would miss.
             if lane_id() == 0 {
@@ -55,7 +55,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
             produce_points::<C>(arrays, params);
         }
     } else {
-        setmaxnreg_inc_232();
+        setmaxnreg_inc_152();
         if const { C::LISTS } {
             list::<C>(listing, params);
         } else {
@@ -117,11 +117,11 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
     let mut queue = Queue::<1>::new();
     loop {
         let item = queue.next(rows, arrays, params);
-        rows.begin(me, ring, item, params);
+        rows.begin(me, ring, item);
         let here = rows.of_unit(item, params);
         ring.wait_empty(shared.points_empty.here());
-        let mut row = if item == NO_ITEM || column >= chunks { HOPPER_POINTS } else { me / lanes };
-        while row < HOPPER_POINTS {
+        let mut row = if item == NO_ITEM || column >= chunks { NARROW_POINTS } else { me / lanes };
+        while row < NARROW_POINTS {
             let x = arrays.points.add(here.place(row, shape) * shape.pitch as usize + column as usize * 8);
             let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
             cp_async_cg_16(Shared::of(place), x);
@@ -158,13 +158,13 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
     let shared = const { HopperShared::new(C::STEPS) };
     let warp = warp_id() - HOPPER_FIRST_WARP;
     let rows = Rows { shared: shared.rows, first: 0 };
-    // The thread's first row in the tile.
-    let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
+    // The thread's first row in the tile; the other is 8 below.
+    let row = warp * 16 + lane_id() / 4;
     let quarter = lane_id() & 3;
     let mut ring = Ring::<HOPPER_STAGES>(0);
     let mut items = Ring::<1>(0);
 
-    let mut scores: [Scores; 2] = [[0.0; 64]; 2];
+    let mut scores: Scores = [0.0; 64];
     loop {
         items.wait_full(shared.points_full.here());
         if !rows.is_item(items) {
@@ -172,38 +172,42 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         }
         let x = load_points::<C>(warp);
         barrier(shared.points_empty.here(), 0).arrive();
-        let bounds = rows.bounds(items, row);
-
-        let mut nearest = [Nearest::NONE; 4];
+        let (bounds, scale) = (rows.bounds(items, row), rows.scale(items));
+        let mut nearest = [Nearest::NONE; 2];
         let floors = rows.floors(items, row);
-        let mut floors = [floors.get(0), floors.get(8), floors.get(64), floors.get(72)];
-        let scale = rows.scale(items);
+        let mut floors = [floors.get(0), floors.get(8)];
         let mut share = 0.0;
-        let mut tile = rows.item(items, params).from;
-        while tile < rows.end(items) {
-            ring.wait_full(shared.full.here());
-            multiply_both::<C>(&mut scores, &x, ring.stage());
-            let [scores_0, scores_1] = &mut scores;
-
+        let Item { from: mut tile, to, .. } = rows.item(items, params);
+        ring.wait_full(shared.full.here());
+        multiply::<C>(&mut scores, &x, ring.stage());
+        loop {
             let biases = shared.biases.here().add(ring.stage() * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
-            wgmma_wait::<1>(scores_0);
-            let [a, b, c, d] = &mut nearest;
-            let [floor_a, floor_b, floor_c, floor_d] = &mut floors;
-            share = fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
-            wgmma_wait::<0>(scores_1);
-            share =
-                fold_tile(scores_1, biases, column, [c, d], [floor_c, floor_d], bounds.add(64), scale, share);
+            let limits = Limits::new(biases, floors, bounds, scale, share);
+            wgmma_wait::<0>(&mut scores);
+            let looked = look(&mut scores, biases, limits);
             ring.release(shared.empty.here());
             ring = ring.next();
             tile += 1;
+            let is_last = tile >= to;
+            if !is_last {
+                // While these products run, what was found is taken.
+                ring.wait_full(shared.full.here());
+                multiply::<C>(&mut scores, &x, ring.stage());
+            }
+            let [a, b] = &mut nearest;
+            if opaque(looked.matters as u32) != 0 {
+                share = take(looked, limits, column, [a, b], &mut floors);
+            }
+            if is_last {
+                break;
+            }
         }
+        // None are running: said for ptxas, which would wait within the loop for what may.
+        wgmma_wait::<0>(&mut scores);
         items.wait_empty(rows.shared.results_empty.here());
-        unroll!(R in [0, 1, 2, 3] => {
-            // The thread's rows are its first and those 8, 64 and 72 below.
-            const OFFSET: u32 = R as u32 / 2 * 64 + R as u32 % 2 * 8;
-            rows.publish(row, OFFSET, nearest[R], share_of_bound(share, bounds.get(OFFSET)));
-        });
+        rows.publish(row, 0, nearest[0], share_of_bound(share, bounds.get(0)));
+        rows.publish(row, 8, nearest[1], share_of_bound(share, bounds.get(8)));
         barrier(rows.shared.results_full.here(), 0).arrive();
         items = items.next();
     }
@@ -215,14 +219,14 @@ unsafe fn list<C: Operand>(listing: Listing, params: HopperParams) {
     let shared = const { HopperShared::new(C::STEPS) };
     let warp = warp_id() - HOPPER_FIRST_WARP;
     let rows = Rows { shared: shared.rows, first: 0 };
-    // The thread's first row in the tile.
-    let row = warp / 4 * 128 + warp % 4 * 16 + lane_id() / 4;
+    // The thread's first row in the tile; the other is 8 below.
+    let row = warp * 16 + lane_id() / 4;
     let quarter = lane_id() & 3;
     let tiles = params.centroid_tiles();
     let mut ring = Ring::<HOPPER_STAGES>(0);
     let mut items = Ring::<1>(0);
 
-    let mut scores: [Scores; 2] = [[0.0; 64]; 2];
+    let mut scores: Scores = [0.0; 64];
     let mut lister = Lister::new(listing, params);
     loop {
         items.wait_full(shared.points_full.here());
@@ -233,19 +237,15 @@ unsafe fn list<C: Operand>(listing: Listing, params: HopperParams) {
         let x = load_points::<C>(warp);
         barrier(shared.points_empty.here(), 0).arrive();
         let floors = rows.floors(items, row);
-        let floors = [floors.get(0), floors.get(8), floors.get(64), floors.get(72)];
+        let floors = [floors.get(0), floors.get(8)];
         let mut tile = 0;
         while tile < tiles {
             ring.wait_full(shared.full.here());
-            multiply_both::<C>(&mut scores, &x, ring.stage());
-            let [scores_0, scores_1] = &mut scores;
+            multiply::<C>(&mut scores, &x, ring.stage());
+            wgmma_wait::<0>(&mut scores);
 
             let biases = shared.biases.here().add(ring.stage() * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH);
-            let column = tile * HOPPER_CENTROIDS + quarter * 2;
-            wgmma_wait::<1>(scores_0);
-            lister.list_tile(scores_0, biases, column, row, [floors[0], floors[1]]);
-            wgmma_wait::<0>(scores_1);
-            lister.list_tile(scores_1, biases, column, row + 64, [floors[2], floors[3]]);
+            lister.list_tile(&scores, biases, tile * HOPPER_CENTROIDS + quarter * 2, row, floors);
             ring.release(shared.empty.here());
             ring = ring.next();
             tile += 1;
@@ -257,46 +257,27 @@ unsafe fn list<C: Operand>(listing: Listing, params: HopperParams) {
     lister.places.end(lister.pairs);
 }
 
-/// The warp's points, of both halves.
+/// The warp's points.
 #[inline(always)]
-unsafe fn load_points<C: Operand>(warp: u32) -> [[[u32; 4]; HOPPER_MAX_STEPS as usize]; 2] {
+unsafe fn load_points<C: Operand>(warp: u32) -> [[u32; 4]; HOPPER_MAX_STEPS as usize] {
     let shared = const { HopperShared::new(C::STEPS) };
-    let mut x = [[[0u32; 4]; HOPPER_MAX_STEPS as usize]; 2];
-    let address = shared.points.here().address()
-        + (warp / 4 * 128 + warp % 4 * 16 + lane_id() % 16) * shared.row_bytes
-        + lane_id() / 16 * 16;
+    let mut x = [[0u32; 4]; HOPPER_MAX_STEPS as usize];
+    let row = warp * 16 + lane_id() % 16;
+    let address = shared.points.here().address() + row * shared.row_bytes + lane_id() / 16 * 16;
     unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
         if (S as u32) < C::STEPS {
-            x[0][S] = ldmatrix_x4(Shared::<u32>::of(address + S as u32 * 32));
-            x[1][S] = ldmatrix_x4(Shared::<u32>::of(address + 64 * shared.row_bytes + S as u32 * 32));
+            x[S] = ldmatrix_x4(Shared::<u32>::of(address + S as u32 * 32));
         }
     });
     x
 }
 
-/// Issues the products of both halves with the tile of a stage.
+/// Issues the products of the warpgroup's points with the tile of a stage.
 #[inline(always)]
-unsafe fn multiply_both<C: Operand>(
-    [scores_0, scores_1]: &mut [Scores; 2],
-    x: &[[[u32; 4]; HOPPER_MAX_STEPS as usize]; 2],
-    stage: u32,
-) {
+unsafe fn multiply<C: Operand>(scores: &mut Scores, x: &[[u32; 4]; HOPPER_MAX_STEPS as usize], stage: u32) {
     let shared = const { HopperShared::new(C::STEPS) };
     let centroids = Descriptor::swizzled_128b(shared.centroids.here().address() + stage * shared.stage_bytes);
     wgmma_fence();
-    multiply::<C>(scores_0, &x[0], centroids);
-    wgmma_commit();
-    multiply::<C>(scores_1, &x[1], centroids);
-    wgmma_commit();
-}
-
-/// All products of 64 points with a tile.
-#[inline(always)]
-unsafe fn multiply<C: Operand>(
-    scores: &mut Scores,
-    x: &[[u32; 4]; HOPPER_MAX_STEPS as usize],
-    centroids: Descriptor,
-) {
     C::Scalar::wgmma_m64n128k16::<false>(scores, &x[0], centroids.at(0));
     unroll!(S in [1, 2, 3, 4, 5, 6, 7] => {
         if (S as u32) < C::STEPS {
@@ -305,4 +286,5 @@ unsafe fn multiply<C: Operand>(
             C::Scalar::wgmma_m64n128k16::<true>(scores, &x[S], centroids.at(offset));
         }
     });
+    wgmma_commit();
 }

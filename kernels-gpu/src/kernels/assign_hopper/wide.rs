@@ -15,6 +15,8 @@ use super::*;
 use cuda_std::async_copy::cp_async_cg_16;
 
 const SHARED: WideShared = WideShared::new();
+/// Warps that multiply.
+const WARPS: u32 = SHARED.rows.multipliers() / WARP_SIZE;
 
 /// See [`super::assign_hopper`].
 #[inline(always)]
@@ -24,9 +26,9 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
         let mut stage = 0;
         while stage < WIDE_STAGES {
             barrier(SHARED.full.here(), stage).init(1);
-            barrier(SHARED.empty.here(), stage).init(WIDE_CLUSTER * HOPPER_WARPS);
+            barrier(SHARED.empty.here(), stage).init(WIDE_CLUSTER * WARPS);
             barrier(SHARED.points_full.here(), stage).init(HOPPER_POINT_THREADS);
-            barrier(SHARED.points_empty.here(), stage).init(HOPPER_WARPS);
+            barrier(SHARED.points_empty.here(), stage).init(WARPS);
             stage += 1;
         }
         barrier(SHARED.rows_full.here(), 0).init(HOPPER_POINT_THREADS);
@@ -40,7 +42,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
     let has_rest = params.shape.pitch % HOPPER_PANEL_FEATURES != 0;
     while has_rest && word < SHARED.points.bytes() {
         Shared::<u32>::of(words.address() + word).set(0, 0);
-        word += HOPPER_THREADS * 4;
+        word += SHARED.rows.threads() * 4;
     }
     fence_proxy_async();
     // The other block's barriers are there, too.
@@ -149,7 +151,7 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
         if has_ended {
             break;
         }
-        rows.begin(me, known, item, params);
+        rows.begin(me, known, item);
         let here = rows.of_unit(item, params);
         if item != NO_ITEM {
             if const { C::LISTS } {
@@ -266,13 +268,11 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
                 }
             } else {
                 let [a, b] = &mut nearest;
-                let [floor_a, floor_b] = &mut floors;
-                share = fold_tile(scores_0, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
+                share = fold_tile(scores_0, biases, column, [a, b], &mut floors, bounds, scale, share);
                 if tile + 1 < to {
                     let biases = biases.add(HOPPER_BIASES);
                     let column = column + HOPPER_CENTROIDS;
-                    share =
-                        fold_tile(scores_1, biases, column, [a, b], [floor_a, floor_b], bounds, scale, share);
+                    share = fold_tile(scores_1, biases, column, [a, b], &mut floors, bounds, scale, share);
                 }
             }
             slot = slot.next();
@@ -355,9 +355,8 @@ unsafe fn multiply<C: Operand, const ADD: u32>(
     wgmma_fence();
     unroll!(S in [0, 1, 2, 3] => {
         const STEP: u32 = S as u32 * 32;
-        let add = ADD | S as u32;
-        C::Scalar::wgmma_m64n128k16_shared(scores_0, x.at(STEP), c.at(STEP), add);
-        C::Scalar::wgmma_m64n128k16_shared(scores_1, x.at(STEP), c.at(HOPPER_PANEL_BYTES + STEP), add);
+        // Shared memory is read less for one product with both tiles than for one with each: the points once.
+        C::Scalar::wgmma_m64n256k16_shared([scores_0, scores_1], x.at(STEP), c.at(STEP), ADD | S as u32);
     });
     wgmma_commit();
 }
@@ -372,4 +371,21 @@ unsafe fn release(points: Ring<WIDE_STAGES>, ring: Ring<WIDE_STAGES>, frees_poin
     if frees_points && lane_id() == 0 {
         barrier(SHARED.points_empty.here(), points.stage()).arrive();
     }
+}
+
+/// Folds a tile into two of the thread's rows. Returns the share of bounds that counts from here on.
+#[inline(always)]
+unsafe fn fold_tile(
+    scores: &mut Scores,
+    biases: Shared<f32>,
+    column: u32,
+    nearest: [&mut Nearest; 2],
+    floors: &mut [f32; 2],
+    bounds: Shared<f32>,
+    scale: Shared<f32>,
+    share: f32,
+) -> f32 {
+    let limits = Limits::new(biases, *floors, bounds, scale, share);
+    let looked = look(scores, biases, limits);
+    if looked.matters { take(looked, limits, column, nearest, floors) } else { share }
 }

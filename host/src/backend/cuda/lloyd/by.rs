@@ -297,7 +297,7 @@ impl<T: GpuElement> Call<T> {
             return Ok(());
         }
         let rows = match self.hopper {
-            Some(_) => HOPPER_POINTS / HOPPER_WARPS,
+            Some(_) => STATISTICS_POINTS,
             None => ASSIGN_POINTS,
         };
         self.losses(

@@ -20,6 +20,9 @@ use std::ops::Range;
 const SPARE_BYTES: u64 = 512 << 20;
 /// Calls that chunks without a place of their own go through.
 const SLOTS: usize = 2;
+/// Streams that the chunks of a GPU take in turns: what one has too little work for, the next fills. With one for each chunk, the
+/// driver's queues, of which there are eight, have chunks wait for copies of points that they share one with.
+const STREAMS: usize = 2;
 
 /// The parts of one problem.
 pub(crate) struct Parts<T: GpuElement> {
@@ -49,6 +52,7 @@ struct Shard<T: GpuElement> {
     room: usize,
     slots: Vec<Call<T>>,
     most_slots: usize,
+    streams: [Arc<Stream>; STREAMS],
     copies: Copies,
 }
 
@@ -291,11 +295,11 @@ impl<T: GpuElement> Parts<T> {
             };
             let mut end = shard.rows.start;
             for (&row, call) in &shard.resident {
-                call.wait()?;
+                call.wait_for_part()?;
                 end = row + call.shape.n as usize;
                 download(row..end)?;
             }
-            // Chunks that do not stay follow those that do.
+            // Chunks that do not stay follow those that do, on streams that these share.
             shard.slots.iter().try_for_each(Call::wait)?;
             download(end..shard.rows.end)?;
         }
@@ -325,6 +329,7 @@ impl<T: GpuElement> Shard<T> {
             room: 0,
             slots: Vec::new(),
             most_slots: SLOTS,
+            streams: [Arc::new(device.stream()?), Arc::new(device.stream()?)],
             copies: Copies { stream: device.stream()?, ends: VecDeque::new() },
             chunk_rows: chunk_rows.min(rows.len().max(1)),
             rows,
@@ -354,7 +359,9 @@ impl<T: GpuElement> Shard<T> {
     fn make(&self) -> Result<Call<T>> {
         let (k, d) = (self.total.shape.k as usize, self.total.shape.d as usize);
         let (device, by) = (&self.total.device, self.total.by);
-        let mut call = Call::<T>::new(device, [1, self.chunk_rows, d], (k, by), Role::Part(self.cut))?;
+        let stream = self.streams[(self.resident.len() + self.slots.len()) % STREAMS].clone();
+        let sizes = [1, self.chunk_rows, d];
+        let mut call = Call::<T>::on(stream, device, sizes, (k, by), Role::Part(self.cut))?;
         let mut plan = Plan::default();
         let place = plan.array(self.chunk_rows * call.shape.pitch as usize);
         let arena = self.total.device.arena(plan.bytes())?;
@@ -408,6 +415,12 @@ impl<T: GpuElement> Call<T> {
 
     pub(in crate::backend::cuda) fn wait(&self) -> Result<()> {
         self.stream.synchronize().map_err(|code| failed("waiting for the device", code))
+    }
+
+    /// Waits until its chunk is done with, and not for what others have launched on its stream since.
+    fn wait_for_part(&self) -> Result<()> {
+        let ended = self.ended.take();
+        ended.map_or(Ok(()), |ended| ended.synchronize().map_err(|code| failed("waiting for a chunk", code)))
     }
 
     fn set_origin(&self, first: &[T]) -> Result<()> {
@@ -488,7 +501,9 @@ impl<T: GpuElement> Call<T> {
         if pass.variance {
             self.moments()?;
         }
-        self.hand_over(total, row..row + self.shape.n as usize, pass, true)
+        self.hand_over(total, row..row + self.shape.n as usize, pass, true)?;
+        self.ended.replace(Some(event(&self.stream)?));
+        Ok(())
     }
 
     /// Copies what the rows of `self` have given to the total, or, of a total that is not `self`, its share of rows.

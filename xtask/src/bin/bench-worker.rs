@@ -369,8 +369,9 @@ impl Worker {
                 locked.copy_from_slice(values);
                 let points = ArrayView3::from_shape((batch, n, d), &locked)?;
                 let mut model = None;
+                // In chunks, which a fit that is watched takes, as the peers do.
                 let times = job.host_times(|| {
-                    model = Some(options(job.iterations).fit(points)?);
+                    model = Some(options(job.iterations).fit_observed(points, &mut ())?);
                     Ok(())
                 })?;
                 leave_centroids(&model.ok_or("no call")?)?;

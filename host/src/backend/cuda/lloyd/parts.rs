@@ -20,9 +20,10 @@ use std::ops::Range;
 const SPARE_BYTES: u64 = 512 << 20;
 /// Calls that chunks without a place of their own go through.
 const SLOTS: usize = 2;
-/// Streams that the chunks of a GPU take in turns: what one has too little work for, the next fills. With one for each chunk, the
-/// driver's queues, of which there are eight, have chunks wait for copies of points that they share one with.
-const STREAMS: usize = 2;
+/// Streams that chunks which stay take in turns, so that what one has too little work for, the next fills; the others have as many.
+/// With one for each chunk, the driver's queues, of which there are eight, have chunks wait for copies of points that they share
+/// one with.
+const STREAMS: usize = SLOTS;
 
 /// The parts of one problem.
 pub(crate) struct Parts<T: GpuElement> {
@@ -52,7 +53,8 @@ struct Shard<T: GpuElement> {
     room: usize,
     slots: Vec<Call<T>>,
     most_slots: usize,
-    streams: [Arc<Stream>; STREAMS],
+    /// Of chunks that stay, and of those that do not: a copy to one of these waits for what is before it on its stream.
+    streams: [[Arc<Stream>; STREAMS]; 2],
     copies: Copies,
 }
 
@@ -164,7 +166,7 @@ impl<T: GpuElement> Parts<T> {
         let stays = shard.room > 0;
         let mut call = match shard.slots.pop() {
             Some(call) => call,
-            None => shard.make()?,
+            None => shard.make(stays)?,
         };
         call.set_rows(rows.len())?;
         let copies = if is_locked { Some(shard.copies.next()?) } else { None };
@@ -183,7 +185,7 @@ impl<T: GpuElement> Parts<T> {
             // The one that was used longest ago is the next.
             shard.slots.insert(0, call);
             if shard.room == 0 && shard.slots.len() < shard.most_slots {
-                let next = shard.make()?;
+                let next = shard.make(false)?;
                 shard.slots.push(next);
             }
         }
@@ -299,7 +301,7 @@ impl<T: GpuElement> Parts<T> {
                 end = row + call.shape.n as usize;
                 download(row..end)?;
             }
-            // Chunks that do not stay follow those that do, on streams that these share.
+            // Chunks that do not stay follow those that do.
             shard.slots.iter().try_for_each(Call::wait)?;
             download(end..shard.rows.end)?;
         }
@@ -329,7 +331,10 @@ impl<T: GpuElement> Shard<T> {
             room: 0,
             slots: Vec::new(),
             most_slots: SLOTS,
-            streams: [Arc::new(device.stream()?), Arc::new(device.stream()?)],
+            streams: [
+                [Arc::new(device.stream()?), Arc::new(device.stream()?)],
+                [Arc::new(device.stream()?), Arc::new(device.stream()?)],
+            ],
             copies: Copies { stream: device.stream()?, ends: VecDeque::new() },
             chunk_rows: chunk_rows.min(rows.len().max(1)),
             rows,
@@ -338,7 +343,7 @@ impl<T: GpuElement> Shard<T> {
         let free = device.free_bytes()?.saturating_sub(SPARE_BYTES);
         let free = memory.map_or(free, |memory| free.min(memory.saturating_sub(used)));
         // The first of all, to see what one takes.
-        let call = shard.make()?;
+        let call = shard.make(true)?;
         let bytes = call.bytes();
         let (fit, chunks) = ((free / bytes) as usize, shard.rows.len().div_ceil(chunk_rows));
         if fit == 0 {
@@ -355,11 +360,15 @@ impl<T: GpuElement> Shard<T> {
         self.resident.iter().try_for_each(|(&row, call)| call.run_kept(&self.total, row, pass))
     }
 
-    /// A call for a chunk.
-    fn make(&self) -> Result<Call<T>> {
+    /// A call for a chunk, which stays, or for one after the other.
+    fn make(&self, stays: bool) -> Result<Call<T>> {
         let (k, d) = (self.total.shape.k as usize, self.total.shape.d as usize);
         let (device, by) = (&self.total.device, self.total.by);
-        let stream = self.streams[(self.resident.len() + self.slots.len()) % STREAMS].clone();
+        let (streams, before) = match (&self.streams, stays) {
+            ([streams, _], true) => (streams, self.resident.len()),
+            ([_, streams], false) => (streams, self.slots.len()),
+        };
+        let stream = streams[before % STREAMS].clone();
         let sizes = [1, self.chunk_rows, d];
         let mut call = Call::<T>::on(stream, device, sizes, (k, by), Role::Part(self.cut))?;
         let mut plan = Plan::default();

@@ -2,8 +2,8 @@
 //! `scale N K D DTYPE DEVICES ITERATIONS [GPU_MEMORY_GIB] [locked]`, several of them separated by `,`.
 //!
 //! `DEVICES` is a number of GPUs. Points are normal, the first `K` of them the first centroids. With `locked` they are
-//! in page-locked memory. Prints milliseconds from the call to the first iteration's end, the median of further
-//! iterations, and of the whole call.
+//! in page-locked memory. Each is fitted twice, after a pause. Prints milliseconds from the call to the first iteration's
+//! end, the median of further iterations, and of the whole call.
 use flash_kmeans::stages::normal_points;
 use flash_kmeans::{Backend, Element, FlashKMeans, Float, Init, IterationEnd, Observer, PageLocked};
 use half::{bf16, f16};

@@ -4,8 +4,8 @@
 //! label(i) = argmax_k  x_i·c_k − ½‖c_k‖²        the same argument as the nearest: ‖x‖² is common to all k
 //! ```
 //! [`narrow`] is for points of up to 128 dimensions, which stay in registers; [`wide`] for any number. Both hand a
-//! tile's scores to [`look`] and what that finds to [`take`]. The warps that copy points also prepare what else is known of them, and store the
-//! results, so that the multiplying warps wait for no global memory.
+//! tile's scores to [`look`] and what that finds to [`take`]. The warps that copy points also prepare what else is known
+//! of them, and store the results, so that the multiplying warps wait for no global memory.
 //!
 //! # Exactness
 //! The tensor cores multiply 16-bit points `x̂` and centroids `ĉ`. 16-bit points are those themselves, and so are

@@ -325,6 +325,11 @@ impl Device {
         self.0.hopper
     }
 
+    /// [`LaunchPlan::room_again`], where there is a kernel for it.
+    pub(super) fn room_again(&self, sizes: [u64; 3]) -> u64 {
+        if self.is_hopper() { self.plan().room_again(sizes) } else { 0 }
+    }
+
     /// Makes the context current for this thread, which every call of the driver needs.
     pub(super) fn enter(&self) -> Result<()> {
         Visit::remember()?;

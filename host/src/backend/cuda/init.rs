@@ -173,7 +173,7 @@ impl<'a, T: GpuElement> OnGpu<'a, T> {
             let most = rows.len() + rows.len() / 8;
             let Shape { batch, n, d, .. } = self.points.shape;
             let sizes = [batch, n, d].map(u64::from);
-            let again = self.points.device.plan().room_again(sizes);
+            let again = self.points.device.room_again(sizes);
             let bytes = bytes_beside(T::DTYPE, sizes, most as u64, again);
             if self.room.is_some_and(|room| bytes > room) {
                 return Ok(None);

@@ -221,7 +221,7 @@ fn whole_bytes<T: Element>(gpus: &Gpus, problem: &Problem<'_, T>, k: usize) -> u
     let rows = (problem.batch * problem.n) as u64;
     let points = rows * (problem.d * size_of::<T>()) as u64;
     let weights = if problem.weights.is_some() { 12 * rows } else { 0 };
-    points + weights + bytes_beside(T::DTYPE, sizes, k as u64, gpus.first().plan().room_again(sizes))
+    points + weights + bytes_beside(T::DTYPE, sizes, k as u64, gpus.first().room_again(sizes))
 }
 
 /// About the bytes that it takes beside the points and their weights, of which there is room for `again` to be assigned again.

@@ -168,6 +168,17 @@ impl Observer<f32> for Stopper {
     }
 }
 
+/// Nothing is complete yet.
+#[test]
+fn a_fit_that_is_stopped_in_its_first_pass_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.checkpoint");
+    let mut stopper = Stopper { after: 0, within: true, centroids: None };
+    let stopped = fit().fit_stream(&points(), &panels::<f32>(1).checkpoint(&path, 1), &mut stopper);
+    assert!(matches!(stopped, Err(Error::Stopped { iterations: 0 })));
+    assert!(!path.exists());
+}
+
 #[test]
 fn a_fit_that_is_resumed_ends_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! A problem in parts: chunks of whole panels, on one or several GPUs, in their memory as far as that has room.
 //!
 //! ```text
-//! chunk   points -> labels -> sorted rows -> sums of its panels     a call of its own, on its own stream
+//! chunk   points -> labels -> sorted rows -> sums of its panels     a call of its own, in turns on two streams
 //! total   sums of all panels -> centroids                           one a GPU; the first GPU's adds up
 //! ```
 //! A chunk stays on its GPU while there is room; the others go through two calls in turns, so that one is copied while

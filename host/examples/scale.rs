@@ -62,7 +62,7 @@ fn run<T: Element>(case: &[String], convert: impl Fn(f32) -> T + Sync) -> Result
     let few = points.slice(s![..(4 * k).min(n), ..]);
     options.clone().fit_observed(few, &mut ())?;
     for _ in 0..2 {
-        // What the call before gave back, the driver clears by the engines that copies take.
+        // A call that follows another at once has slower copies: memory that was given back seems to be cleared meanwhile.
         std::thread::sleep(PAUSE);
         let start = Instant::now();
         let mut clock = Clock { last: start, times: Vec::new() };

@@ -317,8 +317,8 @@ pub const NARROW_POINTS: u32 = 3 * WARPGROUP_POINTS;
 pub const WIDE_TILE_POINTS: u32 = WIDE_CLUSTER * WIDE_POINTS;
 /// Centroids of a tile.
 pub const HOPPER_CENTROIDS: u32 = 128;
-/// Threads of the warpgroup that copies.
-pub const HOPPER_COPY_THREADS: u32 = 128;
+/// Threads of a warpgroup: one of a block copies, the others multiply.
+pub const WARPGROUP_THREADS: u32 = 128;
 /// Threads that copy points: three warps of the copying warpgroup.
 pub const HOPPER_POINT_THREADS: u32 = 96;
 /// The first warp that multiplies.
@@ -413,15 +413,15 @@ pub struct RowsShared {
 }
 
 impl RowsShared {
-    /// Threads that multiply: a warpgroup has 64 points.
+    /// Threads that multiply.
     #[inline]
     pub const fn multipliers(&self) -> u32 {
-        self.len / WARPGROUP_POINTS * 128
+        self.len / WARPGROUP_POINTS * WARPGROUP_THREADS
     }
     /// All threads of the block.
     #[inline]
     pub const fn threads(&self) -> u32 {
-        HOPPER_COPY_THREADS + self.multipliers()
+        WARPGROUP_THREADS + self.multipliers()
     }
     /// The layout for `len` points.
     #[inline]

@@ -729,7 +729,6 @@ unsafe fn look(scores: &mut Scores, biases: Shared<f32>, limits: Limits) -> Look
         return looked;
     }
     looked.matters = true;
-    // Under 2²⁴ f32 is exact, and a fused multiply-add is cheaper than a predicated integer addition.
     let mut is_one = warp_vote_ballot(FULL_MASK, !is_known) == 0;
     // Groups that have something for a lane.
     let mut hits = [[1; 2]; 2];
@@ -738,14 +737,9 @@ unsafe fn look(scores: &mut Scores, biases: Shared<f32>, limits: Limits) -> Look
             unroll!(R in [0, 1] => {
                 hits[R][G] = warp_vote_ballot(FULL_MASK, f32::from_bits(groups[R][G] as u32) >= limits[R]);
                 if hits[R][G] != 0 {
-                    let mut near = [0.0f32; 2];
-                    unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                        unroll!(E in [0, 1] => {
-                            let is_near = at_least(scores[(G * 8 + J) * 4 + R * 2 + E], limits[R]);
-                            near[E] = fma(is_near, (65_536 + (G * 8 + J) * 8 + E) as f32, near[E]);
-                        })
-                    });
-                    looked.found[R] += near[0] + near[1];
+                    let mut found = [0.0; 2];
+                    count_near::<G, R>(scores, limits[R], &mut found);
+                    looked.found[R] += found[0] + found[1];
                 }
             })
         });
@@ -790,6 +784,19 @@ fn below(score: f32) -> f32 {
     fma(score.abs(), -f32::EPSILON, score)
 }
 
+/// Counts the columns of group `G` whose scores in row `R` are not below `limit`, above 2¹⁶, and adds them up: even and odd ones
+/// by themselves, in chains half as long. Under 2²⁴ f32 is exact, and a fused multiply-add is cheaper than a predicated integer
+/// addition.
+#[inline(always)]
+fn count_near<const G: usize, const R: usize>(scores: &Scores, limit: f32, found: &mut [f32; 2]) {
+    unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
+        unroll!(E in [0, 1] => {
+            let is_near = at_least(scores[(G * 8 + J) * 4 + R * 2 + E], limit);
+            found[E] = fma(is_near, (65_536 + (G * 8 + J) * 8 + E) as f32, found[E]);
+        })
+    });
+}
+
 /// Adds the biases of groups that have something: the best score of each of two rows, and how many and which columns are within
 /// the bound of it.
 #[inline(always)]
@@ -820,12 +827,7 @@ unsafe fn search(
     unroll!(G in [0, 1] => {
         unroll!(R in [0, 1] => {
             if opaque(hits[R][G]) != 0 {
-                unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    unroll!(E in [0, 1] => {
-                        let is_near = at_least(scores[(G * 8 + J) * 4 + R * 2 + E], limits[R]);
-                        found[R][E] = fma(is_near, (65_536 + (G * 8 + J) * 8 + E) as f32, found[R][E]);
-                    })
-                });
+                count_near::<G, R>(scores, limits[R], &mut found[R]);
             }
         })
     });

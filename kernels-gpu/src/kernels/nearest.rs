@@ -138,6 +138,7 @@ impl Results {
     /// `first` is the warp's first row in its problem. The labels in `found` are columns.
     #[inline(always)]
     pub(super) unsafe fn store(self, batch: u32, first: u32, row: Row, found: Nearest, shape: Shape) {
+        // Of rows past the last, there are no statistics.
         if first >= shape.n {
             return;
         }

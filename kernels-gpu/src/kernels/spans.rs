@@ -69,7 +69,7 @@ impl Found {
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; `found` is what the assignment leaves; `order` is that of the packing, or null;
-/// `extents` may be null, for points that were not rounded; a block has [`UPDATE_THREADS`].
+/// `extents` may be null, for points that were not rounded; a block has [`UPDATE_THREADS`] threads.
 #[inline(always)]
 pub(super) unsafe fn merge_spans(
     found: *mut u32,

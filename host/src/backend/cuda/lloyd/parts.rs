@@ -323,6 +323,7 @@ impl<T: GpuElement> Shard<T> {
         let total = Call::<T>::new(device, [1, n, d], (k, by), Role::Total(cut))?;
         total.set_origin(first)?;
         total.fill(total.places.labels, u32::MAX)?;
+        let stream = || device.stream().map(Arc::new);
         let mut shard = Shard {
             cut,
             frame,
@@ -331,10 +332,7 @@ impl<T: GpuElement> Shard<T> {
             room: 0,
             slots: Vec::new(),
             most_slots: SLOTS,
-            streams: [
-                [Arc::new(device.stream()?), Arc::new(device.stream()?)],
-                [Arc::new(device.stream()?), Arc::new(device.stream()?)],
-            ],
+            streams: [[stream()?, stream()?], [stream()?, stream()?]],
             copies: Copies { stream: device.stream()?, ends: VecDeque::new() },
             chunk_rows: chunk_rows.min(rows.len().max(1)),
             rows,
@@ -364,10 +362,9 @@ impl<T: GpuElement> Shard<T> {
     fn make(&self, stays: bool) -> Result<Call<T>> {
         let (k, d) = (self.total.shape.k as usize, self.total.shape.d as usize);
         let (device, by) = (&self.total.device, self.total.by);
-        let (streams, before) = match (&self.streams, stays) {
-            ([streams, _], true) => (streams, self.resident.len()),
-            ([_, streams], false) => (streams, self.slots.len()),
-        };
+        let [of_kept, of_others] = &self.streams;
+        let (streams, before) =
+            if stays { (of_kept, self.resident.len()) } else { (of_others, self.slots.len()) };
         let stream = streams[before % STREAMS].clone();
         let sizes = [1, self.chunk_rows, d];
         let mut call = Call::<T>::on(stream, device, sizes, (k, by), Role::Part(self.cut))?;

@@ -53,7 +53,7 @@ pub(crate) trait Worker<T: Element> {
     /// A buffer for `rows` rows.
     fn buffer(&self, rows: usize) -> Result<Self::Buffer>;
 
-    /// Whether the worker has kept these rows, a whole chunk, from an earlier pass, so that they need not be read.
+    /// Whether the worker has kept these rows, a whole chunk, from the pass before, so that they need not be read.
     fn keeps(&self, _rows: &Range<usize>) -> bool {
         false
     }
@@ -165,8 +165,8 @@ pub(crate) struct Around<'a, 'w, C: Float> {
 
 /// What brings the chunks of a pass to a worker.
 pub(crate) trait Feed<T: Element, W: Worker<T>> {
-    /// Calls [`Worker::add`] with each chunk, in buffers of `free` where there are some, and then `seen` with the row
-    /// that the chunk ends before. Ends with the first error.
+    /// Calls [`Worker::add`] with each chunk, [`in_order`], in buffers of `free` where there are some, and then `seen` with
+    /// the rows that it has been given so far. Ends with the first error.
     fn pass(
         &mut self,
         worker: &mut W,
@@ -176,6 +176,20 @@ pub(crate) trait Feed<T: Element, W: Worker<T>> {
 
     /// Reads some rows, in ascending order, into `into`: `rows.len() · d` values.
     fn read(&mut self, rows: &[usize], into: &mut [T]) -> Result<()>;
+}
+
+/// The chunks of `n` rows, and whether the worker has kept them, in the order in which it is to have them: those that it has
+/// first, for it may put others in their place.
+pub(crate) fn in_order<T: Element, W: Worker<T>>(
+    worker: &W,
+    n: usize,
+    chunk_rows: usize,
+) -> Vec<(Range<usize>, bool)> {
+    let chunks = (0..n).step_by(chunk_rows).map(|row| row..n.min(row + chunk_rows));
+    let (kept, others): (Vec<_>, Vec<_>) =
+        chunks.map(|rows| (worker.keeps(&rows), rows)).partition(|(is_kept, _)| *is_kept);
+    // Those behind before those in front, which stay longest.
+    kept.into_iter().rev().chain(others).map(|(is_kept, rows)| (rows, is_kept)).collect()
 }
 
 /// Lloyd's iterations of one problem from `state` on: the centroids, rounded, and how it ended. The labels are the

@@ -2,7 +2,7 @@
 use super::{Source, read_rows};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::lloyd::{Feed, Worker};
+use crate::lloyd::{Feed, Worker, in_order};
 use crate::points::check_finite;
 use std::ops::Range;
 use std::sync::mpsc;
@@ -28,8 +28,9 @@ impl<T: Element, W: Worker<T>> Feed<T, W> for Ahead<'_, T> {
     ) -> Result<()> {
         let (source, d, n, first) = (self.source, self.source.n_features(), self.rows.len(), self.rows.start);
         let chunk_rows = self.chunk_rows;
-        let chunks = (0..n).step_by(chunk_rows).map(|row| row..n.min(row + chunk_rows));
-        let wanted: Vec<Range<usize>> = chunks.clone().filter(|rows| !worker.keeps(rows)).collect();
+        let chunks = in_order(worker, n, chunk_rows);
+        let wanted = chunks.iter().filter(|(_, is_kept)| !is_kept).map(|(rows, _)| rows.clone());
+        let wanted: Vec<Range<usize>> = wanted.collect();
         while free.len() < BUFFERS.min(wanted.len()) {
             free.push(worker.buffer(chunk_rows)?);
         }
@@ -58,10 +59,11 @@ impl<T: Element, W: Worker<T>> Feed<T, W> for Ahead<'_, T> {
             let reader =
                 std::thread::Builder::new().name(name).spawn_scoped(scope, read).map_err(no_thread)?;
             let add = || {
-                for rows in chunks {
+                let mut done = 0;
+                for (rows, is_kept) in chunks {
                     // The reader has gone through all of them or is waiting: there is no loss in an error here.
                     free.drain(..).for_each(|buffer| drop(to_fill.send(buffer)));
-                    let points = if worker.keeps(&rows) {
+                    let points = if is_kept {
                         None
                     } else {
                         match to_add.recv() {
@@ -69,9 +71,9 @@ impl<T: Element, W: Worker<T>> Feed<T, W> for Ahead<'_, T> {
                             Err(_) => break,
                         }
                     };
-                    let end = rows.end;
+                    done += rows.len();
                     worker.add(rows, points, free)?;
-                    seen(end)?;
+                    seen(done)?;
                 }
                 Ok(())
             };

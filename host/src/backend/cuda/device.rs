@@ -366,6 +366,13 @@ impl Device {
         Stream::new(StreamFlags::NON_BLOCKING, None).map_err(|code| failed("creating a stream", code))
     }
 
+    /// A stream whose work goes before that of others.
+    pub(super) fn urgent_stream(&self) -> Result<Stream> {
+        // The least of all is the greatest priority there is.
+        let priority = Some(i32::MIN);
+        Stream::new(StreamFlags::NON_BLOCKING, priority).map_err(|code| failed("creating a stream", code))
+    }
+
     /// Has `stream` wait for what a caller's stream has been given so far.
     ///
     /// # Safety

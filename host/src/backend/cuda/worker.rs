@@ -8,7 +8,7 @@ use crate::backend::cpu::copy_rows;
 use crate::backend::totals::Totals;
 use crate::element::{DType, Element, Float};
 use crate::error::{Error, Result};
-use crate::lloyd::{Feed, Found, Pass, Together, Worker};
+use crate::lloyd::{Feed, Found, Pass, Together, Worker, in_order};
 use crate::metric::Metric;
 use crate::points::check_finite;
 use crate::relocate::{Donor, Search};
@@ -289,17 +289,17 @@ impl<T: Element> Feed<T, CudaWorker<T>> for Slices<'_, T> {
             with_type!(&mut worker.parts, parts: _U => parts.add_kept())?;
             return seen(self.points.len() / self.d);
         }
-        let mut row = 0;
-        for points in self.points.chunks(self.chunk_rows * self.d) {
-            let rows = row..row + points.len() / self.d;
-            let wanted = (!worker.keeps(&rows)).then_some(points);
-            worker.add_points(rows.clone(), wanted, self.is_locked)?;
+        let n = self.points.len() / self.d;
+        let mut done = 0;
+        for (rows, is_kept) in in_order(worker, n, self.chunk_rows) {
+            let points = &self.points[rows.start * self.d..rows.end * self.d];
+            done += rows.len();
+            worker.add_points(rows.clone(), (!is_kept).then_some(points), self.is_locked)?;
             if self.unchecked {
                 // While they are copied.
-                check_finite(points, row, self.d)?;
+                check_finite(points, rows.start, self.d)?;
             }
-            row = rows.end;
-            seen(row)?;
+            seen(done)?;
         }
         self.unchecked = false;
         Ok(())

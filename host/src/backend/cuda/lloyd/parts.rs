@@ -5,7 +5,7 @@
 //! total   sums of all panels -> centroids                           one a GPU; the first GPU's adds up
 //! ```
 //! A chunk stays on its GPU while there is room; the others go through two calls in turns, so that one is copied while
-//! the other is worked on. The means are added from panels in their order, whichever chunk or GPU they were summed on:
+//! the other is worked on, and the last two are there when the next pass begins, with them. The means are added from panels in their order, whichever chunk or GPU they were summed on:
 //! the bits are those of a fit of all points at once.
 use super::*;
 use crate::backend::totals::Totals;
@@ -18,12 +18,12 @@ use std::ops::Range;
 
 /// Device memory that is left to others.
 const SPARE_BYTES: u64 = 512 << 20;
-/// Calls that chunks without a place of their own go through.
-const SLOTS: usize = 2;
+/// Calls that chunks which do not stay go through.
+const TURNS: usize = 2;
 /// Streams that chunks which stay take in turns, so that what one has too little work for, the next fills; the others have as many.
 /// With one for each chunk, the driver's queues, of which there are eight, have chunks wait for copies of points that they share
 /// one with.
-const STREAMS: usize = SLOTS;
+const STREAMS: usize = TURNS;
 
 /// The parts of one problem.
 pub(crate) struct Parts<T: GpuElement> {
@@ -47,13 +47,17 @@ struct Shard<T: GpuElement> {
     cut: Cut,
     frame: Option<Frame>,
     total: Call<T>,
-    /// By first row.
-    resident: BTreeMap<usize, Call<T>>,
+    /// Those that have a chunk, by its first row: chunks that stay, which are the first, and the last of the others.
+    calls: BTreeMap<usize, Call<T>>,
+    /// The first rows of the others, the one used longest ago in front.
+    turns: VecDeque<usize>,
+    /// Has no chunk yet.
+    unused: Option<Call<T>>,
     /// Chunks that may yet stay.
     room: usize,
-    slots: Vec<Call<T>>,
-    most_slots: usize,
-    /// Of chunks that stay, and of those that do not: a copy to one of these waits for what is before it on its stream.
+    /// Chunks that may be there at a time.
+    most: usize,
+    /// Of chunks that stay, and of those that do not: the next copy waits for what is on one of these, which therefore goes first.
     streams: [[Arc<Stream>; STREAMS]; 2],
     copies: Copies,
 }
@@ -104,9 +108,9 @@ impl<T: GpuElement> Parts<T> {
         Ok(n.min(panel.max(INERTIA_ROWS) as usize))
     }
 
-    /// Whether the chunk that begins at `row` is on its GPU.
+    /// Whether the chunk that begins at `row` is on its GPU: until the pass ends, or others than such are added.
     pub(crate) fn keeps(&self, row: usize) -> bool {
-        self.shards.iter().any(|shard| shard.resident.contains_key(&row))
+        self.shards.iter().any(|shard| shard.calls.contains_key(&row))
     }
 
     /// Begins a pass under `centroids`, `k · d` values, rounded to the points' type.
@@ -156,18 +160,18 @@ impl<T: GpuElement> Parts<T> {
         let shard = shard.ok_or_else(no_points)?;
         shard.total.device.enter()?;
         let Some(points) = points else {
-            let call = shard.resident.get(&rows.start).ok_or_else(no_points)?;
+            let call = shard.calls.get(&rows.start).ok_or_else(no_points)?;
             match &mut self.search {
                 Some(search) => call.show_to(search, rows.start)?,
                 None => call.run_kept(&shard.total, rows.start, pass)?,
             }
+            if let Some(at) = shard.turns.iter().position(|&row| row == rows.start) {
+                shard.turns.remove(at);
+                shard.turns.push_back(rows.start);
+            }
             return Ok(None);
         };
-        let stays = shard.room > 0;
-        let mut call = match shard.slots.pop() {
-            Some(call) => call,
-            None => shard.make(stays)?,
-        };
+        let mut call = shard.next()?;
         call.set_rows(rows.len())?;
         let copies = if is_locked { Some(shard.copies.next()?) } else { None };
         let copied = call.take(&shard.total, rows.start, points, copies)?;
@@ -178,23 +182,13 @@ impl<T: GpuElement> Parts<T> {
         if is_locked {
             shard.copies.ends.push_back(event(&call.stream)?);
         }
-        if stays {
-            shard.room -= 1;
-            shard.resident.insert(rows.start, call);
-        } else {
-            // The one that was used longest ago is the next.
-            shard.slots.insert(0, call);
-            if shard.room == 0 && shard.slots.len() < shard.most_slots {
-                let next = shard.make(false)?;
-                shard.slots.push(next);
-            }
-        }
+        shard.insert(rows.start, call);
         Ok(copied)
     }
 
     /// Whether all chunks are on their GPUs.
     pub(crate) fn keeps_all(&self) -> bool {
-        self.shards.iter().all(|shard| shard.resident.len() == shard.rows.len().div_ceil(shard.chunk_rows))
+        self.shards.iter().all(|shard| shard.calls.len() == shard.rows.len().div_ceil(shard.chunk_rows))
     }
 
     /// Takes all chunks, which are kept; each GPU's launches from a thread of its own.
@@ -202,7 +196,7 @@ impl<T: GpuElement> Parts<T> {
         if let Some(search) = &mut self.search {
             return self.shards.iter().try_for_each(|shard| {
                 shard.total.device.enter()?;
-                shard.resident.iter().try_for_each(|(&row, call)| call.show_to(search, row))
+                shard.calls.iter().try_for_each(|(&row, call)| call.show_to(search, row))
             });
         }
         let pass = self.pass;
@@ -224,7 +218,7 @@ impl<T: GpuElement> Parts<T> {
     pub(crate) fn wait(&self) -> Result<()> {
         for shard in &self.shards {
             shard.total.device.enter()?;
-            shard.resident.values().chain(&shard.slots).chain([&shard.total]).try_for_each(Call::wait)?;
+            shard.calls.values().chain([&shard.total]).try_for_each(Call::wait)?;
             shard.copies.stream.synchronize().map_err(|code| failed("waiting for copies", code))?;
         }
         Ok(())
@@ -296,13 +290,13 @@ impl<T: GpuElement> Parts<T> {
                 total.arena()?.download_into(&total.device, &total.stream, place, &mut labels[rows])
             };
             let mut end = shard.rows.start;
-            for (&row, call) in &shard.resident {
+            for (&row, call) in shard.calls.iter().take(shard.lasting()) {
                 call.wait_for_part()?;
                 end = row + call.shape.n as usize;
                 download(row..end)?;
             }
             // Chunks that do not stay follow those that do.
-            shard.slots.iter().try_for_each(Call::wait)?;
+            shard.calls.values().try_for_each(Call::wait)?;
             download(end..shard.rows.end)?;
         }
         Ok(labels)
@@ -323,16 +317,17 @@ impl<T: GpuElement> Shard<T> {
         let total = Call::<T>::new(device, [1, n, d], (k, by), Role::Total(cut))?;
         total.set_origin(first)?;
         total.fill(total.places.labels, u32::MAX)?;
-        let stream = || device.stream().map(Arc::new);
+        let (stream, urgent) = (|| device.stream().map(Arc::new), || device.urgent_stream().map(Arc::new));
         let mut shard = Shard {
             cut,
             frame,
             total,
-            resident: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            turns: VecDeque::new(),
+            unused: None,
             room: 0,
-            slots: Vec::new(),
-            most_slots: SLOTS,
-            streams: [[stream()?, stream()?], [stream()?, stream()?]],
+            most: 0,
+            streams: [[stream()?, stream()?], [urgent()?, urgent()?]],
             copies: Copies { stream: device.stream()?, ends: VecDeque::new() },
             chunk_rows: chunk_rows.min(rows.len().max(1)),
             rows,
@@ -347,15 +342,41 @@ impl<T: GpuElement> Shard<T> {
         if fit == 0 {
             return Err(Error::OutOfDeviceMemory { requested: used + bytes, free: used + free });
         }
-        shard.room = if fit >= chunks { chunks } else { fit.saturating_sub(SLOTS) };
-        shard.most_slots = fit.min(SLOTS);
-        shard.slots.push(call);
+        shard.room = if fit >= chunks { chunks } else { fit.saturating_sub(TURNS) };
+        shard.most = fit.min(chunks);
+        shard.unused = Some(call);
         Ok(shard)
     }
 
     fn run_kept(&self, pass: Pass) -> Result<()> {
         self.total.device.enter()?;
-        self.resident.iter().try_for_each(|(&row, call)| call.run_kept(&self.total, row, pass))
+        self.calls.iter().try_for_each(|(&row, call)| call.run_kept(&self.total, row, pass))
+    }
+
+    /// Chunks that stay.
+    fn lasting(&self) -> usize {
+        self.calls.len() - self.turns.len()
+    }
+
+    /// A call for a chunk that is on no GPU.
+    fn next(&mut self) -> Result<Call<T>> {
+        if let Some(call) = self.unused.take() {
+            return Ok(call);
+        }
+        if self.calls.len() < self.most {
+            return self.make(self.room > 0);
+        }
+        let oldest = self.turns.pop_front().and_then(|row| self.calls.remove(&row));
+        oldest.ok_or_else(no_points)
+    }
+
+    /// Notes that `call` has the chunk that begins at `row`.
+    fn insert(&mut self, row: usize, call: Call<T>) {
+        self.calls.insert(row, call);
+        match self.room.checked_sub(1) {
+            Some(room) => self.room = room,
+            None => self.turns.push_back(row),
+        }
     }
 
     /// A call for a chunk, which stays, or for one after the other.
@@ -364,7 +385,7 @@ impl<T: GpuElement> Shard<T> {
         let (device, by) = (&self.total.device, self.total.by);
         let [of_kept, of_others] = &self.streams;
         let (streams, before) =
-            if stays { (of_kept, self.resident.len()) } else { (of_others, self.slots.len()) };
+            if stays { (of_kept, self.calls.len()) } else { (of_others, self.turns.len()) };
         let stream = streams[before % STREAMS].clone();
         let sizes = [1, self.chunk_rows, d];
         let mut call = Call::<T>::on(stream, device, sizes, (k, by), Role::Part(self.cut))?;

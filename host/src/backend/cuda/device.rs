@@ -378,19 +378,10 @@ impl Device {
     /// # Safety
     /// `before` is a stream of this GPU.
     pub(super) unsafe fn order(&self, before: *mut c_void, stream: &Stream) -> Result<()> {
-        let mut event = std::ptr::null_mut();
-        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
-        // SAFETY: `event` is a valid place for one.
-        check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, flags) })?;
-        // SAFETY: this function's contract; the event was just made.
-        let recorded = check("cuEventRecord", unsafe { sys::cuEventRecord(event, before.cast()) });
-        let waits = recorded.and_then(|()| {
-            // SAFETY: the stream lives, and the event was just made.
-            check("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream.as_inner(), event, 0) })
-        });
-        // SAFETY: destroyed once; what waits for it waits on.
-        let destroyed = check("cuEventDestroy", unsafe { sys::cuEventDestroy_v2(event) });
-        waits.and(destroyed)
+        let mark = Mark::new()?;
+        // SAFETY: this function's contract.
+        unsafe { mark.set_on(before.cast())? };
+        mark.hold(stream)
     }
 
     /// Device memory of at least `bytes`, from an earlier call when one left some of about that size.
@@ -618,6 +609,63 @@ impl Device {
             };
             check(K::SPEC.name, code)
         })
+    }
+}
+
+/// A place in the work of a stream, which others wait for: a CUDA event. `cust` has streams wait for such as they own alone.
+pub(crate) struct Mark(sys::CUevent);
+
+// SAFETY: handles that the driver lets all threads use at once.
+unsafe impl Send for Mark {}
+// SAFETY: as above.
+unsafe impl Sync for Mark {}
+
+impl Mark {
+    /// One that nothing has to wait for yet.
+    pub(super) fn new() -> Result<Mark> {
+        let mut event = std::ptr::null_mut();
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: `event` is a valid place for one.
+        check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, flags) })?;
+        Ok(Mark(event))
+    }
+
+    /// The end of all that `stream` has been given so far.
+    pub(super) fn of(stream: &Stream) -> Result<Mark> {
+        let mark = Mark::new()?;
+        mark.set(stream).map(|()| mark)
+    }
+
+    /// Puts it at the end of all that `stream` has been given so far.
+    pub(super) fn set(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: the stream lives.
+        unsafe { self.set_on(stream.as_inner()) }
+    }
+
+    /// # Safety
+    /// `stream` is one of the current context.
+    unsafe fn set_on(&self, stream: sys::CUstream) -> Result<()> {
+        // SAFETY: this function's contract; the event lives.
+        check("cuEventRecord", unsafe { sys::cuEventRecord(self.0, stream) })
+    }
+
+    /// Has `stream` wait for it, as it is now, before what it is given next.
+    pub(super) fn hold(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both live.
+        check("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream.as_inner(), self.0, 0) })
+    }
+
+    /// Waits for it.
+    pub(super) fn wait(&self) -> Result<()> {
+        // SAFETY: it lives.
+        check("cuEventSynchronize", unsafe { sys::cuEventSynchronize(self.0) })
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // SAFETY: destroyed once; what waits for it waits on.
+        let _ = unsafe { sys::cuEventDestroy_v2(self.0) };
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) use parts::Parts;
 
 use by::ByPlaces;
 
-use super::device::{Device, Graph, Visit, check, failed};
+use super::device::{Device, Graph, Mark, Visit, check, failed};
 use super::frame::Frame;
 use super::hopper;
 use super::init::{self, Resident};
@@ -202,8 +202,6 @@ pub(super) struct Call<T: GpuElement> {
     graphs: Graphs,
     /// Runs that have begun.
     runs: Cell<usize>,
-    /// The end of the last chunk's work, of a part of a problem.
-    ended: Cell<Option<Event>>,
     /// While it is dropped; the last field, for those above are dropped in the device's context too.
     end: Option<Visit>,
 }
@@ -481,7 +479,6 @@ impl<T: GpuElement> Call<T> {
             window,
             graphs: Graphs::default(),
             runs: Cell::new(0),
-            ended: Cell::new(None),
             end: None,
         };
         // One module for all that this call launches, so that the driver compiles it once.
@@ -793,11 +790,16 @@ impl<T: GpuElement> Call<T> {
 
     /// What a run finds before its first iteration.
     fn reset(&self) -> Result<()> {
-        self.clear()?;
-        self.arena()?.zero(&self.stream, self.places.open)?;
+        self.start_anew()?;
         // No label is this one, so the first assignment changes all of them.
         self.fill(self.places.labels, u32::MAX)?;
         self.prepare()
+    }
+
+    /// Forgets the points before, but for their labels.
+    fn start_anew(&self) -> Result<()> {
+        self.clear()?;
+        self.arena()?.zero(&self.stream, self.places.open)
     }
 
     /// Forgets how the iterations before went.

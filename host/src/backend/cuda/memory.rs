@@ -1,9 +1,8 @@
 //! Device memory: one allocation a call, laid out beforehand; and copies to and from it.
-use super::device::{Device, check, failed};
+use super::device::{Device, Mark, check, failed};
 use crate::error::{Error, Result};
 use crate::memory::zeroed;
 use cust::error::CudaError;
-use cust::event::{Event, EventFlags};
 use cust::memory::{DeviceBuffer, LockedBuffer};
 use cust::stream::Stream;
 use cust::sys;
@@ -354,7 +353,7 @@ pub(super) fn is_locked<T>(values: &[T]) -> bool {
 struct Stages<'a> {
     device: &'a Device,
     stream: &'a Stream,
-    stages: Vec<(Pinned, Event)>,
+    stages: Vec<(Pinned, Mark)>,
     turn: usize,
 }
 
@@ -362,10 +361,7 @@ impl<'a> Stages<'a> {
     /// For copies of `total` bytes in units of `unit` bytes.
     fn new(device: &'a Device, stream: &'a Stream, total: usize, unit: usize) -> Result<Self> {
         let bytes = total.min(STAGE_BYTES.max(unit));
-        let stage = || {
-            let event = Event::new(EventFlags::DISABLE_TIMING);
-            Ok((device.pinned(bytes)?, event.map_err(|code| failed("creating an event", code))?))
-        };
+        let stage = || Ok((device.pinned(bytes)?, Mark::new()?));
         let count = if total > bytes { 2 } else { 1 };
         let stages = (0..count).map(|_| stage()).collect::<Result<_>>()?;
         Ok(Stages { device, stream, stages, turn: 0 })
@@ -374,9 +370,9 @@ impl<'a> Stages<'a> {
     /// The next buffer, when its last copy has passed.
     fn take(&mut self) -> Result<&mut Pinned> {
         let at = self.turn % self.stages.len();
-        let (stage, event) = &mut self.stages[at];
+        let (stage, copied) = &mut self.stages[at];
         if self.turn > 1 {
-            event.synchronize().map_err(|code| failed("waiting for a copy", code))?;
+            copied.wait()?;
         }
         Ok(stage)
     }
@@ -385,8 +381,7 @@ impl<'a> Stages<'a> {
     fn pass(&mut self) -> Result<()> {
         let at = self.turn % self.stages.len();
         self.turn += 1;
-        let event = &self.stages[at].1;
-        event.record(self.stream).map_err(|code| failed("recording an event", code))
+        self.stages[at].1.set(self.stream)
     }
 
     /// The buffer of the last copy, when that has passed.
@@ -401,8 +396,8 @@ impl<'a> Stages<'a> {
 
     fn of_turn(&mut self, turn: usize) -> Result<&mut Pinned> {
         let at = turn % self.stages.len();
-        let (stage, event) = &mut self.stages[at];
-        event.synchronize().map_err(|code| failed("waiting for a copy", code))?;
+        let (stage, copied) = &mut self.stages[at];
+        copied.wait()?;
         Ok(stage)
     }
 

@@ -1,4 +1,5 @@
 //! Fits in passes over chunks, on one or several GPUs: what streams take, and points that a GPU has no room for.
+use super::device::Mark;
 use super::frame::Frame;
 use super::lloyd::{By, Parts};
 use super::memory::Pinned;
@@ -12,7 +13,6 @@ use crate::lloyd::{Feed, Found, Pass, Together, Worker, in_order};
 use crate::metric::Metric;
 use crate::points::check_finite;
 use crate::relocate::{Donor, Search};
-use cust::event::Event;
 use half::{bf16, f16};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
@@ -26,7 +26,7 @@ pub(crate) struct CudaWorker<T: Element> {
     k: usize,
     d: usize,
     /// Buffers that may yet be read, with the end of that.
-    in_flight: VecDeque<(Event, PageLocked<T>)>,
+    in_flight: VecDeque<(Mark, PageLocked<T>)>,
 }
 
 /// Rows that chunks of `n` points in `k` clusters are made of.
@@ -108,7 +108,7 @@ impl<T: Element> Worker<T> for CudaWorker<T> {
         while self.in_flight.len() > 1
             && let Some((read, points)) = self.in_flight.pop_front()
         {
-            read.synchronize().map_err(|code| super::device::failed("waiting for a copy", code))?;
+            read.wait()?;
             free.push(points);
         }
         Ok(())

@@ -12,7 +12,6 @@ use crate::backend::totals::Totals;
 use crate::lloyd::{Found, Pass};
 use crate::memory::zeroed;
 use crate::relocate::{Donor, Search};
-use cust::stream::StreamWaitEventFlags;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
@@ -20,10 +19,9 @@ use std::ops::Range;
 const SPARE_BYTES: u64 = 512 << 20;
 /// Calls that chunks which do not stay go through.
 const TURNS: usize = 2;
-/// Streams that chunks which stay take in turns, so that what one has too little work for, the next fills; the others have as many.
-/// With one for each chunk, the driver's queues, of which there are eight, have chunks wait for copies of points that they share
-/// one with.
-const STREAMS: usize = TURNS;
+/// Streams that chunks which stay take in turns, so that what one has too little work for, the next fills. With one for each
+/// chunk, the driver's queues, of which there are eight, have chunks wait for copies of points that they share one with.
+const STREAMS: usize = 2;
 
 /// The parts of one problem.
 pub(crate) struct Parts<T: GpuElement> {
@@ -48,18 +46,27 @@ struct Shard<T: GpuElement> {
     frame: Option<Frame>,
     total: Call<T>,
     /// Those that have a chunk, by its first row: chunks that stay, which are the first, and the last of the others.
-    calls: BTreeMap<usize, Call<T>>,
+    chunks: BTreeMap<usize, Chunk<T>>,
     /// The first rows of the others, the one used longest ago in front.
     turns: VecDeque<usize>,
-    /// Has no chunk yet.
-    unused: Option<Call<T>>,
+    /// Has none yet.
+    unused: Option<Chunk<T>>,
     /// Chunks that may yet stay.
     room: usize,
     /// Chunks that may be there at a time.
     most: usize,
-    /// Of chunks that stay, and of those that do not: the next copy waits for what is on one of these, which therefore goes first.
-    streams: [[Arc<Stream>; STREAMS]; 2],
+    /// Of chunks that stay.
+    streams: [Arc<Stream>; STREAMS],
+    /// Of the others. Copies wait for what is on it, so it goes first.
+    urgent: Arc<Stream>,
     copies: Copies,
+}
+
+/// A place for a chunk.
+struct Chunk<T: GpuElement> {
+    call: Call<T>,
+    /// The end of the work on the chunk that it has, or had: it may be written to then.
+    end: Arc<Mark>,
 }
 
 /// Copies of page-locked points, one after the other. Each waits until the work on the chunk before the last is done: what is
@@ -67,7 +74,7 @@ struct Shard<T: GpuElement> {
 struct Copies {
     stream: Stream,
     /// The ends of the work on the last chunks.
-    ends: VecDeque<Event>,
+    ends: VecDeque<Arc<Mark>>,
 }
 
 impl<T: GpuElement> Parts<T> {
@@ -110,7 +117,7 @@ impl<T: GpuElement> Parts<T> {
 
     /// Whether the chunk that begins at `row` is on its GPU: until the pass ends, or others than such are added.
     pub(crate) fn keeps(&self, row: usize) -> bool {
-        self.shards.iter().any(|shard| shard.calls.contains_key(&row))
+        self.shards.iter().any(|shard| shard.chunks.contains_key(&row))
     }
 
     /// Begins a pass under `centroids`, `k · d` values, rounded to the points' type.
@@ -154,41 +161,38 @@ impl<T: GpuElement> Parts<T> {
         rows: Range<usize>,
         points: Option<&[T]>,
         is_locked: bool,
-    ) -> Result<Option<Event>> {
+    ) -> Result<Option<Mark>> {
         let pass = self.pass;
         let shard = self.shards.iter_mut().find(|shard| shard.rows.contains(&rows.start));
         let shard = shard.ok_or_else(no_points)?;
         shard.total.device.enter()?;
         let Some(points) = points else {
-            let call = shard.calls.get(&rows.start).ok_or_else(no_points)?;
             match &mut self.search {
-                Some(search) => call.show_to(search, rows.start)?,
-                None => call.run_kept(&shard.total, rows.start, pass)?,
+                Some(search) => shard.chunk(rows.start)?.call.show_to(search, rows.start)?,
+                None => shard.run_kept(rows.start, pass)?,
             }
-            if let Some(at) = shard.turns.iter().position(|&row| row == rows.start) {
-                shard.turns.remove(at);
-                shard.turns.push_back(rows.start);
-            }
+            shard.use_turn(rows.start);
             return Ok(None);
         };
-        let mut call = shard.next()?;
-        call.set_rows(rows.len())?;
-        let copies = if is_locked { Some(shard.copies.next()?) } else { None };
-        let copied = call.take(&shard.total, rows.start, points, copies)?;
+        let mut chunk = shard.next()?;
+        chunk.call.set_rows(rows.len())?;
+        let copies = if is_locked { Some((shard.copies.next()?, &*chunk.end)) } else { None };
+        let copied = chunk.call.take(&shard.total, rows.start, points, copies)?;
         match &mut self.search {
-            Some(search) => call.show_to(search, rows.start)?,
-            None => call.run_part(&shard.total, rows.start, pass)?,
+            Some(search) => chunk.call.show_to(search, rows.start)?,
+            None => chunk.call.run_part(&shard.total, rows.start, pass)?,
         }
+        chunk.end.set(&chunk.call.stream)?;
         if is_locked {
-            shard.copies.ends.push_back(event(&call.stream)?);
+            shard.copies.ends.push_back(chunk.end.clone());
         }
-        shard.insert(rows.start, call);
+        shard.insert(rows.start, chunk);
         Ok(copied)
     }
 
     /// Whether all chunks are on their GPUs.
     pub(crate) fn keeps_all(&self) -> bool {
-        self.shards.iter().all(|shard| shard.calls.len() == shard.rows.len().div_ceil(shard.chunk_rows))
+        self.shards.iter().all(|shard| shard.chunks.len() == shard.rows.len().div_ceil(shard.chunk_rows))
     }
 
     /// Takes all chunks, which are kept; each GPU's launches from a thread of its own.
@@ -196,15 +200,15 @@ impl<T: GpuElement> Parts<T> {
         if let Some(search) = &mut self.search {
             return self.shards.iter().try_for_each(|shard| {
                 shard.total.device.enter()?;
-                shard.calls.iter().try_for_each(|(&row, call)| call.show_to(search, row))
+                shard.chunks.iter().try_for_each(|(&row, chunk)| chunk.call.show_to(search, row))
             });
         }
         let pass = self.pass;
         if let [shard] = self.shards.as_slice() {
-            return shard.run_kept(pass);
+            return shard.run_all(pass);
         }
         std::thread::scope(|scope| {
-            let launch = |shard: &'_ mut Shard<T>| shard.run_kept(pass);
+            let launch = |shard: &'_ mut Shard<T>| shard.run_all(pass);
             let threads: Vec<_> =
                 self.shards.iter_mut().map(|shard| scope.spawn(move || launch(shard))).collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
@@ -218,7 +222,8 @@ impl<T: GpuElement> Parts<T> {
     pub(crate) fn wait(&self) -> Result<()> {
         for shard in &self.shards {
             shard.total.device.enter()?;
-            shard.calls.values().chain([&shard.total]).try_for_each(Call::wait)?;
+            shard.chunks.values().try_for_each(|chunk| chunk.call.wait())?;
+            shard.total.wait()?;
             shard.copies.stream.synchronize().map_err(|code| failed("waiting for copies", code))?;
         }
         Ok(())
@@ -290,13 +295,14 @@ impl<T: GpuElement> Parts<T> {
                 total.arena()?.download_into(&total.device, &total.stream, place, &mut labels[rows])
             };
             let mut end = shard.rows.start;
-            for (&row, call) in shard.calls.iter().take(shard.lasting()) {
-                call.wait_for_part()?;
-                end = row + call.shape.n as usize;
+            for (&row, chunk) in shard.chunks.iter().take(shard.lasting()) {
+                // Not for what others have launched on its stream since.
+                chunk.end.wait()?;
+                end = row + chunk.call.shape.n as usize;
                 download(row..end)?;
             }
             // Chunks that do not stay follow those that do.
-            shard.calls.values().try_for_each(Call::wait)?;
+            shard.chunks.values().try_for_each(|chunk| chunk.end.wait())?;
             download(end..shard.rows.end)?;
         }
         Ok(labels)
@@ -317,17 +323,18 @@ impl<T: GpuElement> Shard<T> {
         let total = Call::<T>::new(device, [1, n, d], (k, by), Role::Total(cut))?;
         total.set_origin(first)?;
         total.fill(total.places.labels, u32::MAX)?;
-        let (stream, urgent) = (|| device.stream().map(Arc::new), || device.urgent_stream().map(Arc::new));
+        let stream = || device.stream().map(Arc::new);
         let mut shard = Shard {
             cut,
             frame,
             total,
-            calls: BTreeMap::new(),
+            chunks: BTreeMap::new(),
             turns: VecDeque::new(),
             unused: None,
             room: 0,
             most: 0,
-            streams: [[stream()?, stream()?], [urgent()?, urgent()?]],
+            streams: [stream()?, stream()?],
+            urgent: Arc::new(device.urgent_stream()?),
             copies: Copies { stream: device.stream()?, ends: VecDeque::new() },
             chunk_rows: chunk_rows.min(rows.len().max(1)),
             rows,
@@ -336,59 +343,82 @@ impl<T: GpuElement> Shard<T> {
         let free = device.free_bytes()?.saturating_sub(SPARE_BYTES);
         let free = memory.map_or(free, |memory| free.min(memory.saturating_sub(used)));
         // The first of all, to see what one takes.
-        let call = shard.make(true)?;
-        let bytes = call.bytes();
+        let chunk = shard.make(true)?;
+        let bytes = chunk.call.bytes();
         let (fit, chunks) = ((free / bytes) as usize, shard.rows.len().div_ceil(chunk_rows));
         if fit == 0 {
             return Err(Error::OutOfDeviceMemory { requested: used + bytes, free: used + free });
         }
         shard.room = if fit >= chunks { chunks } else { fit.saturating_sub(TURNS) };
         shard.most = fit.min(chunks);
-        shard.unused = Some(call);
+        shard.unused = Some(chunk);
         Ok(shard)
     }
 
-    fn run_kept(&self, pass: Pass) -> Result<()> {
+    /// Takes all chunks, which are kept.
+    fn run_all(&self, pass: Pass) -> Result<()> {
         self.total.device.enter()?;
-        self.calls.iter().try_for_each(|(&row, call)| call.run_kept(&self.total, row, pass))
+        self.chunks.keys().try_for_each(|&row| self.run_kept(row, pass))
+    }
+
+    /// Takes a chunk that is kept.
+    fn run_kept(&self, row: usize, pass: Pass) -> Result<()> {
+        let chunk = self.chunk(row)?;
+        if !self.turns.contains(&row) {
+            // Else they would be on the multiprocessors when copies wait for the others.
+            for row in &self.turns {
+                self.chunk(*row)?.end.hold(&chunk.call.stream)?;
+            }
+        }
+        chunk.call.run_kept(&self.total, row, pass)?;
+        chunk.end.set(&chunk.call.stream)
+    }
+
+    fn chunk(&self, row: usize) -> Result<&Chunk<T>> {
+        self.chunks.get(&row).ok_or_else(no_points)
     }
 
     /// Chunks that stay.
     fn lasting(&self) -> usize {
-        self.calls.len() - self.turns.len()
+        self.chunks.len() - self.turns.len()
     }
 
-    /// A call for a chunk that is on no GPU.
-    fn next(&mut self) -> Result<Call<T>> {
-        if let Some(call) = self.unused.take() {
-            return Ok(call);
+    /// A place for a chunk that is on no GPU.
+    fn next(&mut self) -> Result<Chunk<T>> {
+        if let Some(chunk) = self.unused.take() {
+            return Ok(chunk);
         }
-        if self.calls.len() < self.most {
+        if self.chunks.len() < self.most {
             return self.make(self.room > 0);
         }
-        let oldest = self.turns.pop_front().and_then(|row| self.calls.remove(&row));
+        let oldest = self.turns.pop_front().and_then(|row| self.chunks.remove(&row));
         oldest.ok_or_else(no_points)
     }
 
-    /// Notes that `call` has the chunk that begins at `row`.
-    fn insert(&mut self, row: usize, call: Call<T>) {
-        self.calls.insert(row, call);
+    /// Notes that `chunk` is the one that begins at `row`.
+    fn insert(&mut self, row: usize, chunk: Chunk<T>) {
+        self.chunks.insert(row, chunk);
         match self.room.checked_sub(1) {
             Some(room) => self.room = room,
             None => self.turns.push_back(row),
         }
     }
 
-    /// A call for a chunk, which stays, or for one after the other.
-    fn make(&self, stays: bool) -> Result<Call<T>> {
+    /// Notes that the chunk that begins at `row` has been used.
+    fn use_turn(&mut self, row: usize) {
+        if let Some(at) = self.turns.iter().position(|&turn| turn == row) {
+            self.turns.remove(at);
+            self.turns.push_back(row);
+        }
+    }
+
+    /// A place for a chunk, which stays, or for one after the other.
+    fn make(&self, stays: bool) -> Result<Chunk<T>> {
         let (k, d) = (self.total.shape.k as usize, self.total.shape.d as usize);
         let (device, by) = (&self.total.device, self.total.by);
-        let [of_kept, of_others] = &self.streams;
-        let (streams, before) =
-            if stays { (of_kept, self.calls.len()) } else { (of_others, self.turns.len()) };
-        let stream = streams[before % STREAMS].clone();
+        let stream = if stays { &self.streams[self.chunks.len() % STREAMS] } else { &self.urgent };
         let sizes = [1, self.chunk_rows, d];
-        let mut call = Call::<T>::on(stream, device, sizes, (k, by), Role::Part(self.cut))?;
+        let mut call = Call::<T>::on(stream.clone(), device, sizes, (k, by), Role::Part(self.cut))?;
         let mut plan = Plan::default();
         let place = plan.array(self.chunk_rows * call.shape.pitch as usize);
         let arena = self.total.device.arena(plan.bytes())?;
@@ -401,7 +431,9 @@ impl<T: GpuElement> Shard<T> {
         let update = call.update()?;
         call.fill(update.sums, f32::NAN.to_bits())?;
         call.fill(update.heads, f32::NAN.to_bits())?;
-        Ok(call)
+        // Copies of points follow the zeros.
+        let end = Arc::new(Mark::of(&call.stream)?);
+        Ok(Chunk { call, end })
     }
 }
 
@@ -411,23 +443,10 @@ impl Copies {
         if self.ends.len() > 1
             && let Some(end) = self.ends.pop_front()
         {
-            wait_for(&self.stream, end)?;
+            end.hold(&self.stream)?;
         }
         Ok(&self.stream)
     }
-}
-
-/// Has `stream` wait for an event before what it is given next.
-fn wait_for(stream: &Stream, event: Event) -> Result<()> {
-    let waits = stream.wait_event(event, StreamWaitEventFlags::DEFAULT);
-    waits.map_err(|code| failed("waiting for an event", code))
-}
-
-/// The end of all that `stream` has been given so far.
-fn event(stream: &Stream) -> Result<Event> {
-    let event = Event::new(EventFlags::DISABLE_TIMING).map_err(|code| failed("creating an event", code))?;
-    event.record(stream).map_err(|code| failed("recording an event", code))?;
-    Ok(event)
 }
 
 impl<T: GpuElement> Call<T> {
@@ -442,12 +461,6 @@ impl<T: GpuElement> Call<T> {
 
     pub(in crate::backend::cuda) fn wait(&self) -> Result<()> {
         self.stream.synchronize().map_err(|code| failed("waiting for the device", code))
-    }
-
-    /// Waits until its chunk is done with, and not for what others have launched on its stream since.
-    fn wait_for_part(&self) -> Result<()> {
-        let ended = self.ended.take();
-        ended.map_or(Ok(()), |ended| ended.synchronize().map_err(|code| failed("waiting for a chunk", code)))
     }
 
     fn set_origin(&self, first: &[T]) -> Result<()> {
@@ -467,24 +480,34 @@ impl<T: GpuElement> Call<T> {
     }
 
     /// Takes the points of a chunk and the pass's centroids, with the labels that the pass before left. Page-locked points are
-    /// copied by the stream `copies`, until the event that is returned.
+    /// copied by the stream `copies`, when those before are done with, until the event that is returned.
     fn take(
         &mut self,
         total: &Call<T>,
         row: usize,
         points: &[T],
-        copies: Option<&Stream>,
-    ) -> Result<Option<Event>> {
+        copies: Option<(&Stream, &Mark)>,
+    ) -> Result<Option<Mark>> {
         let Some(Points::Own { arena, place }) = &self.points else { return Err(no_points()) };
+        // Before the points: in the queue of a GPU's copies, what comes after them waits for the next chunk's, too.
+        self.copy(self.places.centre, total, total.places.centre)?;
+        if let (Some(to), Some(from)) = (self.places.origin, total.places.origin) {
+            self.copy(to, total, from)?;
+        }
+        self.copy(self.places.rounded, total, total.places.rounded)?;
+        self.take_weights(total, row)?;
+        self.slot.set(0);
+        self.start_anew()?;
+        let labels = self.places.labels.part(0, self.shape.n as usize);
+        self.copy(labels, total, total.places.labels.part(row, labels.len()))?;
         let (d, pitch) = (self.shape.d as usize, self.shape.pitch as usize);
         let place = place.part(0, points.len() / d * pitch);
-        let copied = if let Some(copies) = copies {
-            // The points that were here before are done with when the copy begins.
-            wait_for(copies, event(&self.stream)?)?;
+        let copied = if let Some((copies, end_of_last)) = copies {
+            end_of_last.hold(copies)?;
             // SAFETY: the caller's promise to `Parts::add`.
             let copied = unsafe { arena.upload_locked(copies, place, points, d, pitch) };
-            let copied = copied.and_then(|()| wait_for(&self.stream, event(copies)?));
-            let copied = copied.and_then(|()| event(copies));
+            let copied = copied.and_then(|()| Mark::of(copies));
+            let copied = copied.and_then(|copied| copied.hold(&self.stream).map(|()| copied));
             if copied.is_err() {
                 // Nothing else waits for a copy that this call's stream does not know of. That the device is lost, and the copy
                 // with it, is what the error says already.
@@ -495,16 +518,7 @@ impl<T: GpuElement> Call<T> {
             arena.upload_rows(&self.device, &self.stream, (place, pitch), (points, d), |_, _| Ok(()))?;
             None
         };
-        self.copy(self.places.centre, total, total.places.centre)?;
-        if let (Some(to), Some(from)) = (self.places.origin, total.places.origin) {
-            self.copy(to, total, from)?;
-        }
-        self.copy(self.places.rounded, total, total.places.rounded)?;
-        self.take_weights(total, row)?;
-        self.slot.set(0);
-        self.reset()?;
-        let labels = self.places.labels.part(0, self.shape.n as usize);
-        self.copy(labels, total, total.places.labels.part(row, labels.len()))?;
+        self.prepare()?;
         Ok(copied)
     }
 
@@ -528,9 +542,7 @@ impl<T: GpuElement> Call<T> {
         if pass.variance {
             self.moments()?;
         }
-        self.hand_over(total, row..row + self.shape.n as usize, pass, true)?;
-        self.ended.replace(Some(event(&self.stream)?));
-        Ok(())
+        self.hand_over(total, row..row + self.shape.n as usize, pass, true)
     }
 
     /// Copies what the rows of `self` have given to the total, or, of a total that is not `self`, its share of rows.

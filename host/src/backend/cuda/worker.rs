@@ -167,7 +167,7 @@ impl<T: Element> Drop for CudaWorker<T> {
     fn drop(&mut self) {
         // After an error, copies may still read what is about to be freed; that they cannot be waited for says that
         // the device is lost, and with it the copies.
-        let _ = with_type!(&self.parts, parts: _U => parts.wait());
+        let _ = with_type!(&mut self.parts, parts: _U => parts.wait());
     }
 }
 

@@ -219,12 +219,14 @@ impl<T: GpuElement> Parts<T> {
     }
 
     /// Waits until the points of all chunks added so far are copied, and for all else that is under way.
-    pub(crate) fn wait(&self) -> Result<()> {
-        for shard in &self.shards {
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        for shard in &mut self.shards {
             shard.total.device.enter()?;
             shard.chunks.values().try_for_each(|chunk| chunk.call.wait())?;
             shard.total.wait()?;
             shard.copies.stream.synchronize().map_err(|code| failed("waiting for copies", code))?;
+            // The next pass moves these marks.
+            shard.copies.ends.clear();
         }
         Ok(())
     }

@@ -753,9 +753,16 @@ unsafe fn look(scores: &mut Scores, biases: Shared<f32>, limits: Limits) -> Look
             looked.best[R] = if looked.found[R] > 0.0 { score } else { looked.best[R] };
         });
     } else {
-        (looked.best, looked.found) = search(scores, biases, bounds, hits);
+        (looked.best, looked.found) = search::<false>(scores, biases, bounds, hits);
     }
     looked
+}
+
+/// [`look`] at a tile that is sure to matter.
+#[inline(always)]
+unsafe fn look_at_all(scores: &mut Scores, biases: Shared<f32>, limits: Limits) -> Looked {
+    let (best, found) = search::<true>(scores, biases, limits.bounds, [[1; 2]; 2]);
+    Looked { matters: true, best, found }
 }
 
 /// Takes what was found in a tile whose columns begin at `column`. Returns the share of bounds that counts from here on.
@@ -797,10 +804,10 @@ fn count_near<const G: usize, const R: usize>(scores: &Scores, limit: f32, found
     });
 }
 
-/// Adds the biases of groups that have something: the best score of each of two rows, and how many and which columns are within
+/// Adds the biases of groups that have something, or of `ALL`: the best score of each of two rows, and how many and which columns are within
 /// the bound of it.
 #[inline(always)]
-unsafe fn search(
+unsafe fn search<const ALL: bool>(
     scores: &mut Scores,
     biases: Shared<f32>,
     bounds: [f32; 2],
@@ -809,7 +816,7 @@ unsafe fn search(
     let mut bests = [[f32::NEG_INFINITY; 2]; 2];
     unroll!(G in [0, 1] => {
         unroll!(R in [0, 1] => {
-            if opaque(hits[R][G]) != 0 {
+            if ALL || opaque(hits[R][G]) != 0 {
                 unroll!(J in [0, 2, 4, 6] => {
                     let bias = biases.get4((G as u32 * 8 + J as u32) * 2);
                     unroll!(I in [0, 1, 2, 3] => {
@@ -826,7 +833,7 @@ unsafe fn search(
     let mut found = [[0.0f32; 2]; 2];
     unroll!(G in [0, 1] => {
         unroll!(R in [0, 1] => {
-            if opaque(hits[R][G]) != 0 {
+            if ALL || opaque(hits[R][G]) != 0 {
                 count_near::<G, R>(scores, limits[R], &mut found[R]);
             }
         })

@@ -14,6 +14,9 @@ use super::*;
 use cuda_std::async_copy::cp_async_cg_16;
 use cuda_std::mma::ldmatrix_x4;
 
+/// Of an item's first tiles all columns are searched: some of each group are the best so far of one of a warp's 16 rows.
+const EARLY_TILES: u32 = 2;
+
 /// See [`super::assign_hopper`].
 #[inline(always)]
 pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params: HopperParams) {
@@ -177,7 +180,8 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
         let floors = rows.floors(items, row);
         let mut floors = [floors.get(0), floors.get(8)];
         let mut share = 0.0;
-        let Item { from: mut tile, to, .. } = rows.item(items, params);
+        let Item { from, to, .. } = rows.item(items, params);
+        let mut tile = from;
         ring.wait_full(shared.full.here());
         multiply::<C>(&mut scores, &x, ring.stage());
         loop {
@@ -185,7 +189,11 @@ unsafe fn consume<C: Operand>(params: HopperParams) {
             let column = tile * HOPPER_CENTROIDS + quarter * 2;
             let limits = Limits::new(biases, floors, bounds, scale, share);
             wgmma_wait::<0>(&mut scores);
-            let looked = look(&mut scores, biases, limits);
+            let looked = if tile - from < EARLY_TILES {
+                look_at_all(&mut scores, biases, limits)
+            } else {
+                look(&mut scores, biases, limits)
+            };
             ring.release(shared.empty.here());
             ring = ring.next();
             tile += 1;

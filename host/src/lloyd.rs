@@ -276,8 +276,10 @@ pub(crate) fn rounded<T: Element>(centroids: &[T::Centroid]) -> Vec<T::Centroid>
 
 #[cfg(test)]
 mod tests {
-    use crate::{Backend, FlashKMeans, Init, Streaming};
+    use crate::{Backend, Error, FlashKMeans, Init, IterationEnd, Observer, Progress, Streaming};
     use ndarray::{Array2, Axis, s};
+    use std::ops::ControlFlow;
+    use std::path::Path;
 
     fn points() -> Array2<f64> {
         Array2::from_shape_fn((700, 2), |(row, column)| ((row * 131 + column * 57 + row * row) % 997) as f64)
@@ -303,6 +305,53 @@ mod tests {
             assert_eq!((model.n_iter(), model.converged()), (expected(tol), true), "{tol}");
         }
         assert!(expected(1.0) < expected(1e-2));
+    }
+
+    /// Stops at the end of an iteration, or after the first chunk of the one behind it; copies the checkpoint at each end.
+    struct Stops<'a> {
+        after: usize,
+        within: bool,
+        checkpoint: &'a Path,
+    }
+
+    impl Observer<f64> for Stops<'_> {
+        fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
+            let stops = self.within && progress.iterations == self.after;
+            if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+
+        fn iteration(&mut self, end: IterationEnd<'_, f64>) -> ControlFlow<()> {
+            let copy = self.checkpoint.with_extension(end.iterations.to_string());
+            // There may be none yet.
+            let _ = std::fs::copy(self.checkpoint, copy);
+            let stops = !self.within && end.iterations == self.after;
+            if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_written_when_they_are_due_and_when_a_fit_ends() {
+        let (points, folder) = (points(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("fit.state");
+        let run = |max_iter, after, within| {
+            let mut stops = Stops { after, within, checkpoint: &path };
+            let how = Streaming::new().checkpoint(&path, 2);
+            fit(0.0, max_iter).fit_stream(&points, &how, &mut stops).map(|model| model.n_iter())
+        };
+        // A fit that has had its iterations does no more of them.
+        let kept = |path: &Path| {
+            let how = Streaming::new().resume(path);
+            path.exists().then(|| fit(0.0, 1).fit_stream(&points, &how, &mut ()).unwrap().n_iter())
+        };
+        // Each is written after an iteration has been seen.
+        let due = || [1, 2, 3, 4, 5].map(|at| kept(&path.with_extension(at.to_string())));
+
+        assert_eq!(run(5, usize::MAX, false).unwrap(), 5);
+        assert_eq!((due(), kept(&path)), ([None, None, Some(2), Some(2), Some(4)], Some(5)));
+        assert_eq!(run(5, 3, false).unwrap(), 3);
+        assert_eq!(kept(&path), Some(3));
+        assert!(matches!(run(9, 5, true), Err(Error::Stopped { .. })));
+        assert_eq!(kept(&path), Some(5));
     }
 
     #[test]

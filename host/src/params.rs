@@ -829,6 +829,37 @@ mod tests {
         }
     }
 
+    /// Refusals come before a GPU is looked for: with the CPU asked for, what is not refused ends there.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_workspace_refuses_what_it_does_not_do() {
+        let options = || FlashKMeans::new(2).backend(Backend::Cpu);
+        let by_distance = [Init::KMeansPlusPlus, Init::KMeansParallel { oversampling: 2.0, rounds: 5 }];
+        let refused_for = |options: FlashKMeans| match options.workspace::<f32>(1, 10, 2) {
+            Err(Error::InvalidArgument { argument, .. }) => argument,
+            Err(Error::BackendUnavailable { .. }) => "backend",
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("a workspace without a GPU"),
+        };
+        let given = Init::Given(ndarray::array![[0.5, 0.5], [1.0, 1.0]].into_dyn());
+        for metric in [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot] {
+            for init in [Init::Random, given.clone()].into_iter().chain(by_distance.clone()) {
+                let options = options().metric(metric).init(init.clone());
+                let is_refused = metric.is_spherical() && init.is_by_distance();
+                assert_eq!(
+                    refused_for(options),
+                    if is_refused { "init" } else { "backend" },
+                    "{metric:?} {init:?}"
+                );
+            }
+        }
+        assert_eq!(refused_for(options().n_init(1)), "backend");
+        assert_eq!(refused_for(options().n_init(2)), "n_init");
+        assert_eq!(refused_for(options().max_points_per_centroid(100)), "max_points_per_centroid");
+        assert_eq!(refused_for(options().empty_clusters(EmptyClusters::Relocate)), "empty_clusters");
+        assert_eq!(refused_for(FlashKMeans::new(0)), "n_clusters");
+    }
+
     /// More points than can be counted are all of them.
     #[test]
     fn a_sample_is_at_most_all_points() {

@@ -5,8 +5,8 @@
 //! total   sums of all panels -> centroids                           one a GPU; the first GPU's adds up
 //! ```
 //! A chunk stays on its GPU while there is room; the others go through two calls in turns, so that one is copied while
-//! the other is worked on, and the last two are there when the next pass begins, with them. The means are added from panels in their order, whichever chunk or GPU they were summed on:
-//! the bits are those of a fit of all points at once.
+//! the other is worked on, and the next pass begins with the last two. The means are added from panels in their order,
+//! whichever chunk or GPU they were summed on: the bits are those of a fit of all points at once.
 use super::*;
 use crate::backend::totals::Totals;
 use crate::lloyd::{Found, Pass};
@@ -57,8 +57,8 @@ struct Shard<T: GpuElement> {
     most: usize,
     /// Of chunks that stay.
     streams: [Arc<Stream>; STREAMS],
-    /// Of the others. Copies wait for what is on it, so it goes first.
-    urgent: Arc<Stream>,
+    /// Of the others, one each, so that a copy to one need not wait for the work on the other. They go first, for copies wait.
+    urgent: [Arc<Stream>; TURNS],
     copies: Copies,
 }
 
@@ -325,7 +325,7 @@ impl<T: GpuElement> Shard<T> {
         let total = Call::<T>::new(device, [1, n, d], (k, by), Role::Total(cut))?;
         total.set_origin(first)?;
         total.fill(total.places.labels, u32::MAX)?;
-        let stream = || device.stream().map(Arc::new);
+        let (stream, urgent) = (|| device.stream().map(Arc::new), || device.urgent_stream().map(Arc::new));
         let mut shard = Shard {
             cut,
             frame,
@@ -336,7 +336,7 @@ impl<T: GpuElement> Shard<T> {
             room: 0,
             most: 0,
             streams: [stream()?, stream()?],
-            urgent: Arc::new(device.urgent_stream()?),
+            urgent: [urgent()?, urgent()?],
             copies: Copies { stream: device.stream()?, ends: VecDeque::new() },
             chunk_rows: chunk_rows.min(rows.len().max(1)),
             rows,
@@ -366,11 +366,9 @@ impl<T: GpuElement> Shard<T> {
     /// Takes a chunk that is kept.
     fn run_kept(&self, row: usize, pass: Pass) -> Result<()> {
         let chunk = self.chunk(row)?;
-        if !self.turns.contains(&row) {
-            // Else they would be on the multiprocessors when copies wait for the others.
-            for row in &self.turns {
-                self.chunk(*row)?.end.hold(&chunk.call.stream)?;
-            }
+        // One after the other those whose places copies wait for, and then the rest: else all would share the multiprocessors.
+        if let Some(&last) = self.turns.back() {
+            self.chunk(last)?.end.hold(&chunk.call.stream)?;
         }
         chunk.call.run_kept(&self.total, row, pass)?;
         chunk.end.set(&chunk.call.stream)
@@ -418,7 +416,11 @@ impl<T: GpuElement> Shard<T> {
     fn make(&self, stays: bool) -> Result<Chunk<T>> {
         let (k, d) = (self.total.shape.k as usize, self.total.shape.d as usize);
         let (device, by) = (&self.total.device, self.total.by);
-        let stream = if stays { &self.streams[self.chunks.len() % STREAMS] } else { &self.urgent };
+        let stream = if stays {
+            &self.streams[self.chunks.len() % STREAMS]
+        } else {
+            &self.urgent[self.turns.len() % TURNS]
+        };
         let sizes = [1, self.chunk_rows, d];
         let mut call = Call::<T>::on(stream.clone(), device, sizes, (k, by), Role::Part(self.cut))?;
         let mut plan = Plan::default();

@@ -8,14 +8,15 @@ use cust::memory::DeviceBuffer;
 use cust::stream::{Stream, StreamFlags};
 use flash_kmeans::{
     Backend, BatchSummary, DevicePoints, Element, Error, FlashKMeans, Init, IterationEnd, KMeans, Observer,
-    PageLocked, Streaming, Workspace, devices,
+    PageLocked, Source, Streaming, Workspace, devices,
 };
 use flash_kmeans_tests::{CUDA, bits_but_costs, has_gpu, is_emulated, is_set, is_small as small};
 use half::{bf16, f16};
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Ix2, Ix3, array, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
+use std::sync::Mutex;
 
 /// A type of points.
 trait Point: Element<Centroid = f32> {
@@ -999,6 +1000,76 @@ fn check_few_parts<T: Point>(n: usize, d: usize, tol: f64, times: usize) {
     assert_eq!(counts.0, streamed.n_iter());
     let labels: Vec<u64> = streamed.labels().iter().map(|&label| u64::from(label)).collect();
     assert!(whole[5 * d..][..n] == labels, "n {n}, d {d}: streamed");
+}
+
+/// Notes which rows are read, each iteration's by themselves.
+struct Noted<'a> {
+    points: ArrayView2<'a, f16>,
+    passes: Mutex<Vec<Vec<Range<usize>>>>,
+}
+
+impl Source<f16> for Noted<'_> {
+    fn n_points(&self) -> usize {
+        self.points.nrows()
+    }
+
+    fn n_features(&self) -> usize {
+        self.points.ncols()
+    }
+
+    fn read(&self, rows: Range<usize>, into: &mut [f16]) -> flash_kmeans::Result<()> {
+        // Single rows are the first point, and those that centroids are drawn from.
+        if rows.len() > 1 {
+            self.passes.lock().unwrap().last_mut().unwrap().push(rows.clone());
+        }
+        Source::read(&self.points, rows, into)
+    }
+}
+
+impl Observer<f32> for &Noted<'_> {
+    fn iteration(&mut self, _: IterationEnd<'_, f32>) -> ControlFlow<()> {
+        self.passes.lock().unwrap().push(Vec::new());
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn the_last_chunks_of_a_pass_are_not_read_for_the_next() {
+    if !has_gpu() {
+        return;
+    }
+    let (n, d, chunk) = (8 * 1024, 4, 1024);
+    let points = many_points::<f16>(n, d);
+    let points = points.index_axis(Axis(0), 0);
+    let options = FlashKMeans::new(5).init(Init::Random).max_iter(2).tol(0.0).backend(CUDA);
+    let whole = options.fit(points.view()).unwrap();
+    let streaming = Streaming::new().memory((3 * chunk * d * 2) as u64);
+    let (mut memory, mut kept) = (50_000u64, Vec::new());
+    while kept.last() != Some(&8) {
+        let noted = Noted { points, passes: Mutex::new(vec![Vec::new()]) };
+        match options.clone().gpu_memory(memory).fit_stream(&noted, &streaming, &mut &noted) {
+            Ok(model) => assert_eq!(model.labels(), whole.labels(), "in {memory} bytes"),
+            Err(Error::OutOfDeviceMemory { .. }) if kept.is_empty() => {
+                memory += memory / 16;
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let passes = noted.passes.into_inner().unwrap();
+        let chunks = (0..n).step_by(chunk).map(|row| row..row + chunk);
+        assert!(passes[0].iter().cloned().eq(chunks), "{:?}", passes[0]);
+        let left = passes[1].len();
+        for two in passes.windows(2) {
+            // Two at the most do not stay, where there is room for two.
+            let last = two[0].len().saturating_sub(if left < 7 { 2 } else { 1 });
+            assert!(two[0][last..].iter().all(|rows| !two[1].contains(rows)), "{passes:?}");
+            assert_eq!(two[1].len(), left, "{passes:?}");
+        }
+        kept.push(8 - left);
+        memory += memory / 16;
+    }
+    kept.dedup();
+    assert_eq!(kept, [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 #[test]

@@ -373,7 +373,7 @@ impl<T: GpuElement> Call<T> {
         Self::on(Arc::new(device.stream()?), device, sizes, task, role)
     }
 
-    /// The same on a stream that others use.
+    /// The same in the device's context, on a stream that others use.
     fn on(
         stream: Arc<Stream>,
         device: &Device,
@@ -381,7 +381,6 @@ impl<T: GpuElement> Call<T> {
         (k, by): (usize, By),
         role: Role<'_>,
     ) -> Result<Self> {
-        device.enter()?;
         let shape = shape_of::<T>([batch, n, d], k)?;
         let (mut panels, mut moments) = (Panels::of(shape.n, shape.k), MomentsParams::new(shape));
         if let Role::Part(cut) | Role::Total(cut) = role {

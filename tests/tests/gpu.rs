@@ -1044,15 +1044,12 @@ fn the_last_chunks_of_a_pass_are_not_read_for_the_next() {
     let options = FlashKMeans::new(5).init(Init::Random).max_iter(2).tol(0.0).backend(CUDA);
     let whole = options.fit(points.view()).unwrap();
     let streaming = Streaming::new().memory((3 * chunk * d * 2) as u64);
-    let (mut memory, mut kept) = (50_000u64, Vec::new());
-    while kept.last() != Some(&8) {
+    let mut kept = Vec::new();
+    for memory in std::iter::successors(Some(50_000u64), |memory| Some(memory + memory / 16)) {
         let noted = Noted { points, passes: Mutex::new(vec![Vec::new()]) };
         match options.clone().gpu_memory(memory).fit_stream(&noted, &streaming, &mut &noted) {
             Ok(model) => assert_eq!(model.labels(), whole.labels(), "in {memory} bytes"),
-            Err(Error::OutOfDeviceMemory { .. }) if kept.is_empty() => {
-                memory += memory / 16;
-                continue;
-            }
+            Err(Error::OutOfDeviceMemory { .. }) if kept.is_empty() => continue,
             Err(error) => panic!("{error}"),
         }
         let passes = noted.passes.into_inner().unwrap();
@@ -1066,7 +1063,9 @@ fn the_last_chunks_of_a_pass_are_not_read_for_the_next() {
             assert_eq!(two[1].len(), left, "{passes:?}");
         }
         kept.push(8 - left);
-        memory += memory / 16;
+        if left == 0 {
+            break;
+        }
     }
     kept.dedup();
     assert_eq!(kept, [1, 2, 3, 4, 5, 6, 7, 8]);

@@ -804,8 +804,8 @@ fn count_near<const G: usize, const R: usize>(scores: &Scores, limit: f32, found
     });
 }
 
-/// Adds the biases of groups that have something, or of `ALL`: the best score of each of two rows, and how many and which columns are within
-/// the bound of it.
+/// Adds the biases of groups that have something, or of `ALL`: the best score of each of two rows, and how many and which
+/// columns are within the bound of it.
 #[inline(always)]
 unsafe fn search<const ALL: bool>(
     scores: &mut Scores,

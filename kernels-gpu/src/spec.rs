@@ -335,6 +335,9 @@ pub const WIDE_POINTS: u32 = 2 * WARPGROUP_POINTS;
 pub const WIDE_TILES: u32 = WIDE_CLUSTER;
 /// Stages of each of the wide entries' rings; points of at most so many panels stay in theirs.
 pub const WIDE_STAGES: u32 = 4;
+/// Slots of the biases of tiles: a panel is released before its tiles are folded, and may be the only one of its tiles, so that
+/// the ring of panels has gone round once before the fold ends, and not twice.
+pub const WIDE_SLOTS: u32 = 2 * WIDE_STAGES;
 /// Bytes of a stage of centroids.
 pub const WIDE_CENTROID_BYTES: u32 = WIDE_TILES * HOPPER_PANEL_BYTES;
 /// Bytes of a stage of points.
@@ -533,7 +536,7 @@ impl WideShared {
         WideShared {
             centroids: layout.aligned_array(WIDE_STAGES * WIDE_CENTROID_BYTES, 1024),
             points: layout.aligned_array(WIDE_STAGES * WIDE_POINT_BYTES, 1024),
-            biases: layout.array(WIDE_STAGES * WIDE_TILES * HOPPER_BIASES),
+            biases: layout.array(WIDE_SLOTS * WIDE_TILES * HOPPER_BIASES),
             rows: RowsShared::new(&mut layout, WIDE_POINTS),
             full: layout.array(WIDE_STAGES),
             empty: layout.array(WIDE_STAGES),

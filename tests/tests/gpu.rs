@@ -823,6 +823,35 @@ fn values_whose_squares_vanish() {
 }
 
 #[test]
+fn many_points_of_few_dimensions_that_are_assigned_again() {
+    if !has_gpu() || small() {
+        return;
+    }
+    // Each centroid is there three times, so that no point is sure, in tiles enough to go round all that is in a ring.
+    let (n, k, d) = (1 << 19, 3 * 683, 64);
+    let points = Array2::from_shape_fn((n, d), |(row, feature)| {
+        let hash = ((row * d + feature) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        f16::from_f32(
+            (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) as u32 as f32 * 2f32.powi(-31) - 1.0,
+        )
+    });
+    let of_one = |row: usize| 0.25 + 1.5 * row as f32 / k as f32;
+    let centroids = Array2::from_shape_fn((k, d), |(row, feature)| {
+        points[[row / 3, feature]].to_f32() * of_one(row / 3 * 3)
+    });
+    let labels = |backend| {
+        let model = KMeans::<f16, Ix2>::from_centroids(centroids.view(), backend).unwrap();
+        model.predict(points.view()).unwrap()
+    };
+    let expected = labels(Backend::Cpu);
+    for _ in 0..3 {
+        let found = labels(CUDA);
+        let wrong = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+        assert_eq!(wrong, 0);
+    }
+}
+
+#[test]
 fn points_of_f64_are_refused() {
     let refused = FlashKMeans::new(1).backend(CUDA).fit(array![[0.0f64]].view());
     assert!(matches!(refused, Err(Error::BackendUnavailable { backend: CUDA, .. })), "{refused:?}");

@@ -74,8 +74,7 @@ unsafe fn produce_centroids(rows: Rows, arrays: Arrays, params: HopperParams) {
     let (tiles, panels) = (params.centroid_tiles(), hopper_panels(params.shape.d));
     let rank = cluster_rank();
     let mut ring = Ring::<WIDE_STAGES>(0);
-    // A slot of biases comes round again when its tiles have long been folded.
-    let mut slot = Ring::<WIDE_STAGES>(0);
+    let mut slot = Ring::<WIDE_SLOTS>(0);
     let mut queue = Queue::<WIDE_CLUSTER>::new();
     loop {
         let item = queue.next(rows, arrays, params);
@@ -200,7 +199,7 @@ unsafe fn consume<C: Operand>(rows: Rows, listing: Listing, params: HopperParams
     let resident = panels <= WIDE_STAGES;
     let mut ring = Ring::<WIDE_STAGES>(0);
     let mut points = Ring::<WIDE_STAGES>(0);
-    let mut slot = Ring::<WIDE_STAGES>(0);
+    let mut slot = Ring::<WIDE_SLOTS>(0);
     let mut items = Ring::<1>(0);
 
     let mut scores: [Scores; 2] = [[0.0; 64]; 2];

@@ -122,6 +122,12 @@ mod tests {
     use half::{bf16, f16};
     use std::borrow::Cow;
 
+    /// Rows of the larger cases: Miri takes a thousand times as long.
+    const ROWS: usize = if cfg!(miri) { 60 } else { 300 };
+    /// How many of the shapes, in the order of their sizes, and of the scales.
+    const SHAPES: usize = if cfg!(miri) { 3 } else { 5 };
+    const SCALES: usize = if cfg!(miri) { 1 } else { 3 };
+
     /// The definition, in f64.
     fn reference<T: Element>(points: &[T], d: usize, centroids: &[T::Centroid]) -> Vec<u32> {
         let nearest = |x: &[T]| {
@@ -139,8 +145,10 @@ mod tests {
     }
 
     fn check<T: Element>(name: &str, convert: impl Fn(f64) -> T) {
-        for (n, k, d) in [(1, 1, 1), (40, 2, 3), (200, 33, 17), (300, 100, 100), (130, 130, 130)] {
-            for scale in [1.0, 1e-20, 1e15] {
+        for (n, k, d) in
+            [(1, 1, 1), (40, 2, 3), (200, 33, 17), (300, 100, 100), (130, 130, 130)].into_iter().take(SHAPES)
+        {
+            for scale in [1.0, 1e-20, 1e15].into_iter().take(SCALES) {
                 if matches!(T::DTYPE, DType::F16) && scale != 1.0 {
                     continue;
                 }
@@ -174,16 +182,16 @@ mod tests {
         let d = 5;
         let mut rng = Rng::new(1, 0);
         // A lattice: many exact ties, and twice the same centroid.
-        let lattice: Vec<f32> = (0..300 * d).map(|_| rng.below(3) as f32).collect();
+        let lattice: Vec<f32> = (0..ROWS * d).map(|_| rng.below(3) as f32).collect();
         // An offset a million times the spread; values whose squares overflow f32.
-        let offset: Vec<f32> = (0..300 * d).map(|_| 1e6 + rng.below(9) as f32).collect();
-        let huge: Vec<f32> = (0..300 * d).map(|_| (rng.unit() as f32 - 0.5) * 3e38).collect();
+        let offset: Vec<f32> = (0..ROWS * d).map(|_| 1e6 + rng.below(9) as f32).collect();
+        let huge: Vec<f32> = (0..ROWS * d).map(|_| (rng.unit() as f32 - 0.5) * 3e38).collect();
         // Squares of some overflow, of others not: a score of -∞ says nothing of the distance.
-        let large: Vec<f32> = (0..300 * d).map(|_| (rng.unit() as f32 - 0.5) * 3e19).collect();
-        for points in [lattice, offset, huge, large, vec![2.5; 300 * d]] {
+        let large: Vec<f32> = (0..ROWS * d).map(|_| (rng.unit() as f32 - 0.5) * 3e19).collect();
+        for points in [lattice, offset, huge, large, vec![2.5; ROWS * d]] {
             let mut centroids = points[..40 * d].to_vec();
             centroids.extend_from_slice(&points[..10 * d]);
-            let mut labels = vec![0; 300];
+            let mut labels = vec![0; ROWS];
             assign::assign(&points, d, &centroids, Metric::Euclidean, &mut labels);
             assert_eq!(labels, reference(&points, d, &centroids));
         }
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn points_between_two_centroids_are_compared_in_f64() {
-        let (d, k) = (37, 64);
+        let (d, k) = (37, if cfg!(miri) { 8 } else { 64 });
         let mut rng = Rng::new(2, 0);
         let mut gaussian = |scale: f64| -> Vec<f64> { (0..d).map(|_| (rng.unit() - 0.5) * scale).collect() };
         let (mut centroids, mut points) = (Vec::new(), Vec::new());
@@ -212,12 +220,12 @@ mod tests {
 
     #[test]
     fn an_outlier_or_a_large_coordinate_changes_no_label() {
-        let (n, d, k) = (700, 33, 40);
+        let (n, d, k) = if cfg!(miri) { (70, 9, 10) } else { (700, 33, 40) };
         for outlier in [1e3f32, 1e6, 1e15, 3e38] {
             let mut rng = Rng::new(3, 0);
             let mut points: Vec<f32> = (0..n * d).map(|_| rng.unit() as f32).collect();
             points[5 * d + 2] = outlier;
-            points.chunks_exact_mut(d).skip(400).for_each(|x| x[7] = outlier / 2.0);
+            points.chunks_exact_mut(d).skip(n / 2).for_each(|x| x[7] = outlier / 2.0);
             let centroids = points[..k * d].to_vec();
             let mut labels = vec![u32::MAX; n];
             assign::assign(&points, d, &centroids, Metric::Euclidean, &mut labels);
@@ -228,13 +236,14 @@ mod tests {
     #[test]
     fn bits_do_not_depend_on_threads() {
         let mut rng = Rng::new(9, 0);
-        let points: Vec<f32> = (0..20_000 * 7).map(|_| rng.unit() as f32).collect();
-        let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n: 10_000, d: 7, weights: None };
-        let centroids = [&points[..30 * 7], &points[70_000..70_000 + 30 * 7]].concat();
+        let n = if cfg!(miri) { 300 } else { 10_000 };
+        let points: Vec<f32> = (0..2 * n * 7).map(|_| rng.unit() as f32).collect();
+        let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n, d: 7, weights: None };
+        let centroids = [&points[..30 * 7], &points[n * 7..][..30 * 7]].concat();
         let options = LloydOptions {
             metric: Metric::Euclidean,
             k: 30,
-            max_iter: 12,
+            max_iter: if cfg!(miri) { 2 } else { 12 },
             tol: 1e-4,
             empty_clusters: EmptyClusters::Keep,
         };

@@ -236,13 +236,13 @@ mod tests {
     #[test]
     fn bits_do_not_depend_on_threads() {
         let mut rng = Rng::new(9, 0);
-        let n = if cfg!(miri) { 300 } else { 10_000 };
+        let (n, k) = if cfg!(miri) { (40, 4) } else { (10_000, 30) };
         let points: Vec<f32> = (0..2 * n * 7).map(|_| rng.unit() as f32).collect();
         let problem = Problem { points: Cow::Borrowed(&points), batch: 2, n, d: 7, weights: None };
-        let centroids = [&points[..30 * 7], &points[n * 7..][..30 * 7]].concat();
+        let centroids = [&points[..k * 7], &points[n * 7..][..k * 7]].concat();
         let options = LloydOptions {
             metric: Metric::Euclidean,
-            k: 30,
+            k,
             max_iter: if cfg!(miri) { 2 } else { 12 },
             tol: 1e-4,
             empty_clusters: EmptyClusters::Keep,

@@ -64,7 +64,7 @@ impl std::fmt::Display for Metric {
 
 impl Metric {
     /// All of them.
-    #[cfg_attr(not(feature = "safetensors"), expect(dead_code))]
+    #[cfg_attr(not(any(test, feature = "safetensors")), expect(dead_code))]
     pub(crate) const ALL: [Metric; 4] =
         [Metric::Euclidean, Metric::Cosine, Metric::Dot, Metric::SphericalDot];
 

@@ -52,7 +52,7 @@ sanitize)
     arguments+=(--test-threads=1)
     export FLASH_KMEANS_SMALL=1
     run_all compute-sanitizer --tool memcheck --error-exitcode 9 --target-processes all
-    # Launches of the tensor-core kernels do not always end under racecheck.
+    # Racecheck does not follow some barriers of the tuned kernels.
     export FLASH_KMEANS_KERNELS=portable
     for tool in memcheck racecheck; do
         run_all compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all

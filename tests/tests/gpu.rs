@@ -835,9 +835,9 @@ fn many_points_of_few_dimensions_that_are_assigned_again() {
             (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) as u32 as f32 * 2f32.powi(-31) - 1.0,
         )
     });
-    let of_one = |row: usize| 0.25 + 1.5 * row as f32 / k as f32;
     let centroids = Array2::from_shape_fn((k, d), |(row, feature)| {
-        points[[row / 3, feature]].to_f32() * of_one(row / 3 * 3)
+        let of = row / 3;
+        points[[of, feature]].to_f32() * (0.25 + 1.5 * (3 * of) as f32 / k as f32)
     });
     let labels = |backend| {
         let model = KMeans::<f16, Ix2>::from_centroids(centroids.view(), backend).unwrap();

@@ -1540,7 +1540,7 @@ pub struct FinaliseParams {
     pub lanes_of_cluster: u32,
     /// Clusters of a warp, which has lanes for each: a power of two.
     pub clusters_of_warp: u32,
-    /// Warps of a block that have clusters.
+    /// Warps of a block that have clusters: a power of two.
     pub warps_of_block: u32,
     /// Most rows of a cluster that one warp adds up; of more, all warps of the block have a share.
     pub rows_of_warp: u32,
@@ -1698,6 +1698,71 @@ impl Items for ConvergeParams {
     #[inline]
     fn blocks(&self) -> u64 {
         self.shape.batch as u64 * self.parts() as u64
+    }
+}
+
+/// Shared memory of `finish`: that of its parts, one after the other, and what they tell each other.
+#[derive(Clone, Copy, Debug)]
+pub struct FinishShared {
+    /// Blocks of the problem that have ended.
+    pub ended: Slot<u32>,
+    /// Length of the longest centroid of each tile.
+    pub lengths: Slot<f32>,
+    /// Largest residual of each.
+    pub residuals: Slot<f32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl FinishShared {
+    /// The layout.
+    #[inline]
+    pub const fn new() -> Self {
+        let (means, converge) = (FinaliseShared::new().bytes, ConvergeShared::new().bytes);
+        let mut layout = Layout::new();
+        let _parts: Slot<u8> = layout.array(if means > converge { means } else { converge });
+        FinishShared {
+            ended: layout.array(1),
+            lengths: layout.array(UPDATE_WARPS),
+            residuals: layout.array(UPDATE_WARPS),
+            bytes: layout.bytes(),
+        }
+    }
+}
+// A thread of a block does its share of all parts, in the same order of additions.
+const _: () = assert!(UPDATE_THREADS == REDUCE_THREADS);
+
+/// Parameters of `finish`: some blocks for each problem.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FinishParams {
+    /// How means are found.
+    pub means: FinaliseParams,
+    /// What is added up in the end.
+    pub converge: ConvergeParams,
+    /// The slot of the largest norm that the next assignment reads.
+    pub slot: u32,
+}
+impl FinishParams {
+    /// Whether one launch ends an iteration of these problems: means of whole rows, a warp a tile, and nothing that blocks would
+    /// have to share to add it up.
+    #[inline]
+    pub const fn fits(means: FinaliseParams, converge: ConvergeParams) -> bool {
+        means.panels.fit_a_block(means.shape.k)
+            && means.chunks() == 1
+            && means.shape.centroid_tiles() <= UPDATE_WARPS
+            && converge.parts() == 1
+    }
+    /// Blocks that share a problem.
+    #[inline]
+    pub const fn blocks_of_problem(&self) -> u32 {
+        ((self.means.groups_of_problem() - 1) >> self.means.warps_of_block.trailing_zeros()) + 1
+    }
+}
+impl Items for FinishParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.means.shape.batch as u64 * self.blocks_of_problem() as u64
     }
 }
 

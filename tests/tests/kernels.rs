@@ -6,6 +6,8 @@
 mod data;
 #[path = "kernels/device.rs"]
 mod device;
+#[path = "kernels/finish.rs"]
+mod finish;
 #[path = "kernels/metrics.rs"]
 mod metrics;
 #[path = "kernels/spans.rs"]

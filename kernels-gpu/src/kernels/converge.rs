@@ -24,7 +24,6 @@ pub(super) unsafe fn converge(
     counters: *mut u32,
     params: ConvergeParams,
 ) {
-    let shape = params.shape;
     let parts = params.parts();
     let me = thread_idx_x();
     let mut item = block_idx_x() as u64;
@@ -33,22 +32,7 @@ pub(super) unsafe fn converge(
         let part = (item - batch * parts as u64) as u32;
         let state = states.add(batch as usize);
         if (*state).done == 0 {
-            let mut mine = NOTHING;
-            let (mut entry, to) = part_of(params.moves, part, parts);
-            entry += me;
-            while entry < to {
-                mine.shift += *moves.add((batch * params.moves as u64 + entry as u64) as usize);
-                entry += REDUCE_THREADS;
-            }
-            let (mut tile, to) = part_of(params.tiles, part, parts);
-            tile += me;
-            while tile < to {
-                let place = (batch * params.tiles as u64 + tile as u64) as usize;
-                mine.cost += *tile_cost.add(place);
-                mine.changed += *tile_changed.add(place);
-                tile += REDUCE_THREADS;
-            }
-            let mut all = sum_of_block(mine);
+            let mut all = sum_of_part(batch, part, parts, (moves, tile_cost, tile_changed), params);
             let mut is_last = true;
             if parts > 1 {
                 let ended = SHARED.ended.here();
@@ -70,21 +54,62 @@ pub(super) unsafe fn converge(
             if is_last && me == 0 {
                 // For the next launch.
                 *counters.add(batch as usize) = 0;
-                let iteration = (*state).n_iter;
-                let slot = iteration - div(iteration, params.window) * params.window;
-                *records.add((slot as u64 * shape.batch as u64 + batch) as usize) = all;
-                let stopped = all.changed == 0 || all.shift <= *thresholds.add(batch as usize);
-                *state = LoopState {
-                    done: stopped as u32,
-                    n_iter: iteration + 1,
-                    fixed_point: (all.changed == 0) as u32,
-                    reserved: 0,
-                };
+                record(batch, all, thresholds, states, records, params);
             }
             sync_threads();
         }
         item += grid_dim_x() as u64;
     }
+}
+
+/// What a part of a problem's moves and statistics come to, in every thread of a block.
+#[inline(always)]
+pub(super) unsafe fn sum_of_part(
+    batch: u64,
+    part: u32,
+    parts: u32,
+    (moves, tile_cost, tile_changed): (*const f64, *const f64, *const u32),
+    params: ConvergeParams,
+) -> IterationRecord {
+    let mut mine = NOTHING;
+    let (mut entry, to) = part_of(params.moves, part, parts);
+    entry += thread_idx_x();
+    while entry < to {
+        mine.shift += *moves.add((batch * params.moves as u64 + entry as u64) as usize);
+        entry += REDUCE_THREADS;
+    }
+    let (mut tile, to) = part_of(params.tiles, part, parts);
+    tile += thread_idx_x();
+    while tile < to {
+        let place = (batch * params.tiles as u64 + tile as u64) as usize;
+        mine.cost += *tile_cost.add(place);
+        mine.changed += *tile_changed.add(place);
+        tile += REDUCE_THREADS;
+    }
+    sum_of_block(mine)
+}
+
+/// Records a problem's iteration, and stops it if it is done; one thread.
+#[inline(always)]
+pub(super) unsafe fn record(
+    batch: u64,
+    all: IterationRecord,
+    thresholds: *const f64,
+    states: *mut LoopState,
+    records: *mut IterationRecord,
+    params: ConvergeParams,
+) {
+    let state = states.add(batch as usize);
+    let iteration = (*state).n_iter;
+    let slot = iteration - div(iteration, params.window) * params.window;
+    *records.add((slot as u64 * params.shape.batch as u64 + batch) as usize) = all;
+    let stopped = all.changed == 0 || all.shift <= *thresholds.add(batch as usize);
+    *state = LoopState {
+        done: stopped as u32,
+        n_iter: iteration + 1,
+        fixed_point: (all.changed == 0) as u32,
+        reserved: 0,
+    };
 }
 
 const NOTHING: IterationRecord = IterationRecord { cost: 0.0, shift: 0.0, changed: 0, reserved: 0 };

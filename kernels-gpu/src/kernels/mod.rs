@@ -19,6 +19,8 @@ mod distances;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod finalise;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod finish;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod floors;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod fold_heads;
@@ -400,6 +402,9 @@ const SUMS_BY_MASS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(3
 #[cfg(not(target_arch = "nvptx64"))]
 const FINALISE: BlockShape =
     BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes).blocks_per_sm(3);
+// What it keeps of a problem's arrays takes registers.
+#[cfg(not(target_arch = "nvptx64"))]
+const FINISH: BlockShape = BlockShape::new(UPDATE_THREADS).shared(FinishShared::new().bytes).blocks_per_sm(2);
 #[cfg(not(target_arch = "nvptx64"))]
 const SETTLE: BlockShape = BlockShape::new(UPDATE_THREADS).shared(SettleShared::new().bytes).blocks_per_sm(2);
 #[cfg(not(target_arch = "nvptx64"))]
@@ -497,6 +502,14 @@ kernels! {
              states: *const LoopState, centroids: *mut f32, rounded: *mut T, moves: *mut f64; params: FinaliseParams)
             = finalise::finalise, FINALISE,
             [fk_finalise_f32: f32, fk_finalise_f16: F16, fk_finalise_bf16: BF16];
+        /// Means, packed centroids and convergence of problems of few points.
+        Finish<T>: FinishInstance
+            (origin: *const T, sums: *const f32, heads: *const f32, starts: *const u32, centre: *const f32,
+             extents: *const u32, tile_cost: *const f64, tile_changed: *const u32, thresholds: *const f64,
+             states: *mut LoopState, centroids: *mut f32, rounded: *mut T, moves: *mut f64, packed: *mut u16,
+             biases: *mut f32, norms: *mut f32, residuals: *mut f32, largest: *mut f32, list_counts: *mut u32,
+             records: *mut IterationRecord, counters: *mut u32; params: FinishParams)
+            = finish::finish, FINISH, [fk_finish_f32: f32, fk_finish_f16: F16, fk_finish_bf16: BF16];
         /// First centroids: rows of the points, or given ones.
         Gather<T>: GatherInstance
             (points: *const T, rows: *const u32, given: *const f32, centroids: *mut f32, rounded: *mut T;

@@ -259,12 +259,10 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
                     if known { -0.5 * norm } else { f32::NEG_INFINITY }
                 };
                 if known {
-                    most.take(Most { bias, norm: max(sqrt(norm), LEAST_NORM), residual });
+                    most.take(Most { bias, norm: length_of(norm), residual });
                 }
                 if lane == 0 {
-                    // Column 8j + 2q + e of a tile belongs to quarter q of a warp's lanes.
-                    let (j, q, e) = (row / 8, row % 8 / 2, row % 2);
-                    *biases.add((q * HOPPER_BIAS_PITCH + j * 2 + e) as usize) = bias;
+                    *biases.add(place_of_bias(row)) = bias;
                     if const { T::PARTS == 1 } && known {
                         *norms.add(centroid as usize) = norm;
                         *residuals.add(centroid as usize) = residual;
@@ -274,12 +272,7 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
             }
             most = most.of_block();
             if thread_idx_x() < 4 {
-                let place = biases.add((thread_idx_x() * HOPPER_BIAS_PITCH + HOPPER_LARGEST) as usize);
-                *place = most.bias;
-                *place.add(1) = most.norm;
-                *place.add(2) = most.residual;
-                // What a copy of whole vectors takes along.
-                *place.add(3) = 0.0;
+                most.store(biases, thread_idx_x());
             }
             if thread_idx_x() == 0 {
                 // Norms are not negative, so their bits are in their order.
@@ -294,6 +287,19 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
     }
 }
 
+/// Where the bias of row `row` of a tile is: column `8j + 2q + e` belongs to quarter `q` of a warp's lanes.
+#[inline(always)]
+pub(super) fn place_of_bias(row: u32) -> usize {
+    let (j, q, e) = (row / 8, row % 8 / 2, row % 2);
+    (q * HOPPER_BIAS_PITCH + j * 2 + e) as usize
+}
+
+/// How long a centroid counts as, of this squared norm.
+#[inline(always)]
+pub(super) fn length_of(norm: f32) -> f32 {
+    max(sqrt(norm), LEAST_NORM)
+}
+
 /// A power of two that is not above `1 / √d`, nor under half of it.
 #[inline(always)]
 fn under_root(d: u32) -> f64 {
@@ -303,7 +309,7 @@ fn under_root(d: u32) -> f64 {
 
 /// The sum over the lanes that share a row, in each of them.
 #[inline(always)]
-unsafe fn sum_of_row<S: Copy + AddAssign + WarpShuffleValue>(mut value: S, lanes: u32) -> S {
+pub(super) unsafe fn sum_of_row<S: Copy + AddAssign + WarpShuffleValue>(mut value: S, lanes: u32) -> S {
     let mut offset = lanes / 2;
     while offset > 0 {
         value += warp_shuffle_xor(FULL_MASK, value, offset);
@@ -314,24 +320,26 @@ unsafe fn sum_of_row<S: Copy + AddAssign + WarpShuffleValue>(mut value: S, lanes
 
 /// The largest values of some centroids.
 #[derive(Clone, Copy)]
-struct Most {
-    bias: f32,
-    norm: f32,
-    residual: f32,
+pub(super) struct Most {
+    pub(super) bias: f32,
+    pub(super) norm: f32,
+    pub(super) residual: f32,
 }
 
 impl Most {
-    const NONE: Most = Most { bias: f32::NEG_INFINITY, norm: 0.0, residual: 0.0 };
+    pub(super) const NONE: Most = Most { bias: f32::NEG_INFINITY, norm: 0.0, residual: 0.0 };
 
+    /// Takes those of others.
     #[inline(always)]
-    fn take(&mut self, other: Most) {
+    pub(super) fn take(&mut self, other: Most) {
         self.bias = max(self.bias, other.bias);
         self.norm = max(self.norm, other.norm);
         self.residual = max(self.residual, other.residual);
     }
 
+    /// Those of a warp, in every lane.
     #[inline(always)]
-    unsafe fn of_warp(mut self) -> Most {
+    pub(super) unsafe fn of_warp(mut self) -> Most {
         let mut offset = 16;
         while offset > 0 {
             self.take(Most {
@@ -342,6 +350,17 @@ impl Most {
             offset >>= 1;
         }
         self
+    }
+
+    /// Stores those of a tile for a quarter of a warp's lanes.
+    #[inline(always)]
+    pub(super) unsafe fn store(self, biases: *mut f32, quarter: u32) {
+        let place = biases.add((quarter * HOPPER_BIAS_PITCH + HOPPER_LARGEST) as usize);
+        *place = self.bias;
+        *place.add(1) = self.norm;
+        *place.add(2) = self.residual;
+        // What a copy of whole vectors takes along.
+        *place.add(3) = 0.0;
     }
 
     /// In the threads of the first warp.

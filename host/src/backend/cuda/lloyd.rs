@@ -193,6 +193,8 @@ pub(super) struct Call<T: GpuElement> {
     moments: MomentsParams,
     /// The tensor-core entry that assigns, where there is one for this shape and device.
     hopper: Option<hopper::Launch>,
+    /// Whether one launch ends an iteration, and leaves centroids packed for the next.
+    finishes: bool,
     /// What rounded points are rounded in, where it is not this call's to find.
     frame: Option<Frame>,
     /// The slot of the largest centroid norm that the last packing raised.
@@ -302,7 +304,12 @@ pub(super) fn time_stages<T: GpuElement>(
         }
         // Each time the first iterations again: later ones end, one problem after the other, and cost nothing any more.
         call.give_centroids(None, call.shape)?;
-        call.arena()?.zero(&call.stream, call.places.states)
+        call.arena()?.zero(&call.stream, call.places.states)?;
+        // What an iteration leaves to the next, the run before has left.
+        match &call.places.hopper {
+            Some(places) if call.finishes => call.repack(places),
+            _ => Ok(()),
+        }
     };
     for _ in 0..iterations {
         begin()?;
@@ -323,6 +330,9 @@ pub(super) fn time_stages<T: GpuElement>(
         call.finalise(update)?;
         mark(&mut stages)?;
     }
+    // For the list of unsure points, which ends with the iteration.
+    begin()?;
+    call.assign(call.places.states)?;
     call.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
     let settled = match &call.places.hopper {
         // Of what more than two candidates are left, the second assignment knows where there is one.
@@ -462,10 +472,15 @@ impl<T: GpuElement> Call<T> {
                 }
             }),
         };
+        let finishes = matches!(role, Role::Fit(_))
+            && by.is_plain()
+            && places.hopper.as_ref().is_some_and(|places| places.order.is_none())
+            && FinishParams::fits(finalise, converge);
         let call = Call {
             device: device.clone(),
             stream,
             by,
+            finishes,
             points: None,
             arena: Some(device.arena(plan.bytes())?),
             places,
@@ -542,11 +557,11 @@ impl<T: GpuElement> Call<T> {
                     FoldHeads::SPEC,
                 ],
             });
-            kernels.extend([
-                <Finalise<T::Device> as Kernel>::SPEC,
-                Converge::SPEC,
-                <Moments<T::Device> as Kernel>::SPEC,
-            ]);
+            kernels.extend(match finishes {
+                true => vec![<Finish<T::Device> as Kernel>::SPEC],
+                false => vec![<Finalise<T::Device> as Kernel>::SPEC, Converge::SPEC],
+            });
+            kernels.push(<Moments<T::Device> as Kernel>::SPEC);
         }
         device.load(&kernels)?;
 
@@ -701,8 +716,7 @@ impl<T: GpuElement> Call<T> {
         self.slot.set(0);
         self.replay(&self.graphs.reset, || self.reset())?;
         // The same whether it was launched or replayed.
-        let ordered = self.places.hopper.as_ref().is_some_and(|places| places.order.is_some());
-        self.slot.set(ordered.into());
+        self.slot.set(self.is_packed_first().into());
         Ok(())
     }
 
@@ -995,8 +1009,50 @@ impl<T: GpuElement> Call<T> {
 
     /// Means, moves and convergence of an iteration.
     fn finalise(&self, update: &UpdatePlaces) -> Result<()> {
+        if let (true, Some(places)) = (self.finishes, &self.places.hopper) {
+            return self.finish(update, places);
+        }
         self.means(update)?;
         self.converge(update)
+    }
+
+    /// The same in one launch, and what the next assignment needs of the centroids.
+    fn finish(&self, update: &UpdatePlaces, places: &hopper::Places) -> Result<()> {
+        let (mut centre, mut extents) = (std::ptr::null(), std::ptr::null());
+        if let Some(rounded) = &places.rounded {
+            centre = self.at(self.places.centre)?.cast_const();
+            extents = self.at(rounded.extents)?.cast_const();
+        }
+        let finish = Finish::<T::Device> {
+            origin: self.origin()?.cast(),
+            sums: self.at(update.sums)?,
+            heads: self.at(update.heads)?,
+            starts: self.at(update.starts)?,
+            centre,
+            extents,
+            tile_cost: self.at(self.places.tile_cost)?,
+            tile_changed: self.at(self.places.tile_changed)?,
+            thresholds: self.at(update.thresholds)?,
+            states: self.at(self.places.states)?.cast(),
+            centroids: self.at(self.places.centroids)?,
+            rounded: self.at(self.places.rounded)?.cast(),
+            moves: self.at(update.moves)?,
+            packed: self.at(places.packed)?,
+            biases: self.at(places.biases)?,
+            norms: self.at(places.centroid_norms)?,
+            residuals: self.at(places.centroid_residuals)?,
+            largest: self.at(places.largest)?.cast(),
+            list_counts: self.at(places.list_counts)?,
+            records: self.at(update.records)?.cast(),
+            counters: self.at(update.converge_counters)?,
+            params: FinishParams {
+                means: self.finalise_params(),
+                converge: converge_params(self.shape, self.by, self.tiles() as usize, self.window),
+                slot: self.slot.get(),
+            },
+        };
+        // SAFETY: as in `means`.
+        unsafe { self.device.launch(&self.stream, &finish) }
     }
 
     fn finalise_params(&self) -> FinaliseParams {
@@ -1052,10 +1108,21 @@ impl<T: GpuElement> Call<T> {
         self.weigh()?;
         let Some(places) = &self.places.hopper else { return Ok(()) };
         self.prepare_points(places)?;
-        match places.order {
-            Some(_) => self.pack_centroids(places, self.places.open, None),
-            None => Ok(()),
+        if self.is_packed_first() {
+            self.pack_centroids(places, self.places.open, None)?;
         }
+        Ok(())
+    }
+
+    /// Packs the centroids anew, into the slot that the iterations use.
+    fn repack(&self, places: &hopper::Places) -> Result<()> {
+        self.slot.set(1 - self.slot.get());
+        self.pack_centroids(places, self.places.open, None)
+    }
+
+    /// Whether a run packs centroids before its first assignment does: to order them, or for good.
+    fn is_packed_first(&self) -> bool {
+        self.finishes || self.places.hopper.as_ref().is_some_and(|places| places.order.is_some())
     }
 
     /// What the tensor cores need to know of the points.
@@ -1228,7 +1295,9 @@ impl<T: GpuElement> Call<T> {
             // SAFETY: as in `means`.
             unsafe { self.device.launch(&self.stream, &kernel)? };
         }
-        self.pack_centroids(places, states, places.order)?;
+        if !self.finishes {
+            self.pack_centroids(places, states, places.order)?;
+        }
 
         let list_counts = self.at(places.list_counts)?;
         let [list_rows, list_first, list_second] =

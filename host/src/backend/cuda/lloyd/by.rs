@@ -26,6 +26,11 @@ impl By {
         !self.is_exact() && !self.metric.is_product()
     }
 
+    /// Whether means of the points are the centroids, and the assignment's statistics are all there is to know.
+    pub(super) fn is_plain(self) -> bool {
+        !self.has_means() && !self.has_losses() && !self.relocates
+    }
+
     /// Whether points count otherwise than once in sums.
     pub(super) fn has_masses(self) -> bool {
         self.weighted || self.metric == Metric::Cosine

@@ -1400,20 +1400,23 @@ pub struct PanelSumsShared {
     pub order: Slot<u32>,
     /// Sums of warps in the scan of clusters.
     pub warp_sums: Slot<u32>,
+    /// The points, where they come here.
+    pub points: Slot<u8>,
     /// Bytes of it all.
     pub bytes: u32,
 }
 
 impl PanelSumsShared {
-    /// The layout.
+    /// The layout for points of rows of at most so many bytes; 0 where they do not come here.
     #[inline]
-    pub const fn new() -> Self {
+    pub const fn new(row_bytes: u32) -> Self {
         let mut layout = Layout::new();
         PanelSumsShared {
             counts: layout.array(BLOCK_PANEL_POINTS / 32 * BLOCK_PANEL_CLUSTERS / 2),
             bases: layout.array(BLOCK_PANEL_CLUSTERS + 1),
             order: layout.array(BLOCK_PANEL_POINTS),
             warp_sums: layout.array(BLOCK_PANEL_POINTS / 32),
+            points: layout.aligned_array(BLOCK_PANEL_POINTS * row_bytes, 16),
             bytes: layout.bytes(),
         }
     }
@@ -1701,9 +1704,24 @@ impl Items for ConvergeParams {
     }
 }
 
-/// Shared memory of `finish`: that of its parts, one after the other, and what they tell each other.
+/// Most clusters of a block of `finish`.
+pub const FINISH_CLUSTERS: u32 = 16;
+/// Most panels of a problem that it takes: a lane each.
+pub const FINISH_PANELS: u32 = 32;
+/// Most rows of partial sums that a cluster of such a problem has.
+pub const FINISH_ROWS: u32 = FINISH_PANELS * (BLOCK_PANEL_POINTS / SHORT_STRETCH);
+
+/// Shared memory of `finish`: that of `converge`, which comes last, and its own.
 #[derive(Clone, Copy, Debug)]
 pub struct FinishShared {
+    /// `[cluster][row]` the numbers of its rows.
+    pub rows: Slot<u32>,
+    /// How many each cluster has.
+    pub counts: Slot<u32>,
+    /// What a point is of its mean.
+    pub weights: Slot<f64>,
+    /// `[warp][value][lane]` sums of shares.
+    pub shares: Slot<f64>,
     /// Blocks of the problem that have ended.
     pub ended: Slot<u32>,
     /// Length of the longest centroid of each tile.
@@ -1718,10 +1736,13 @@ impl FinishShared {
     /// The layout.
     #[inline]
     pub const fn new() -> Self {
-        let (means, converge) = (FinaliseShared::new().bytes, ConvergeShared::new().bytes);
         let mut layout = Layout::new();
-        let _parts: Slot<u8> = layout.array(if means > converge { means } else { converge });
+        let _converge: Slot<u8> = layout.array(ConvergeShared::new().bytes);
         FinishShared {
+            rows: layout.array(FINISH_CLUSTERS * FINISH_ROWS),
+            counts: layout.array(FINISH_CLUSTERS),
+            weights: layout.array(FINISH_CLUSTERS),
+            shares: layout.array(UPDATE_THREADS * FINALISE_VALUES),
             ended: layout.array(1),
             lengths: layout.array(UPDATE_WARPS),
             residuals: layout.array(UPDATE_WARPS),
@@ -1729,40 +1750,76 @@ impl FinishShared {
         }
     }
 }
-// A thread of a block does its share of all parts, in the same order of additions.
+// A thread of a block does its share of both parts, in the same order of additions; and what a thread counts has 16 bits.
 const _: () = assert!(UPDATE_THREADS == REDUCE_THREADS);
+const _: () = assert!(FINISH_PANELS * BLOCK_PANEL_POINTS < 1 << 16);
 
 /// Parameters of `finish`: some blocks for each problem.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct FinishParams {
-    /// How means are found.
-    pub means: FinaliseParams,
-    /// What is added up in the end.
+    /// What is added up in the end, and the problems.
     pub converge: ConvergeParams,
+    /// Their panels.
+    pub panels: Panels,
+    /// Lanes that look at a cluster, a panel each: a power of two.
+    pub lanes_of_cluster: u32,
+    /// Lanes that have a row, [`FINALISE_VALUES`] features each: a power of two.
+    pub lanes_of_row: u32,
+    /// Clusters of a block: a power of two.
+    pub clusters_of_block: u32,
+    /// Most rows of a cluster that one warp adds up; of more, all warps of the block have a share.
+    pub rows_of_warp: u32,
     /// The slot of the largest norm that the next assignment reads.
     pub slot: u32,
 }
 impl FinishParams {
-    /// Whether one launch ends an iteration of these problems: means of whole rows, a warp a tile, and nothing that blocks would
-    /// have to share to add it up.
+    /// For `multiprocessors`, where one launch ends an iteration of these problems: rows of a warp at most, a warp a tile, and
+    /// nothing that blocks would have to share to add it up.
     #[inline]
-    pub const fn fits(means: FinaliseParams, converge: ConvergeParams) -> bool {
-        means.panels.fit_a_block(means.shape.k)
-            && means.chunks() == 1
-            && means.shape.centroid_tiles() <= UPDATE_WARPS
-            && converge.parts() == 1
+    pub fn new(panels: Panels, converge: ConvergeParams, multiprocessors: u32) -> Option<Self> {
+        /// What takes a warp as long as waiting for others would.
+        const MANY_ROWS: u32 = 32;
+        /// The same where it is the only one that has a cluster.
+        const FEW_ROWS: u32 = 2 * FINALISE_IN_FLIGHT;
+        let shape = converge.shape;
+        let fits = panels.fit_a_block(shape.k)
+            && panels.stretch() == SHORT_STRETCH
+            && panels.count <= FINISH_PANELS
+            && shape.d <= FINALISE_FEATURES
+            && shape.centroid_tiles() <= UPDATE_WARPS
+            && converge.parts() == 1;
+        if !fits {
+            return None;
+        }
+        let lanes_of_row = shape.d.div_ceil(FINALISE_VALUES).next_power_of_two();
+        let of_warp = 32 / lanes_of_row;
+        let most = if of_warp * UPDATE_WARPS < FINISH_CLUSTERS { of_warp * UPDATE_WARPS } else { FINISH_CLUSTERS };
+        let mut params = FinishParams {
+            converge,
+            panels,
+            lanes_of_cluster: panels.count.next_power_of_two(),
+            lanes_of_row,
+            clusters_of_block: most,
+            rows_of_warp: MANY_ROWS,
+            slot: 0,
+        };
+        while params.clusters_of_block > 1 && params.blocks() < multiprocessors as u64 {
+            params.clusters_of_block /= 2;
+            params.rows_of_warp = FEW_ROWS;
+        }
+        Some(params)
     }
     /// Blocks that share a problem.
     #[inline]
     pub const fn blocks_of_problem(&self) -> u32 {
-        ((self.means.groups_of_problem() - 1) >> self.means.warps_of_block.trailing_zeros()) + 1
+        ((self.converge.shape.k - 1) >> self.clusters_of_block.trailing_zeros()) + 1
     }
 }
 impl Items for FinishParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.means.shape.batch as u64 * self.blocks_of_problem() as u64
+        self.converge.shape.batch as u64 * self.blocks_of_problem() as u64
     }
 }
 
@@ -2469,9 +2526,9 @@ default_is_new! {
     WholeCountShared,
     WholeStartsShared,
     WholePlaceShared,
-    PanelSumsShared,
     FinaliseShared,
     ConvergeShared,
+    FinishShared,
     InertiaShared,
     LowerToShared,
     LabelledShared,

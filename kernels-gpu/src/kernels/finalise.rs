@@ -40,91 +40,70 @@ pub(super) unsafe fn finalise<T: Scalar>(
     params: FinaliseParams,
 ) {
     let partials = Partials { sums, heads, starts, params };
-    let means = Means { origin, centroids, rounded, moves, also: (), params };
+    let means = Means { origin, centroids, rounded, moves, params };
+    let (many, weights) = (SHARED.many.here(), SHARED.weights.here());
     let warps = params.warps_of_block;
     let mut first = block_idx_x() as u64 * warps as u64;
     while first < params.groups() {
-        means_of_block(|warp| Group::of(first + warp as u64, params), partials, means, states);
-        first += grid_dim_x() as u64 * warps as u64;
-    }
-}
-
-/// The means of the groups of a block's warps, of which `group_of` says which they are. The block is together afterwards.
-#[inline(always)]
-pub(super) unsafe fn means_of_block<T: Scalar, A: Also<T>>(
-    group_of: impl Fn(u32) -> Group,
-    partials: Partials,
-    means: Means<T, A>,
-    states: *const LoopState,
-) {
-    let params = partials.params;
-    let (many, weights) = (SHARED.many.here(), SHARED.weights.here());
-    let warps = params.warps_of_block;
-    // First the warp's own clusters, then those of many rows of each warp. One loop: code that runs once is waited for.
-    let mut turn = 0;
-    while turn <= warps {
-        let is_own = turn == 0;
-        let owner = if is_own { warp_id() } else { turn - 1 };
-        let mut clusters = if is_own { u32::MAX } else { many.get(owner) };
-        if is_own && lane_id() == 0 {
-            many.set(owner, 0);
-        }
-        // Where there is nothing to do, nothing is worked out: that would take longer than a cluster's rows do.
-        let group = if owner < warps && clusters != 0 { group_of(owner) } else { Group::NONE };
-        if group.is_open(states) {
-            let look = partials.look(group, 0);
-            let (rows, points) = partials.count(group, look);
-            // What a point is of its cluster's mean, 0 where there is none.
-            weights.set(thread_idx_x(), if points > 0 { 1.0 / points as f64 } else { 0.0 });
-            sync_warp(FULL_MASK);
-            clusters &= u32::MAX >> (WARP_SIZE - group.clusters);
-            while clusters != 0 {
-                let at = clusters.trailing_zeros();
-                clusters &= clusters - 1;
-                let lane = at * params.lanes_of_cluster + params.lanes_of_cluster - 1;
-                let rows = warp_shuffle_idx(FULL_MASK, rows, lane);
-                if is_own && rows > params.rows_of_warp {
-                    if lane_id() == 0 {
-                        many.set(owner, many.get(owner) | 1 << at);
+        // First the warp's own clusters, then those of many rows of each warp. One loop: code that runs once is waited for.
+        let mut turn = 0;
+        while turn <= warps {
+            let is_own = turn == 0;
+            let owner = if is_own { warp_id() } else { turn - 1 };
+            let mut clusters = if is_own { u32::MAX } else { many.get(owner) };
+            if is_own && lane_id() == 0 {
+                many.set(owner, 0);
+            }
+            // Where there is nothing to do, nothing is worked out: that would take longer than a cluster's rows do.
+            let group = if owner < warps && clusters != 0 {
+                Group::of(first + owner as u64, params)
+            } else {
+                Group::NONE
+            };
+            if group.is_open(states) {
+                let look = partials.look(group, 0);
+                let (rows, points) = partials.count(group, look);
+                // What a point is of its cluster's mean, 0 where there is none.
+                weights.set(thread_idx_x(), if points > 0 { 1.0 / points as f64 } else { 0.0 });
+                sync_warp(FULL_MASK);
+                clusters &= u32::MAX >> (WARP_SIZE - group.clusters);
+                while clusters != 0 {
+                    let at = clusters.trailing_zeros();
+                    clusters &= clusters - 1;
+                    let lane = at * params.lanes_of_cluster + params.lanes_of_cluster - 1;
+                    let rows = warp_shuffle_idx(FULL_MASK, rows, lane);
+                    if is_own && rows > params.rows_of_warp {
+                        if lane_id() == 0 {
+                            many.set(owner, many.get(owner) | 1 << at);
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                let (from, shares) = if is_own { (0, FINALISE_SHARES) } else { (warp_id(), 1) };
-                if is_own || warp_id() == 0 {
-                    means.fetch(group, at);
-                }
-                partials.add(group, look, at, rows, from, shares);
-                if !is_own {
-                    sync_threads();
-                }
-                if is_own || warp_id() == 0 {
-                    let total = total_of(if is_own { 1 } else { UPDATE_WARPS });
-                    means.end(group, at, total, weights.get(warp_id() * WARP_SIZE + lane));
-                }
-                if !is_own {
-                    sync_threads();
+                    let (from, shares) = if is_own { (0, FINALISE_SHARES) } else { (warp_id(), 1) };
+                    if is_own || warp_id() == 0 {
+                        means.fetch(group, at);
+                    }
+                    partials.add(group, look, at, rows, from, shares);
+                    if !is_own {
+                        sync_threads();
+                    }
+                    if is_own || warp_id() == 0 {
+                        let total = total_of(if is_own { 1 } else { UPDATE_WARPS });
+                        means.end(group, at, total, weights.get(warp_id() * WARP_SIZE + lane));
+                    }
+                    if !is_own {
+                        sync_threads();
+                    }
                 }
             }
+            if is_own {
+                sync_threads();
+            }
+            turn += 1;
         }
-        if is_own {
-            sync_threads();
-        }
-        turn += 1;
+        // What each warp has to tell has been read.
+        sync_threads();
+        first += grid_dim_x() as u64 * warps as u64;
     }
-    // What each warp has to tell has been read.
-    sync_threads();
-}
-
-/// What becomes of a new centroid beside.
-pub(super) trait Also<T>: Copy {
-    /// Takes the lane's features of it, from `feature` on; zeros past the last. All lanes of a warp come here.
-    unsafe fn take(self, batch: u32, cluster: u32, feature: u32, values: [f32; VALUES]);
-}
-
-/// Nothing.
-impl<T> Also<T> for () {
-    #[inline(always)]
-    unsafe fn take(self, _: u32, _: u32, _: u32, _: [f32; VALUES]) {}
 }
 
 /// Where a warp has what it has added up, value `V` of its lane: there, for it is not needed while rows are added.
@@ -148,7 +127,7 @@ unsafe fn total_of(warps: u32) -> [f64; VALUES] {
 
 /// Some clusters of a problem, one after the other, and a chunk of their features.
 #[derive(Clone, Copy)]
-pub(super) struct Group {
+struct Group {
     batch: u32,
     /// The first cluster.
     first: u32,
@@ -167,20 +146,12 @@ impl Group {
         }
         let of_problem = params.groups_of_problem();
         let batch = div_u64(group, of_problem as u64) as u32;
-        Self::of_problem(batch, (group - batch as u64 * of_problem as u64) as u32, params)
-    }
-
-    /// The same, by its number among those of its problem.
-    #[inline(always)]
-    pub(super) unsafe fn of_problem(batch: u32, group: u32, params: FinaliseParams) -> Self {
-        if group >= params.groups_of_problem() {
-            return Self::NONE;
-        }
-        let run = div(group, params.chunks());
+        let of_batch = (group - batch as u64 * of_problem as u64) as u32;
+        let run = div(of_batch, params.chunks());
         let first = run * params.clusters_of_warp;
         let rest = params.shape.k - first;
         let clusters = if rest < params.clusters_of_warp { rest } else { params.clusters_of_warp };
-        Group { batch, first, clusters, chunk: group - run * params.chunks() }
+        Group { batch, first, clusters, chunk: of_batch - run * params.chunks() }
     }
 
     /// The lane's first feature.
@@ -203,16 +174,15 @@ impl Group {
 
 /// Where means go, and what they are compared to.
 #[derive(Clone, Copy)]
-pub(super) struct Means<T, A> {
-    pub(super) origin: *const T,
-    pub(super) centroids: *mut f32,
-    pub(super) rounded: *mut T,
-    pub(super) moves: *mut f64,
-    pub(super) also: A,
-    pub(super) params: FinaliseParams,
+struct Means<T> {
+    origin: *const T,
+    centroids: *mut f32,
+    rounded: *mut T,
+    moves: *mut f64,
+    params: FinaliseParams,
 }
 
-impl<T: Scalar, A: Also<T>> Means<T, A> {
+impl<T: Scalar> Means<T> {
     /// Cluster `at` of the group, counted over all problems.
     #[inline(always)]
     fn cluster(self, group: Group, at: u32) -> u64 {
@@ -305,7 +275,6 @@ impl<T: Scalar, A: Also<T>> Means<T, A> {
                 }
             });
         }
-        self.also.take(group.batch, group.first + at, feature, new);
         let moved = warp_sum_f64(moved);
         if lane_id() == 0 {
             *self
@@ -333,11 +302,11 @@ struct Look {
 
 /// The rows of partial sums.
 #[derive(Clone, Copy)]
-pub(super) struct Partials {
-    pub(super) sums: *const f32,
-    pub(super) heads: *const f32,
-    pub(super) starts: *const u32,
-    pub(super) params: FinaliseParams,
+struct Partials {
+    sums: *const f32,
+    heads: *const f32,
+    starts: *const u32,
+    params: FinaliseParams,
 }
 
 impl Partials {

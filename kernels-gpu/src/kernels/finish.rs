@@ -1,31 +1,41 @@
 //! The end of an iteration of problems of few points, in one launch: means, the centroids as the tensor cores take them, and
-//! whether a problem has converged. What `finalise`, `pack_centroids` and `converge` do one after the other.
+//! whether a problem has converged. What `finalise`, `pack_centroids` and `converge` do one after the other, to the same bits but
+//! for norms.
 //!
 //! ```text
-//! a block          some clusters of a problem: their means, and with each its place in a tile, its bias and its norm
+//! a block          some clusters of a problem
+//! a thread         one of them in a panel: lists its rows of partial sums
+//! some lanes       a cluster, 4 features each: its rows, four at a time; or a share of a cluster of many rows
+//!                  its mean, its place in a tile, its bias and norm
 //! the last block   of a problem: the largest of each tile, the iteration's statistics, whether there is another
 //! ```
-//! For such problems most of a launch is waiting for the one before, and then for memory.
+//! For such problems most of a launch is waiting for the one before, and then for memory: once for where clusters begin, and once
+//! for their rows.
 use super::converge::{record, sum_of_part};
-use super::finalise::{Also, Group, Means, Partials, means_of_block};
 use super::pack_centroids::{Most, Packed, length_of, place_of_bias, sum_of_row};
 use super::pack_points::tensor_scale;
+use super::segment_sums::sums_about_first;
 use crate::spec::*;
 use cuda_std::atomic;
 use cuda_std::float::{Scalar, max};
+use cuda_std::ptr;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
 
 const SHARED: FinishShared = FinishShared::new();
+/// Features of a lane.
+const VALUES: usize = FINALISE_VALUES as usize;
+/// In a row's number: it is one of the heads.
+const HEAD: u32 = 1 << 31;
 
-/// New centroids, rounded and packed, and the end of the iteration.
+/// New centroids, rounded and packed, and the end of the iteration. An empty cluster keeps its centroid.
 ///
 /// # Safety
-/// Pointers are valid for the shapes in `params` and aligned to 16 bytes; a block has [`UPDATE_THREADS`] threads; features are
-/// one chunk; tiles have their centroids' own order, and zeros where there are none; `centre` and `extents` are read where `T`
-/// rounds, and may be null elsewhere; `counters` are zeros, and zeros again afterwards; statistics are those of an assignment to
-/// the centroids so far.
+/// Pointers are valid for the shapes in `params`, which [`FinishParams::new`] made, and aligned to 16 bytes; a block has
+/// [`UPDATE_THREADS`] threads; tiles have their centroids' own order, and zeros where there are none; `centre` and `extents` are
+/// read where `T` rounds, and may be null elsewhere; `counters` are zeros, and zeros again afterwards; statistics are those of an
+/// assignment to the centroids so far.
 #[inline(always)]
 pub(super) unsafe fn finish<T: Scalar + Packed>(
     origin: *const T,
@@ -51,10 +61,8 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
     counters: *mut u32,
     params: FinishParams,
 ) {
-    let (shape, of_means) = (params.means.shape, params.means);
+    let shape = params.converge.shape;
     let tiles = Tiles { centre, extents, packed, biases, norms, residuals, shape };
-    let partials = Partials { sums, heads, starts, params: of_means };
-    let means = Means { origin, centroids, rounded, moves, also: tiles, params: of_means };
     let me = thread_idx_x();
     if block_idx_x() == 0 && me < LIST_COUNTS {
         // The next assignment begins its list of unsure points.
@@ -65,8 +73,14 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
     while item < shape.batch * of_problem {
         let batch = div(item, of_problem);
         if (*states.add(batch as usize)).done == 0 {
-            let first = (item - batch * of_problem) * of_means.warps_of_block;
-            means_of_block(|warp| Group::of_problem(batch, first + warp, of_means), partials, means, states);
+            let first = (item - batch * of_problem) * params.clusters_of_block;
+            let rest = shape.k - first;
+            let count = if rest < params.clusters_of_block { rest } else { params.clusters_of_block };
+            list_rows(starts, batch, first, count, params);
+            sync_threads();
+            let means =
+                Means { origin, sums, heads, centroids, rounded, moves, tiles, batch, first, count, params };
+            means.find();
             // What this block wrote is there before it counts as done.
             device_fence();
             sync_threads();
@@ -95,6 +109,267 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
     }
 }
 
+/// Lists the rows of partial sums of `count` clusters, from cluster `first` on, in the order in which they are added up: of each
+/// panel what it has where the cluster begins, and the heads of the stretches that it goes on through. A thread a cluster and panel.
+#[inline(always)]
+unsafe fn list_rows(starts: *const u32, batch: u32, first: u32, count: u32, params: FinishParams) {
+    let (panels, k) = (params.panels, params.converge.shape.k);
+    let lanes = params.lanes_of_cluster;
+    let panel = lane_id() & (lanes - 1);
+    let at_once = UPDATE_THREADS >> lanes.trailing_zeros();
+    let mut first_at = 0;
+    while first_at < count {
+        let at = first_at + (thread_idx_x() >> lanes.trailing_zeros());
+        let (mut points, mut rows, mut stretch) = (0, 0, 0);
+        if at < count && panel < panels.count {
+            let borders = (batch * panels.count + panel) as u64 * (k as u64 + 1);
+            let border = starts.add((borders + (first + at) as u64) as usize);
+            let (begin, end) = (*border, *border.add(1));
+            points = end - begin;
+            if end > begin {
+                stretch = begin / SHORT_STRETCH;
+                rows = 1 + (end - 1) / SHORT_STRETCH - stretch;
+            }
+        }
+        // Rows and points of the cluster up to this panel: 16 bits are enough for either.
+        let mut through = rows << 16 | points;
+        let mut offset = 1;
+        while offset < lanes {
+            let below = warp_shuffle_up(FULL_MASK, through, offset);
+            through += if panel >= offset { below } else { 0 };
+            offset <<= 1;
+        }
+        if at < count {
+            let list = SHARED.rows.here().add(at * FINISH_ROWS);
+            let mut place = (through >> 16) - rows;
+            if rows > 0 {
+                list.set(place, panel * k + first + at);
+                place += 1;
+            }
+            let mut head = stretch + 1;
+            while place < through >> 16 {
+                list.set(place, HEAD | panel * panels.stretches() + head);
+                place += 1;
+                head += 1;
+            }
+            if panel + 1 == lanes {
+                let points = through & 0xffff;
+                SHARED.counts.here().set(at, through >> 16);
+                // What a point is of its cluster's mean, 0 where there is none.
+                SHARED.weights.here().set(at, if points > 0 { 1.0 / points as f64 } else { 0.0 });
+            }
+        }
+        first_at += at_once;
+    }
+}
+
+/// The means of some clusters of a problem.
+#[derive(Clone, Copy)]
+struct Means<T> {
+    origin: *const T,
+    sums: *const f32,
+    heads: *const f32,
+    centroids: *mut f32,
+    rounded: *mut T,
+    moves: *mut f64,
+    tiles: Tiles,
+    batch: u32,
+    /// The first cluster, and how many there are.
+    first: u32,
+    count: u32,
+    params: FinishParams,
+}
+
+impl<T: Scalar + Packed> Means<T> {
+    /// The lane's first feature.
+    #[inline(always)]
+    unsafe fn feature(self) -> u32 {
+        (lane_id() & (self.params.lanes_of_row - 1)) * FINALISE_VALUES
+    }
+
+    /// The means of all of them; rows are listed.
+    #[inline(always)]
+    unsafe fn find(self) {
+        let (counts, weights) = (SHARED.counts.here(), SHARED.weights.here());
+        let of_warp = WARP_SIZE >> self.params.lanes_of_row.trailing_zeros();
+        let of_lane = lane_id() >> self.params.lanes_of_row.trailing_zeros();
+        let mut at = warp_id() * of_warp;
+        while at < self.count {
+            let here = at + of_lane;
+            let rows = if here < self.count { counts.get(here) } else { 0 };
+            let is_own = here < self.count && rows <= self.params.rows_of_warp;
+            if warp_vote_ballot(FULL_MASK, is_own) != 0 {
+                let before = self.before(here, is_own);
+                let total = self.add(here, rows, 0, if is_own { rows } else { 0 });
+                let weight = if is_own { weights.get(here) } else { 0.0 };
+                self.end(here, is_own, before, total, weight);
+            }
+            at += of_warp * UPDATE_WARPS;
+        }
+        // Of a cluster of many rows each warp has a share.
+        let mut at = 0;
+        while at < self.count {
+            let rows = counts.get(at);
+            if rows > self.params.rows_of_warp {
+                let of_share = rows_of_share(rows);
+                let from = (warp_id() * of_share).min(rows);
+                let share = self.add(at, rows, from, (from + of_share).min(rows));
+                let parts = SHARED.shares.here();
+                unroll!(V in [0, 1, 2, 3] => {
+                    parts.set((warp_id() * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id(), share[V]);
+                });
+                sync_threads();
+                if warp_id() == 0 {
+                    let is_mine = of_lane == 0;
+                    let before = self.before(at, is_mine);
+                    let mut total = [0.0; VALUES];
+                    unroll!(V in [0, 1, 2, 3] => {
+                        let mut warp = 0;
+                        while warp < UPDATE_WARPS {
+                            total[V] += parts.get((warp * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id());
+                            warp += 1;
+                        }
+                    });
+                    self.end(at, is_mine, before, total, if is_mine { weights.get(at) } else { 0.0 });
+                }
+                sync_threads();
+            }
+            at += 1;
+        }
+    }
+
+    /// The sum of the rows of a cluster from row `from` on, which begins a share, up to row `to`: in the order of `finalise`.
+    #[inline(always)]
+    unsafe fn add(self, at: u32, rows: u32, from: u32, to: u32) -> [f64; VALUES] {
+        let (shape, panels) = (self.params.converge.shape, self.params.panels);
+        let list = SHARED.rows.here().add(at * FINISH_ROWS);
+        // Past the last feature a lane adds up others, which it does not use.
+        let feature = if self.feature() < shape.d { self.feature() } else { 0 };
+        let pitch = sums_pitch(shape.d);
+        let groups = (self.batch * panels.count) as u64;
+        let sums = self.sums.add((groups * shape.k as u64 * pitch as u64) as usize + feature as usize);
+        let heads =
+            self.heads.add((groups * panels.stretches() as u64 * pitch as u64) as usize + feature as usize);
+        let of_share = rows_of_share(rows);
+        let (mut row, mut share_end) = (from, from + of_share);
+        let (mut total, mut share) = ([0.0; VALUES], [0.0; VALUES]);
+        while row < to {
+            // All loads are under way before the first is waited for; of rows that are not there the first again.
+            let mut values = [[0.0f32; VALUES]; 8];
+            unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                if R == 0 || row + (R as u32) < to {
+                    let number = list.get(row + R as u32);
+                    let rows = if number & HEAD != 0 { heads } else { sums };
+                    let place = (number & !HEAD) * pitch;
+                    values[R] = ptr::load_v4(rows.add(place as usize).cast()).map(f32::from_bits);
+                }
+            });
+            unroll!(G in [0, 4] => {
+                if row + (G as u32) < to {
+                    unroll!(V in [0, 1, 2, 3] => {
+                        let value = |row: usize| values[G + row][V] as f64;
+                        share[V] += (value(0) + value(1)) + (value(2) + value(3));
+                    });
+                    let next = row + G as u32 + 4;
+                    if next >= share_end || next >= to {
+                        unroll!(V in [0, 1, 2, 3] => { total[V] += share[V]; });
+                        share = [0.0; VALUES];
+                        share_end += of_share;
+                    }
+                }
+            });
+            row += 8;
+        }
+        total
+    }
+
+    /// Cluster `at`, counted over all problems.
+    #[inline(always)]
+    fn cluster(self, at: u32) -> u64 {
+        self.batch as u64 * self.params.converge.shape.k as u64 + (self.first + at) as u64
+    }
+
+    /// Where the lane's features of cluster `at` are.
+    #[inline(always)]
+    unsafe fn place(self, at: u32) -> usize {
+        (self.cluster(at) * self.params.converge.shape.d as u64 + self.feature() as u64) as usize
+    }
+
+    /// Whether all rows begin with a whole vector.
+    #[inline(always)]
+    fn has_vectors(self) -> bool {
+        self.params.converge.shape.d.is_multiple_of(FINALISE_VALUES)
+    }
+
+    /// The lane's features of the centroid so far, if they are wanted.
+    #[inline(always)]
+    unsafe fn before(self, at: u32, is_wanted: bool) -> [f32; VALUES] {
+        let (d, feature) = (self.params.converge.shape.d, self.feature());
+        let mut values = [0.0; VALUES];
+        if is_wanted && feature < d {
+            let from = self.centroids.add(self.place(at)).cast_const();
+            if self.has_vectors() {
+                values = ptr::load_v4(from.cast()).map(f32::from_bits);
+            } else {
+                unroll!(V in [0, 1, 2, 3] => {
+                    if feature + (V as u32) < d {
+                        values[V] = *from.add(V);
+                    }
+                });
+            }
+        }
+        values
+    }
+
+    /// Stores the mean, `total` times `weight`, and how far it is from the centroid so far, in lanes that have one. All lanes of
+    /// a warp come here.
+    #[inline(always)]
+    unsafe fn end(self, at: u32, is_mine: bool, before: [f32; VALUES], total: [f64; VALUES], weight: f64) {
+        let (shape, feature) = (self.params.converge.shape, self.feature());
+        // Sums may be of points less their problem's first.
+        let origin = self.origin.add((self.batch as u64 * shape.n as u64 * shape.pitch as u64) as usize);
+        let mut new = before;
+        let mut moved = 0.0;
+        unroll!(V in [0, 1, 2, 3] => {
+            if weight > 0.0 && feature + (V as u32) < shape.d {
+                let mut mean = total[V] * weight;
+                if sums_about_first::<T>() {
+                    mean += (*origin.add(feature as usize + V)).to_f32() as f64;
+                }
+                new[V] = mean as f32;
+                let difference = new[V] as f64 - before[V] as f64;
+                moved += difference * difference;
+            }
+        });
+        if is_mine && feature < shape.d {
+            let place = self.place(at);
+            if self.has_vectors() {
+                ptr::store_v4(self.centroids.add(place).cast(), new.map(f32::to_bits));
+                T::store_four(self.rounded.add(place), new);
+            } else {
+                unroll!(V in [0, 1, 2, 3] => {
+                    if feature + (V as u32) < shape.d {
+                        *self.centroids.add(place + V) = new[V];
+                        *self.rounded.add(place + V) = T::from_f32(new[V]);
+                    }
+                });
+            }
+        }
+        let lanes = self.params.lanes_of_row;
+        self.tiles.take::<T>(self.batch, self.first + at, is_mine, feature, lanes, new);
+        let moved = sum_of_row(moved, lanes);
+        if is_mine && feature == 0 {
+            *self.moves.add(self.cluster(at) as usize) = moved;
+        }
+    }
+}
+
+/// Rows of a share of a cluster's, as `finalise` has them.
+#[inline(always)]
+fn rows_of_share(rows: u32) -> u32 {
+    rows.div_ceil(FINALISE_SHARES * FINALISE_IN_FLIGHT) * FINALISE_IN_FLIGHT
+}
+
 /// Centroids as the tensor cores take them: see `pack_centroids`.
 #[derive(Clone, Copy)]
 struct Tiles {
@@ -108,6 +383,55 @@ struct Tiles {
 }
 
 impl Tiles {
+    /// Takes the lane's features of a new centroid, from `feature` on, of which `lanes` lanes have all; zeros past the last. All
+    /// lanes of a warp come here.
+    #[inline(always)]
+    unsafe fn take<T: Scalar + Packed>(
+        self,
+        batch: u32,
+        cluster: u32,
+        is_mine: bool,
+        feature: u32,
+        lanes: u32,
+        values: [f32; VALUES],
+    ) {
+        let shape = self.shape;
+        let scale = if T::ROUNDS { tensor_scale(*self.extents.add(batch as usize)) } else { 1.0 };
+        let (mut norm, mut residual) = (T::Sum::default(), T::Sum::default());
+        let mut words = [0u32; 2];
+        unroll!(V in [0, 1, 2, 3] => {
+            let feature = feature + V as u32;
+            if is_mine && feature < shape.d {
+                let mut centre = 0.0;
+                if T::ROUNDS {
+                    centre = *self.centre.add((batch as u64 * shape.d as u64 + feature as u64) as usize);
+                }
+                let (bits, square, lost) = T::from_f32(values[V]).pack(0, centre, scale);
+                words[V / 2] |= (bits as u32) << (V % 2 * 16);
+                norm += square;
+                residual += lost;
+            }
+        });
+        let (tile, row) = (cluster / HOPPER_CENTROIDS, cluster % HOPPER_CENTROIDS);
+        if is_mine && feature < shape.d {
+            let panels = hopper_panels(shape.d) as u64;
+            let tile = batch as u64 * shape.centroid_tiles() as u64 + tile as u64;
+            let (panel, chunk) = (feature / HOPPER_PANEL_FEATURES, feature % HOPPER_PANEL_FEATURES / 8);
+            let place = (tile * panels + panel as u64) * HOPPER_PANEL_BYTES as u64
+                + (row * 128 + (chunk ^ (row & 7)) * 16 + feature % 8 * 2) as u64;
+            let word = words[0] as u64 | (words[1] as u64) << 32;
+            *self.packed.cast::<u8>().add(place as usize).cast::<u64>() = word;
+        }
+        let norm = T::rounded(sum_of_row(norm, lanes));
+        let residual = if T::ROUNDS { T::root_above(sum_of_row(residual, lanes)) } else { 0.0 };
+        if is_mine && feature == 0 {
+            *self.biases_of(batch, tile).add(place_of_bias(row)) = -0.5 * norm;
+            let place = (batch as u64 * shape.k as u64 + cluster as u64) as usize;
+            *self.norms.add(place) = norm;
+            *self.residuals.add(place) = residual;
+        }
+    }
+
     /// The biases of tile `tile` of a problem.
     #[inline(always)]
     unsafe fn biases_of(self, batch: u32, tile: u32) -> *mut f32 {
@@ -156,46 +480,5 @@ impl Tiles {
         *largest.add(slot as usize * 2 + 1) = residual;
         *largest.add((1 - slot) as usize * 2) = 0.0;
         *largest.add((1 - slot) as usize * 2 + 1) = 0.0;
-    }
-}
-
-impl<T: Scalar + Packed> Also<T> for Tiles {
-    #[inline(always)]
-    unsafe fn take(self, batch: u32, cluster: u32, feature: u32, values: [f32; 4]) {
-        let shape = self.shape;
-        let scale = if T::ROUNDS { tensor_scale(*self.extents.add(batch as usize)) } else { 1.0 };
-        let (mut norm, mut residual) = (T::Sum::default(), T::Sum::default());
-        let mut words = [0u32; 2];
-        unroll!(V in [0, 1, 2, 3] => {
-            let feature = feature + V as u32;
-            if feature < shape.d {
-                let mut centre = 0.0;
-                if T::ROUNDS {
-                    centre = *self.centre.add((batch as u64 * shape.d as u64 + feature as u64) as usize);
-                }
-                let (bits, square, lost) = T::from_f32(values[V]).pack(0, centre, scale);
-                words[V / 2] |= (bits as u32) << (V % 2 * 16);
-                norm += square;
-                residual += lost;
-            }
-        });
-        let (tile, row) = (cluster / HOPPER_CENTROIDS, cluster % HOPPER_CENTROIDS);
-        if feature < shape.d {
-            let panels = hopper_panels(shape.d) as u64;
-            let tile = batch as u64 * shape.centroid_tiles() as u64 + tile as u64;
-            let (panel, chunk) = (feature / HOPPER_PANEL_FEATURES, feature % HOPPER_PANEL_FEATURES / 8);
-            let place = (tile * panels + panel as u64) * HOPPER_PANEL_BYTES as u64
-                + (row * 128 + (chunk ^ (row & 7)) * 16 + feature % 8 * 2) as u64;
-            let word = words[0] as u64 | (words[1] as u64) << 32;
-            *self.packed.cast::<u8>().add(place as usize).cast::<u64>() = word;
-        }
-        let norm = T::rounded(sum_of_row(norm, WARP_SIZE));
-        let residual = if T::ROUNDS { T::root_above(sum_of_row(residual, WARP_SIZE)) } else { 0.0 };
-        if lane_id() == 0 {
-            *self.biases_of(batch, tile).add(place_of_bias(row)) = -0.5 * norm;
-            let place = (batch as u64 * shape.k as u64 + cluster as u64) as usize;
-            *self.norms.add(place) = norm;
-            *self.residuals.add(place) = residual;
-        }
     }
 }

@@ -376,9 +376,9 @@ const SCAN: BlockShape = BlockShape::new(SORT_THREADS);
 const SCATTER: BlockShape = BlockShape::new(SORT_THREADS).shared(ScatterShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const PANEL_SUMS: BlockShape =
-    BlockShape::new(BLOCK_PANEL_POINTS).shared(PanelSumsShared::new().bytes).blocks_per_sm(2);
+    BlockShape::new(BLOCK_PANEL_POINTS).shared(PanelSumsShared::new(0).bytes).blocks_per_sm(2);
 #[cfg(not(target_arch = "nvptx64"))]
-const PANEL_SUMS_NARROW: BlockShape = PANEL_SUMS.blocks_per_sm(3);
+const PANEL_SUMS_NARROW: BlockShape = PANEL_SUMS.shared(PanelSumsShared::new(NARROW_BYTES).bytes);
 #[cfg(not(target_arch = "nvptx64"))]
 const PANEL_SUMS_BY_MASS: BlockShape = PANEL_SUMS.blocks_per_sm(1);
 #[cfg(not(target_arch = "nvptx64"))]
@@ -402,7 +402,6 @@ const SUMS_BY_MASS: BlockShape = BlockShape::new(UPDATE_THREADS).blocks_per_sm(3
 #[cfg(not(target_arch = "nvptx64"))]
 const FINALISE: BlockShape =
     BlockShape::new(UPDATE_THREADS).shared(FinaliseShared::new().bytes).blocks_per_sm(3);
-// What it keeps of a problem's arrays takes registers.
 #[cfg(not(target_arch = "nvptx64"))]
 const FINISH: BlockShape = BlockShape::new(UPDATE_THREADS).shared(FinishShared::new().bytes).blocks_per_sm(2);
 #[cfg(not(target_arch = "nvptx64"))]

@@ -10,12 +10,16 @@
 use super::segment_sums::{origin_of, pitch, store_mass, sums_about_first};
 use super::sort::{bits_of, lanes_of, sum_before};
 use crate::spec::*;
+use cuda_std::async_copy::*;
 use cuda_std::float::Scalar;
+use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
 
-const SHARED: PanelSumsShared = PanelSumsShared::new();
+const SHARED: PanelSumsShared = PanelSumsShared::new(0);
+/// The same, and the points.
+const NARROW_SHARED: PanelSumsShared = PanelSumsShared::new(NARROW_BYTES);
 const WARPS: u32 = BLOCK_PANEL_POINTS / WARP_SIZE;
 /// No label.
 const NONE: u32 = u32::MAX;
@@ -41,7 +45,7 @@ pub(super) unsafe fn panel_sums<T: Scalar>(
     sums_by::<T, false, false>(points, origin, masses, labels, states, starts, sums, heads, params);
 }
 
-/// [`panel_sums`] of points whose rows are a word of each lane at the most, which leaves room for more blocks.
+/// [`panel_sums`] of points whose rows are a word of each lane at the most: they come to shared memory while they are sorted.
 ///
 /// # Safety
 /// As [`panel_sums`]'s, of rows of up to [`NARROW_BYTES`].
@@ -103,6 +107,9 @@ unsafe fn sums_by<T: Scalar, const MASSES: bool, const NARROW: bool>(
             let rest = shape.n - panel_first;
             let len = if rest < panels.len { rest } else { panels.len };
             let row = batch * shape.n as u64 + panel_first as u64;
+            if NARROW {
+                copy_points(points.add((row * shape.pitch as u64) as usize), len * shape.pitch);
+            }
             // The chunk that begins the row says where clusters do.
             let starts = starts.add((group * (shape.k as u64 + 1)) as usize);
             sort(labels.add(row as usize), len, shape.k, starts, chunk == 0);
@@ -126,7 +133,19 @@ unsafe fn sums_by<T: Scalar, const MASSES: bool, const NARROW: bool>(
     }
 }
 
-/// Sorts the panel's points by label: `[place]` label above, and point below 2¹⁶.
+/// Starts the copies of a panel's points, so many values.
+#[inline(always)]
+unsafe fn copy_points<T>(points: *const T, values: u32) {
+    let to = NARROW_SHARED.points.here().address();
+    let mut at = thread_idx_x() * 16;
+    while at < values * size_of::<T>() as u32 {
+        cp_async_cg_16(Shared::<u32>::of(to + at), points.cast::<u8>().add(at as usize).cast::<u32>());
+        at += BLOCK_PANEL_POINTS * 16;
+    }
+    cp_async_commit_group();
+}
+
+/// Sorts the panel's points by label: `[place]` label above, and point below 2¹⁶. Copies are there afterwards.
 #[inline(always)]
 unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_starts: bool) {
     let counts = SHARED.counts.here();
@@ -183,6 +202,7 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
         let of_warps = mine.get(label / 2) >> (label % 2 * 16) & 0xffff;
         SHARED.order.here().set(bases.get(label) + of_warps + earlier, label << 16 | me);
     }
+    cp_async_wait_group::<0>();
     sync_threads();
 }
 
@@ -210,12 +230,26 @@ impl<T: Scalar, const MASSES: bool, const NARROW: bool> Chunk<T, MASSES, NARROW>
     /// Words of a lane.
     const WORDS: u32 = if NARROW { 1 } else { VALUES as u32 / Self::PER_WORD };
     /// Rows on their way at once: as many as there are registers for, with a thread a point.
-    const IN_FLIGHT: u32 = if NARROW { 6 } else { 4 * Self::PER_WORD };
+    const IN_FLIGHT: u32 = if NARROW { 8 } else { 4 * Self::PER_WORD };
 
     /// The lane's first feature of word `W`.
     #[inline(always)]
     fn feature(self, word: usize) -> u32 {
         self.first + (word as u32 * WARP_SIZE + lane_id()) * Self::PER_WORD
+    }
+
+    /// The lane's words of the point whose values begin at `place`.
+    #[inline(always)]
+    unsafe fn words_of_point(self, place: u32) -> [u32; VALUES] {
+        if !NARROW {
+            return self.words(self.points.add(place as usize));
+        }
+        let mut words = [0; VALUES];
+        if self.feature(0) < self.shape.d {
+            let row = NARROW_SHARED.points.here().address() + place * size_of::<T>() as u32;
+            words[0] = Shared::<u32>::of(row).get(lane_id());
+        }
+        words
     }
 
     /// The lane's words of a row.
@@ -262,7 +296,7 @@ impl<T: Scalar, const MASSES: bool, const NARROW: bool> Chunk<T, MASSES, NARROW>
             unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {
                 if (R as u32) < Self::IN_FLIGHT {
                     let place = warp_shuffle_idx(FULL_MASK, place, at + R as u32);
-                    found[R] = self.words(self.points.add(place as usize));
+                    found[R] = self.words_of_point(place);
                 }
             });
             unroll!(R in [0, 1, 2, 3, 4, 5, 6, 7] => {

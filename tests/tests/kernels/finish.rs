@@ -77,10 +77,13 @@ fn check<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: Labels, s
     let packing = |slot| PackParams { shape, slot };
     let before = (arrays.centroids.get(), arrays.rounded.get(), arrays.states.get());
 
-    let means = FinaliseParams { rows_of_warp: 3, ..FinaliseParams::new(shape, arrays.panels, 1) };
+    let means = FinaliseParams::new(shape, arrays.panels, 1);
     let tiles = AssignParams { shape }.tiles();
     let converge = ConvergeParams { shape, tiles, moves: k, window: 1 };
-    assert!(FinishParams::fits(means, converge));
+    let multiprocessors = [1, 4, 1000][random.below(3)];
+    let mut params = FinishParams::new(arrays.panels, converge, multiprocessors).expect("few points");
+    params.slot = slot;
+    params.rows_of_warp = [1, 8, 32][random.below(3)];
     // First what a run packs before its iterations, into the slot that those read.
     let expected = Tiles::new(packing(slot));
     expected.pack(&arrays, &frame, packing(slot));
@@ -123,7 +126,7 @@ fn check<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: Labels, s
         list_counts: found.counts.at(),
         records: arrays.records.at(),
         counters: counters.at(),
-        params: FinishParams { means, converge, slot },
+        params,
     });
     assert!(all(&arrays, &found) == by_three, "centroids, moves, states, records or packed values");
     assert_eq!(counters.get(), vec![0; batch as usize]);
@@ -170,10 +173,11 @@ proptest! {
         n in prop_oneof![1u32..100, 100u32..800],
         k in prop::sample::select(vec![1u32, 2, 3, 7, 37, 128, 130, 300, 512]),
         d in prop::sample::select(vec![1u32, 2, 3, 4, 7, 8, 9, 31, 32, 33, 64, 65, 100, 128]),
-        panel in 0u32..4, data in data(&Data::SUMMABLE),
+        panel in 0u32..5, data in data(&Data::SUMMABLE),
         spread in prop::sample::select(Labels::ALL.to_vec()), seed: u64, way in way(),
     ) {
-        let panel_len = [n, n.div_ceil(2), n.div_ceil(5), 128.min(n)][panel as usize].min(BLOCK_PANEL_POINTS);
+        let panel_len = [n, n.div_ceil(2), n.div_ceil(5), 128.min(n), n.div_ceil(FINISH_PANELS)][panel as usize];
+        let panel_len = panel_len.min(BLOCK_PANEL_POINTS);
         match t {
             0 => check::<f32>([batch, n, k, d], panel_len, data, spread, seed, way),
             1 => check::<F16>([batch, n, k, d], panel_len, data, spread, seed, way),

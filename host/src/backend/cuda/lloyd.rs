@@ -193,8 +193,8 @@ pub(super) struct Call<T: GpuElement> {
     moments: MomentsParams,
     /// The tensor-core entry that assigns, where there is one for this shape and device.
     hopper: Option<hopper::Launch>,
-    /// Whether one launch ends an iteration, and leaves centroids packed for the next.
-    finishes: bool,
+    /// How one launch ends an iteration and leaves centroids packed for the next, where it does.
+    finish: Option<FinishParams>,
     /// What rounded points are rounded in, where it is not this call's to find.
     frame: Option<Frame>,
     /// The slot of the largest centroid norm that the last packing raised.
@@ -307,7 +307,7 @@ pub(super) fn time_stages<T: GpuElement>(
         call.arena()?.zero(&call.stream, call.places.states)?;
         // What an iteration leaves to the next, the run before has left.
         match &call.places.hopper {
-            Some(places) if call.finishes => call.repack(places),
+            Some(places) if call.finish.is_some() => call.repack(places),
             _ => Ok(()),
         }
     };
@@ -472,15 +472,15 @@ impl<T: GpuElement> Call<T> {
                 }
             }),
         };
-        let finishes = matches!(role, Role::Fit(_))
-            && by.is_plain()
-            && places.hopper.as_ref().is_some_and(|places| places.order.is_none())
-            && FinishParams::fits(finalise, converge);
+        let is_unordered = places.hopper.as_ref().is_some_and(|places| places.order.is_none());
+        let finish = (matches!(role, Role::Fit(_)) && by.is_plain() && is_unordered)
+            .then(|| FinishParams::new(panels, converge, device.multiprocessors()))
+            .flatten();
         let call = Call {
             device: device.clone(),
             stream,
             by,
-            finishes,
+            finish,
             points: None,
             arena: Some(device.arena(plan.bytes())?),
             places,
@@ -557,9 +557,9 @@ impl<T: GpuElement> Call<T> {
                     FoldHeads::SPEC,
                 ],
             });
-            kernels.extend(match finishes {
-                true => vec![<Finish<T::Device> as Kernel>::SPEC],
-                false => vec![<Finalise<T::Device> as Kernel>::SPEC, Converge::SPEC],
+            kernels.extend(match finish {
+                Some(_) => vec![<Finish<T::Device> as Kernel>::SPEC],
+                None => vec![<Finalise<T::Device> as Kernel>::SPEC, Converge::SPEC],
             });
             kernels.push(<Moments<T::Device> as Kernel>::SPEC);
         }
@@ -1009,15 +1009,15 @@ impl<T: GpuElement> Call<T> {
 
     /// Means, moves and convergence of an iteration.
     fn finalise(&self, update: &UpdatePlaces) -> Result<()> {
-        if let (true, Some(places)) = (self.finishes, &self.places.hopper) {
-            return self.finish(update, places);
+        if let (Some(params), Some(places)) = (self.finish, &self.places.hopper) {
+            return self.finish(params, update, places);
         }
         self.means(update)?;
         self.converge(update)
     }
 
     /// The same in one launch, and what the next assignment needs of the centroids.
-    fn finish(&self, update: &UpdatePlaces, places: &hopper::Places) -> Result<()> {
+    fn finish(&self, params: FinishParams, update: &UpdatePlaces, places: &hopper::Places) -> Result<()> {
         let (mut centre, mut extents) = (std::ptr::null(), std::ptr::null());
         if let Some(rounded) = &places.rounded {
             centre = self.at(self.places.centre)?.cast_const();
@@ -1045,11 +1045,7 @@ impl<T: GpuElement> Call<T> {
             list_counts: self.at(places.list_counts)?,
             records: self.at(update.records)?.cast(),
             counters: self.at(update.converge_counters)?,
-            params: FinishParams {
-                means: self.finalise_params(),
-                converge: converge_params(self.shape, self.by, self.tiles() as usize, self.window),
-                slot: self.slot.get(),
-            },
+            params: FinishParams { slot: self.slot.get(), ..params },
         };
         // SAFETY: as in `means`.
         unsafe { self.device.launch(&self.stream, &finish) }
@@ -1122,7 +1118,7 @@ impl<T: GpuElement> Call<T> {
 
     /// Whether a run packs centroids before its first assignment does: to order them, or for good.
     fn is_packed_first(&self) -> bool {
-        self.finishes || self.places.hopper.as_ref().is_some_and(|places| places.order.is_some())
+        self.finish.is_some() || self.places.hopper.as_ref().is_some_and(|places| places.order.is_some())
     }
 
     /// What the tensor cores need to know of the points.
@@ -1295,7 +1291,7 @@ impl<T: GpuElement> Call<T> {
             // SAFETY: as in `means`.
             unsafe { self.device.launch(&self.stream, &kernel)? };
         }
-        if !self.finishes {
+        if self.finish.is_none() {
             self.pack_centroids(places, states, places.order)?;
         }
 

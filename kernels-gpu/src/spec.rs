@@ -1388,6 +1388,8 @@ impl Items for SumsParams {
 pub const PANEL_SUMS_FEATURES: u32 = 128;
 /// Bytes of a row of points of which each lane of a warp has a word.
 pub const NARROW_BYTES: u32 = 128;
+/// Bytes of a row of which it has two, of panels that a multiprocessor has to itself.
+pub const HELD_BYTES: u32 = 256;
 
 /// Shared memory of `panel_sums`.
 #[derive(Clone, Copy, Debug)]
@@ -1441,6 +1443,13 @@ impl PanelSumsParams {
     #[inline]
     pub const fn is_narrow(&self, value_bytes: u32) -> bool {
         self.shape.d as u64 * value_bytes as u64 <= NARROW_BYTES as u64
+    }
+    /// Whether a multiprocessor that gives a block `shared_bytes` holds such rows of a panel, and none has two panels.
+    #[inline]
+    pub fn is_held(&self, value_bytes: u32, shared_bytes: u32, multiprocessors: u32) -> bool {
+        self.shape.d as u64 * value_bytes as u64 <= HELD_BYTES as u64
+            && PanelSumsShared::new(HELD_BYTES).bytes <= shared_bytes
+            && self.blocks() <= multiprocessors as u64
     }
 }
 impl Items for PanelSumsParams {

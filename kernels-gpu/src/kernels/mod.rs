@@ -92,6 +92,21 @@ pub trait Kernel: Copy {
     fn pointers(&self) -> Vec<(&'static str, *const core::ffi::c_void)>;
 }
 
+/// Waits until the launch before this one on the stream has ended, and lets the next one's blocks get ready.
+///
+/// Launches overlap: a block may begin while the launch before works, whose blocks have all come to this then. So before this a
+/// body can use what the launch before the last has written, and anything before that; and every thread comes to this, for the
+/// next launch to rely on the same.
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+#[inline(always)]
+unsafe fn await_launch_before() {
+    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    {
+        cuda_std::thread::grid_dependency_wait();
+        cuda_std::thread::grid_launch_dependents();
+    }
+}
+
 /// Reads the value at the first of these addresses, and goes on to the next.
 #[cfg(all(feature = "simt", not(target_arch = "nvptx64")))]
 unsafe fn next<T: Copy>(addresses: &mut *const *mut core::ffi::c_void) -> T {
@@ -140,13 +155,14 @@ impl AnyKernel {
 // `each`: kernels with one entry for each type of points; `plain`: kernels that do not see points. A row
 // gives the argument struct, the trait that a type of points has when the kernel has an entry for it, the
 // pointers, the parameter struct, the body, the block and the entries' names in PTX. After `of` stands the struct
-// that its launches can be made of: one with all of its pointers.
+// that its launches can be made of: one with all of its pointers. An entry's body begins once the launch before
+// has ended; where `=` stands in place of the colon, it awaits that itself.
 macro_rules! kernels {
     (
         each {$(
             $(#[$doc:meta])*
             $Args:ident<$T:ident>: $Instance:ident $arguments:tt
-            = $body:path, $shape:expr, [$($entry:ident: $type:ty),*];
+            = $body:path, $shape:expr, [$($entry:ident $begins:tt $type:ty),*];
         )*}
         plain {$(
             $(#[$plain_doc:meta])*
@@ -155,23 +171,23 @@ macro_rules! kernels {
         tensor {$(
             $(#[$tensor_doc:meta])*
             $TensorArgs:ident<$O:ident> $tensor_arguments:tt $(of $TensorFrom:ident)?
-            = $tensor_body:path, $tensor_shape:path, [$($tensor_entry:ident: $tensor_operand:ty),*];
+            = $tensor_body:path, $tensor_shape:path, [$($tensor_entry:ident $tensor_begins:tt $tensor_operand:ty),*];
         )*}
         hopper {$(
             $(#[$hopper_doc:meta])*
             $HopperArgs:ident<$C:ident> $hopper_arguments:tt $(of $HopperFrom:ident)?
-            = $hopper_body:path, $hopper_shape:path, [$($hopper_entry:ident: $operand:ty),*];
+            = $hopper_body:path, $hopper_shape:path, [$($hopper_entry:ident $hopper_begins:tt $operand:ty),*];
         )*}
     ) => {
         $(
-            $(kernels!(@entry [target_arch = "nvptx64"] [type $T = $type;] $entry $body, $arguments);)*
+            $(kernels!(@entry [target_arch = "nvptx64"] [type $T = $type;] $begins $entry $body, $arguments);)*
             kernels!(@arguments [$(#[$doc])*] [$Args<$T>] $arguments);
             kernels!(@instance $Args $Instance);
             kernels!(@kernel [<T: $Instance>] [$Args<T>] T::SPEC, [T::run], $arguments);
             $(kernels!(@instance_of $Args $Instance $type, $shape, $entry, $body, $arguments);)*
         )*
         $(
-            kernels!(@entry [target_arch = "nvptx64"] [] $plain_entry $plain_body, $plain_arguments);
+            kernels!(@entry [target_arch = "nvptx64"] [] : $plain_entry $plain_body, $plain_arguments);
             kernels!(@arguments [$(#[$plain_doc])*] [$PlainArgs] $plain_arguments);
             #[cfg(not(target_arch = "nvptx64"))]
             impl $PlainArgs { kernels!(@run Self, $plain_body, $plain_arguments); }
@@ -179,8 +195,8 @@ macro_rules! kernels {
                 $plain_arguments);
         )*
         $(
-            $(kernels!(@entry [target_arch = "nvptx64"] [type $O = $tensor_operand;] $tensor_entry $tensor_body,
-                $tensor_arguments);)*
+            $(kernels!(@entry [target_arch = "nvptx64"] [type $O = $tensor_operand;] $tensor_begins
+                $tensor_entry $tensor_body, $tensor_arguments);)*
             kernels!(@arguments_operand [$(#[$tensor_doc])*] [$TensorArgs<$O>] $tensor_arguments);
             $(kernels!(@of $TensorFrom $TensorArgs $tensor_arguments);)?
             $(kernels!(@kernel_tensor [$TensorArgs<$tensor_operand>]
@@ -188,7 +204,7 @@ macro_rules! kernels {
                 [type $O = $tensor_operand;] $tensor_body, $tensor_arguments);)*
         )*
         $(
-            $(kernels!(@entry [all(target_arch = "nvptx64", target_feature = "sm_90a")] [type $C = $operand;] $hopper_entry $hopper_body, $hopper_arguments);)*
+            $(kernels!(@entry [all(target_arch = "nvptx64", target_feature = "sm_90a")] [type $C = $operand;] $hopper_begins $hopper_entry $hopper_body, $hopper_arguments);)*
             kernels!(@arguments_operand [$(#[$hopper_doc])*] [$HopperArgs<$C>] $hopper_arguments);
             $(kernels!(@of $HopperFrom $HopperArgs $hopper_arguments);)?
             $(kernels!(@kernel_hopper [$HopperArgs<$operand>] $hopper_shape(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
@@ -220,23 +236,21 @@ macro_rules! kernels {
     };
 
     // The entry in PTX.
-    (@entry [$target:meta] [$($alias:tt)*] $entry:ident $body:path,
+    (@entry [$target:meta] [$($alias:tt)*] $begins:tt $entry:ident $body:path,
         ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
         #[cfg($target)]
         const _: () = {
             $($alias)*
             #[unsafe(no_mangle)]
             unsafe extern "ptx-kernel" fn $entry($($pointer: $pointee,)* $params: $Params) {
-                // Launches overlap: the next one's blocks get ready while this one's work, and wait here.
-                #[cfg(target_feature = "sm_90a")]
-                {
-                    cuda_std::thread::grid_dependency_wait();
-                    cuda_std::thread::grid_launch_dependents();
-                }
+                kernels!(@begin $begins);
                 $body($($pointer,)* $params)
             }
         };
     };
+
+    (@begin :) => { await_launch_before() };
+    (@begin =) => {};
 
     // The arguments of a launch.
     (@arguments [$($doc:tt)*] [$Args:ident $(<$T:ident>)?]
@@ -380,6 +394,9 @@ const PANEL_SUMS: BlockShape =
 #[cfg(not(target_arch = "nvptx64"))]
 const PANEL_SUMS_NARROW: BlockShape = PANEL_SUMS.shared(PanelSumsShared::new(NARROW_BYTES).bytes);
 #[cfg(not(target_arch = "nvptx64"))]
+const PANEL_SUMS_HELD: BlockShape =
+    PANEL_SUMS.shared(PanelSumsShared::new(HELD_BYTES).bytes).blocks_per_sm(1);
+#[cfg(not(target_arch = "nvptx64"))]
 const PANEL_SUMS_BY_MASS: BlockShape = PANEL_SUMS.blocks_per_sm(1);
 #[cfg(not(target_arch = "nvptx64"))]
 const WHOLE_COUNT: BlockShape = BlockShape::new(SORT_THREADS).shared(WholeCountShared::new().bytes);
@@ -494,7 +511,13 @@ kernels! {
             (points: *const T, origin: *const T, labels: *const u32, states: *const LoopState, starts: *mut u32,
              sums: *mut f32, heads: *mut f32; params: PanelSumsParams)
             = panel_sums::panel_sums_narrow, PANEL_SUMS_NARROW,
-            [fk_panel_sums_narrow_f32: f32, fk_panel_sums_narrow_f16: F16, fk_panel_sums_narrow_bf16: BF16];
+            [fk_panel_sums_narrow_f32 = f32, fk_panel_sums_narrow_f16 = F16, fk_panel_sums_narrow_bf16 = BF16];
+        /// The same of points of twice as many, of few panels.
+        PanelSumsHeld<T>: PanelSumsHeldInstance
+            (points: *const T, origin: *const T, labels: *const u32, states: *const LoopState, starts: *mut u32,
+             sums: *mut f32, heads: *mut f32; params: PanelSumsParams)
+            = panel_sums::panel_sums_held, PANEL_SUMS_HELD,
+            [fk_panel_sums_held_f32 = f32, fk_panel_sums_held_f16 = F16, fk_panel_sums_held_bf16 = BF16];
         /// Means and moves of the centroids.
         Finalise<T>: FinaliseInstance
             (origin: *const T, sums: *const f32, heads: *const f32, starts: *const u32,

@@ -7,6 +7,7 @@
 //! ```
 //! What it writes is what `segment_sums` does, for stretches of [`SHORT_STRETCH`]. Blocks that have other features of the
 //! same points sort them again, which takes less than to tell each other.
+use super::await_launch_before;
 use super::segment_sums::{origin_of, pitch, store_mass, sums_about_first};
 use super::sort::{bits_of, lanes_of, sum_before};
 use crate::spec::*;
@@ -17,9 +18,8 @@ use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
 
+/// But for the points, which come behind.
 const SHARED: PanelSumsShared = PanelSumsShared::new(0);
-/// The same, and the points.
-const NARROW_SHARED: PanelSumsShared = PanelSumsShared::new(NARROW_BYTES);
 const WARPS: u32 = BLOCK_PANEL_POINTS / WARP_SIZE;
 /// No label.
 const NONE: u32 = u32::MAX;
@@ -42,7 +42,7 @@ pub(super) unsafe fn panel_sums<T: Scalar>(
     params: PanelSumsParams,
 ) {
     let masses = core::ptr::null();
-    sums_by::<T, false, false>(points, origin, masses, labels, states, starts, sums, heads, params);
+    sums_by::<T, false, 0>(points, origin, masses, labels, states, starts, sums, heads, params);
 }
 
 /// [`panel_sums`] of points whose rows are a word of each lane at the most: they come to shared memory while they are sorted.
@@ -61,7 +61,26 @@ pub(super) unsafe fn panel_sums_narrow<T: Scalar>(
     params: PanelSumsParams,
 ) {
     let masses = core::ptr::null();
-    sums_by::<T, false, true>(points, origin, masses, labels, states, starts, sums, heads, params);
+    sums_by::<T, false, NARROW_BYTES>(points, origin, masses, labels, states, starts, sums, heads, params);
+}
+
+/// The same of rows of two words of each lane, where there is a multiprocessor for each panel.
+///
+/// # Safety
+/// As [`panel_sums`]'s, of rows of up to [`HELD_BYTES`].
+#[inline(always)]
+pub(super) unsafe fn panel_sums_held<T: Scalar>(
+    points: *const T,
+    origin: *const T,
+    labels: *const u32,
+    states: *const LoopState,
+    starts: *mut u32,
+    sums: *mut f32,
+    heads: *mut f32,
+    params: PanelSumsParams,
+) {
+    let masses = core::ptr::null();
+    sums_by::<T, false, HELD_BYTES>(points, origin, masses, labels, states, starts, sums, heads, params);
 }
 
 /// [`panel_sums`] of points times `masses`, as [`segment_sums_by_mass`](super::segment_sums::segment_sums_by_mass) does.
@@ -80,11 +99,11 @@ pub(super) unsafe fn panel_sums_by_mass<T: Scalar>(
     heads: *mut f32,
     params: PanelSumsParams,
 ) {
-    sums_by::<T, true, false>(points, origin, masses, labels, states, starts, sums, heads, params);
+    sums_by::<T, true, 0>(points, origin, masses, labels, states, starts, sums, heads, params);
 }
 
 #[inline(always)]
-unsafe fn sums_by<T: Scalar, const MASSES: bool, const NARROW: bool>(
+unsafe fn sums_by<T: Scalar, const MASSES: bool, const HELD: u32>(
     points: *const T,
     origin: *const T,
     masses: *const f32,
@@ -95,25 +114,20 @@ unsafe fn sums_by<T: Scalar, const MASSES: bool, const NARROW: bool>(
     heads: *mut f32,
     params: PanelSumsParams,
 ) {
-    let shape = params.shape;
-    let panels = params.panels;
+    let (shape, panels) = (params.shape, params.panels);
     let mut item = block_idx_x() as u64;
+    if const { HELD > 0 } {
+        // Points and states are older than the labels, which the launch before may still settle.
+        Panel::of(item, states, params).copy_points::<T, HELD>(points, params);
+        await_launch_before();
+    }
     while item < params.blocks() {
-        let group = div_u64(item, params.chunks() as u64);
-        let chunk = (item - group * params.chunks() as u64) as u32;
-        let batch = div_u64(group, panels.count as u64);
-        if (*states.add(batch as usize)).done == 0 {
-            let panel_first = (group - batch * panels.count as u64) as u32 * panels.len;
-            let rest = shape.n - panel_first;
-            let len = if rest < panels.len { rest } else { panels.len };
-            let row = batch * shape.n as u64 + panel_first as u64;
-            if NARROW {
-                copy_points(points.add((row * shape.pitch as u64) as usize), len * shape.pitch);
-            }
+        let Panel { group, batch, chunk, row, len } = Panel::of(item, states, params);
+        if len > 0 {
             // The chunk that begins the row says where clusters do.
             let starts = starts.add((group * (shape.k as u64 + 1)) as usize);
             sort(labels.add(row as usize), len, shape.k, starts, chunk == 0);
-            let chunk = Chunk::<T, MASSES, NARROW> {
+            let chunk = Chunk::<T, MASSES, HELD> {
                 points: points.add((row * shape.pitch as u64) as usize),
                 origin: origin_of::<T, MASSES>(origin, batch, shape),
                 masses: if MASSES { masses.add(row as usize) } else { masses },
@@ -126,23 +140,62 @@ unsafe fn sums_by<T: Scalar, const MASSES: bool, const NARROW: bool>(
                 shape,
             };
             chunk.sum_stretch(len);
-            // The order has been read.
+            // The order and the points have been read.
             sync_threads();
         }
         item += grid_dim_x() as u64;
+        if const { HELD > 0 } {
+            Panel::of(item, states, params).copy_points::<T, HELD>(points, params);
+        }
     }
 }
 
-/// Starts the copies of a panel's points, so many values.
-#[inline(always)]
-unsafe fn copy_points<T>(points: *const T, values: u32) {
-    let to = NARROW_SHARED.points.here().address();
-    let mut at = thread_idx_x() * 16;
-    while at < values * size_of::<T>() as u32 {
-        cp_async_cg_16(Shared::<u32>::of(to + at), points.cast::<u8>().add(at as usize).cast::<u32>());
-        at += BLOCK_PANEL_POINTS * 16;
+/// What a block has of a panel.
+struct Panel {
+    /// The panel's number, over all problems.
+    group: u64,
+    batch: u64,
+    chunk: u32,
+    /// Its first row, over all problems, and how many it has: 0 where there is nothing to do.
+    row: u64,
+    len: u32,
+}
+
+impl Panel {
+    const NONE: Panel = Panel { group: 0, batch: 0, chunk: 0, row: 0, len: 0 };
+
+    /// Of item `item`, if there is one, of a problem that is not done.
+    #[inline(always)]
+    unsafe fn of(item: u64, states: *const LoopState, params: PanelSumsParams) -> Panel {
+        let (shape, panels) = (params.shape, params.panels);
+        if item >= params.blocks() {
+            return Self::NONE;
+        }
+        let group = div_u64(item, params.chunks() as u64);
+        let chunk = (item - group * params.chunks() as u64) as u32;
+        let batch = div_u64(group, panels.count as u64);
+        if (*states.add(batch as usize)).done != 0 {
+            return Self::NONE;
+        }
+        let first = (group - batch * panels.count as u64) as u32 * panels.len;
+        let rest = shape.n - first;
+        let len = if rest < panels.len { rest } else { panels.len };
+        Panel { group, batch, chunk, row: batch * shape.n as u64 + first as u64, len }
     }
-    cp_async_commit_group();
+
+    /// Starts the copies of its points, whose rows are one after the other.
+    #[inline(always)]
+    unsafe fn copy_points<T, const HELD: u32>(self, points: *const T, params: PanelSumsParams) {
+        let pitch = params.shape.pitch;
+        let from = points.add((self.row * pitch as u64) as usize).cast::<u8>();
+        let to = const { PanelSumsShared::new(HELD) }.points.here().address();
+        let mut at = thread_idx_x() * 16;
+        while at < self.len * pitch * size_of::<T>() as u32 {
+            cp_async_cg_16(Shared::<u32>::of(to + at), from.add(at as usize).cast::<u32>());
+            at += BLOCK_PANEL_POINTS * 16;
+        }
+        cp_async_commit_group();
+    }
 }
 
 /// Sorts the panel's points by label: `[place]` label above, and point below 2¹⁶. Copies are there afterwards.
@@ -208,7 +261,7 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
 
 /// Some features of a panel's points.
 #[derive(Clone, Copy)]
-struct Chunk<T, const MASSES: bool, const NARROW: bool> {
+struct Chunk<T, const MASSES: bool, const HELD: u32> {
     points: *const T,
     origin: *const T,
     /// Of the panel's points.
@@ -225,12 +278,15 @@ struct Chunk<T, const MASSES: bool, const NARROW: bool> {
 /// Values of a lane: all of a chunk's words, with 32 lanes between one and the next.
 const VALUES: usize = (PANEL_SUMS_FEATURES / WARP_SIZE) as usize;
 
-impl<T: Scalar, const MASSES: bool, const NARROW: bool> Chunk<T, MASSES, NARROW> {
+impl<T: Scalar, const MASSES: bool, const HELD: u32> Chunk<T, MASSES, HELD> {
     const PER_WORD: u32 = 4 / size_of::<T>() as u32;
     /// Words of a lane.
-    const WORDS: u32 = if NARROW { 1 } else { VALUES as u32 / Self::PER_WORD };
+    const WORDS: u32 = match HELD {
+        0 => VALUES as u32 / Self::PER_WORD,
+        bytes => bytes / (4 * WARP_SIZE),
+    };
     /// Rows on their way at once: as many as there are registers for, with a thread a point.
-    const IN_FLIGHT: u32 = if NARROW { 8 } else { 4 * Self::PER_WORD };
+    const IN_FLIGHT: u32 = if HELD > 0 { 6 / Self::WORDS } else { 4 * Self::PER_WORD };
 
     /// The lane's first feature of word `W`.
     #[inline(always)]
@@ -241,14 +297,17 @@ impl<T: Scalar, const MASSES: bool, const NARROW: bool> Chunk<T, MASSES, NARROW>
     /// The lane's words of the point whose values begin at `place`.
     #[inline(always)]
     unsafe fn words_of_point(self, place: u32) -> [u32; VALUES] {
-        if !NARROW {
+        if HELD == 0 {
             return self.words(self.points.add(place as usize));
         }
+        let points = const { PanelSumsShared::new(HELD) }.points.here();
+        let row = Shared::<u32>::of(points.address() + place * size_of::<T>() as u32);
         let mut words = [0; VALUES];
-        if self.feature(0) < self.shape.d {
-            let row = NARROW_SHARED.points.here().address() + place * size_of::<T>() as u32;
-            words[0] = Shared::<u32>::of(row).get(lane_id());
-        }
+        unroll!(W in [0, 1, 2, 3] => {
+            if (W as u32) < Self::WORDS && self.feature(W) < self.shape.d {
+                words[W] = row.get(W as u32 * WARP_SIZE + lane_id());
+            }
+        });
         words
     }
 

@@ -541,10 +541,11 @@ impl<T: GpuElement> Call<T> {
             };
             kernels.extend(match sort {
                 Sort::Block if by.has_masses() => vec![<PanelSumsByMass<T::Device> as Kernel>::SPEC],
-                Sort::Block if PanelSumsParams { shape, panels }.is_narrow(size_of::<T>() as u32) => {
-                    vec![<PanelSumsNarrow<T::Device> as Kernel>::SPEC]
-                }
-                Sort::Block => vec![<PanelSums<T::Device> as Kernel>::SPEC],
+                Sort::Block => vec![match rows_of_panels::<T>(device, PanelSumsParams { shape, panels }) {
+                    Rows::Narrow => <PanelSumsNarrow<T::Device> as Kernel>::SPEC,
+                    Rows::Held => <PanelSumsHeld<T::Device> as Kernel>::SPEC,
+                    Rows::Any => <PanelSums<T::Device> as Kernel>::SPEC,
+                }],
                 Sort::Whole => {
                     vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums, FoldHeads::SPEC]
                 }
@@ -1632,8 +1633,11 @@ impl<T: GpuElement> Call<T> {
                     unsafe { self.device.launch(&self.stream, &kernel) }
                 }};
             }
-            let is_narrow = params.is_narrow(size_of::<T>() as u32);
-            return if is_narrow { launch!(PanelSumsNarrow) } else { launch!(PanelSums) };
+            return match rows_of_panels::<T>(&self.device, params) {
+                Rows::Narrow => launch!(PanelSumsNarrow),
+                Rows::Held => launch!(PanelSumsHeld),
+                Rows::Any => launch!(PanelSums),
+            };
         };
         let params = of_stretches;
         let kernel =
@@ -1745,6 +1749,26 @@ fn converge_params(shape: Shape, by: By, tiles: usize, window: usize) -> Converg
     // A centroid's move is written by chunks of its features, or in one.
     let chunks = if by.has_means() { 1 } else { shape.d.div_ceil(FINALISE_FEATURES) };
     ConvergeParams { shape, tiles: tiles as u32, moves: shape.k * chunks, window: window as u32 }
+}
+
+/// What rows are to the kernels that sum a panel a block.
+enum Rows {
+    /// All of a panel's are in shared memory, of several blocks.
+    Narrow,
+    /// The same of one block.
+    Held,
+    Any,
+}
+
+fn rows_of_panels<T>(device: &Device, params: PanelSumsParams) -> Rows {
+    let (value_bytes, shared_bytes) = (size_of::<T>() as u32, device.hardware().shared_bytes);
+    if params.is_narrow(value_bytes) {
+        Rows::Narrow
+    } else if params.is_held(value_bytes, shared_bytes, device.multiprocessors()) {
+        Rows::Held
+    } else {
+        Rows::Any
+    }
 }
 
 /// Few points need to be settled; how many, the host does not know.

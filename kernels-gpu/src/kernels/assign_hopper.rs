@@ -36,6 +36,7 @@
 mod narrow;
 mod wide;
 
+use super::await_launch_before;
 use super::bound::{Bound, bounds_count, share_of_bound};
 use super::nearest::{Again, List, Nearest, Results, Row};
 use super::pairs::{Pairs, Places};

@@ -816,12 +816,12 @@ kernels! {
              states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32, list_counts: *mut u32, list_rows: *mut u32, list_first: *mut u32,
              list_second: *mut u32, found: *mut u32; params: HopperParams) of AssignHopper
             = assign_hopper::assign_hopper::<C>, hopper, [
-                fk_assign_hopper_f16_s4: Tensor<F16, 4>, fk_assign_hopper_f16_s5: Tensor<F16, 5>,
-                fk_assign_hopper_f16_s6: Tensor<F16, 6>, fk_assign_hopper_f16_s7: Tensor<F16, 7>, fk_assign_hopper_f16_s8: Tensor<F16, 8>,
-                fk_assign_hopper_f16_wide: Tensor<F16, HOPPER_WIDE>,
-                fk_assign_hopper_bf16_s4: Tensor<BF16, 4>, fk_assign_hopper_bf16_s5: Tensor<BF16, 5>,
-                fk_assign_hopper_bf16_s6: Tensor<BF16, 6>, fk_assign_hopper_bf16_s7: Tensor<BF16, 7>, fk_assign_hopper_bf16_s8: Tensor<BF16, 8>,
-                fk_assign_hopper_bf16_wide: Tensor<BF16, HOPPER_WIDE>
+                fk_assign_hopper_f16_s4 = Tensor<F16, 4>, fk_assign_hopper_f16_s5 = Tensor<F16, 5>,
+                fk_assign_hopper_f16_s6 = Tensor<F16, 6>, fk_assign_hopper_f16_s7 = Tensor<F16, 7>, fk_assign_hopper_f16_s8 = Tensor<F16, 8>,
+                fk_assign_hopper_f16_wide = Tensor<F16, HOPPER_WIDE>,
+                fk_assign_hopper_bf16_s4 = Tensor<BF16, 4>, fk_assign_hopper_bf16_s5 = Tensor<BF16, 5>,
+                fk_assign_hopper_bf16_s6 = Tensor<BF16, 6>, fk_assign_hopper_bf16_s7 = Tensor<BF16, 7>, fk_assign_hopper_bf16_s8 = Tensor<BF16, 8>,
+                fk_assign_hopper_bf16_wide = Tensor<BF16, HOPPER_WIDE>
             ];
         /// Pairs of a point and a row of a pool, on Hopper's tensor cores.
         ListHopper<C>
@@ -829,8 +829,8 @@ kernels! {
              floors: *const f32, largest: *const f32, states: *const LoopState, limits: *const u32,
              list_counts: *mut u32, pair_points: *mut u32, pair_columns: *mut u32; params: ListHopperParams) of ListMma
             = assign_hopper::list_hopper::<C>, hopper, [
-                fk_list_hopper_f16_s4: Listed<F16, 4>, fk_list_hopper_f16_s8: Listed<F16, 8>, fk_list_hopper_f16_wide: Listed<F16, HOPPER_WIDE>,
-                fk_list_hopper_bf16_s4: Listed<BF16, 4>, fk_list_hopper_bf16_s8: Listed<BF16, 8>, fk_list_hopper_bf16_wide: Listed<BF16, HOPPER_WIDE>
+                fk_list_hopper_f16_s4 = Listed<F16, 4>, fk_list_hopper_f16_s8 = Listed<F16, 8>, fk_list_hopper_f16_wide = Listed<F16, HOPPER_WIDE>,
+                fk_list_hopper_bf16_s4 = Listed<BF16, 4>, fk_list_hopper_bf16_s8 = Listed<BF16, 8>, fk_list_hopper_bf16_wide = Listed<BF16, HOPPER_WIDE>
             ];
         /// Labels of unsure points in parts.
         RefineHopper<C>

@@ -46,6 +46,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
     }
     fence_proxy_async();
     sync_threads();
+    await_launch_before();
 
     if warp_id() < 4 {
         setmaxnreg_dec_56();

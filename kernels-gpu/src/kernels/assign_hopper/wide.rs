@@ -47,6 +47,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
     fence_proxy_async();
     // The other block's barriers are there, too.
     cluster_sync();
+    await_launch_before();
 
     if warp_id() < 4 {
         setmaxnreg_dec_56();

@@ -383,6 +383,14 @@ impl Item {
         let row = self.first + row;
         (self.batch * shape.n + if row < shape.n { row } else { shape.n - 1 }) as usize
     }
+
+    /// The same of row `row`, and how many rows come after it.
+    #[inline(always)]
+    fn place_and_rest(self, row: u32, shape: Shape) -> (usize, u32) {
+        let (row, last) = (self.first + row, shape.n - 1);
+        let row = if row < last { row } else { last };
+        ((self.batch * shape.n + row) as usize, last - row)
+    }
 }
 
 /// What the copying and the multiplying warps tell each other of a block's points.

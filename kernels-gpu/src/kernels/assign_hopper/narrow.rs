@@ -124,12 +124,19 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
         rows.begin(me, ring, item);
         let here = rows.of_unit(item, params);
         ring.wait_empty(shared.points_empty.here());
+        let step = const { HOPPER_POINT_THREADS / (C::STEPS * HOPPER_STEP_FEATURES / 8).next_power_of_two() };
+        let (first, rest) = here.place_and_rest(0, shape);
+        let from = arrays.points.add(first * shape.pitch as usize + column as usize * 8);
+        let to = shared.points.here().address() + column * 16;
         let mut row = if item == NO_ITEM || column >= chunks { NARROW_POINTS } else { me / lanes };
         while row < NARROW_POINTS {
-            let x = arrays.points.add(here.place(row, shape) * shape.pitch as usize + column as usize * 8);
-            let place = shared.points.here().address() + row * shared.row_bytes + column * 16;
-            cp_async_cg_16(Shared::of(place), x);
-            row += HOPPER_POINT_THREADS / lanes;
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                let below = row + I as u32 * step;
+                let place = if below < rest { below } else { rest } as usize * shape.pitch as usize;
+                cp_async_cg_16(Shared::of(to + below * shared.row_bytes), from.add(place));
+            });
+            const { assert!(NARROW_POINTS.is_multiple_of(8 * HOPPER_POINT_THREADS / 8)) };
+            row += 8 * step;
         }
         let full = barrier(shared.points_full.here(), 0);
         full.arrive_after_copies();

@@ -173,19 +173,48 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
         while ring.0 < last {
             ring.wait_empty(SHARED.points_empty.here());
             let feature = panel * HOPPER_PANEL_FEATURES + column * 8;
-            let mut row = if feature < shape.pitch { me / 8 } else { WIDE_POINTS };
-            while row < WIDE_POINTS {
-                let place = arrays.place_of::<C>(here.place(rows.first + row, shape));
-                let x = arrays.points.add(place * shape.pitch as usize);
-                let stage = SHARED.points.here().address() + ring.stage() * WIDE_POINT_BYTES;
-                let place = stage + row * 128 + (column ^ row & 7) * 16;
-                cp_async_cg_16(Shared::of(place), x.add(feature as usize));
-                row += HOPPER_POINT_THREADS / 8;
+            let stage = SHARED.points.here().address() + ring.stage() * WIDE_POINT_BYTES;
+            if feature >= shape.pitch {
+                // Nothing is there.
+            } else if const { C::REFINES == 1 } {
+                let mut row = me / 8;
+                while row < WIDE_POINTS {
+                    let place = arrays.place_of::<C>(here.place(rows.first + row, shape));
+                    let x = arrays.points.add(place * shape.pitch as usize);
+                    let place = stage + row * 128 + (column ^ row & 7) * 16;
+                    cp_async_cg_16(Shared::of(place), x.add(feature as usize));
+                    row += HOPPER_POINT_THREADS / 8;
+                }
+            } else {
+                let (first, rest) = here.place_and_rest(rows.first, shape);
+                let from = arrays.points.add(first * shape.pitch as usize + feature as usize);
+                copy_rows(stage, me / 8, column, from, rest, shape.pitch);
             }
             barrier(SHARED.points_full.here(), ring.stage()).arrive_after_copies();
             ring = ring.next();
             panel = if panel + 1 < panels { panel + 1 } else { 0 };
         }
+    }
+}
+
+/// Starts the copies of a chunk of the rows of a panel, from row `row` on every so many: of the points that begin at `from`, of
+/// which `rest` come after the first. Each is to cost little, for the products wait for all of them.
+#[inline(always)]
+unsafe fn copy_rows(stage: u32, mut row: u32, column: u32, from: *const u16, rest: u32, pitch: u32) {
+    const STEP: u32 = HOPPER_POINT_THREADS / 8;
+    const { assert!(STEP % 8 == 4) };
+    let swizzled = stage + (column ^ row & 7) * 16;
+    while row < WIDE_POINTS {
+        unroll!(I in [0, 1] => {
+            // Chunks change places every four rows.
+            let to = (swizzled ^ I as u32 * 64) + (row + I as u32 * STEP) * 128;
+            let below = row + I as u32 * STEP;
+            let place = if below < rest { below } else { rest } as usize * pitch as usize;
+            if I == 0 || below < WIDE_POINTS {
+                cp_async_cg_16(Shared::of(to), from.add(place));
+            }
+        });
+        row += 2 * STEP;
     }
 }
 

@@ -188,7 +188,7 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
             } else {
                 let (first, rest) = here.place_and_rest(rows.first, shape);
                 let from = arrays.points.add(first * shape.pitch as usize + feature as usize);
-                copy_rows(stage, me / 8, column, from, rest, shape.pitch);
+                copy_rows::<C>(stage, me / 8, column, from, rest, shape.pitch);
             }
             barrier(SHARED.points_full.here(), ring.stage()).arrive_after_copies();
             ring = ring.next();
@@ -200,10 +200,32 @@ unsafe fn produce_points<C: Operand>(rows: Rows, arrays: Arrays, params: HopperP
 /// Starts the copies of a chunk of the rows of a panel, from row `row` on every so many: of the points that begin at `from`, of
 /// which `rest` come after the first. Each is to cost little, for the products wait for all of them.
 #[inline(always)]
-unsafe fn copy_rows(stage: u32, mut row: u32, column: u32, from: *const u16, rest: u32, pitch: u32) {
+unsafe fn copy_rows<C: Operand>(
+    stage: u32,
+    mut row: u32,
+    column: u32,
+    from: *const u16,
+    rest: u32,
+    pitch: u32,
+) {
     const STEP: u32 = HOPPER_POINT_THREADS / 8;
     const { assert!(STEP % 8 == 4) };
     let swizzled = stage + (column ^ row & 7) * 16;
+    // Few points are assigned again, by a kernel that has no registers left.
+    if const { C::REFINES == 0 } && rest + 1 >= WIDE_POINTS {
+        // All rows are there. One offset after the other: all at once would take a register each.
+        let to = swizzled + row * 128;
+        let (mut place, step) = (row * pitch, STEP * pitch);
+        const { assert!(WIDE_POINTS.div_ceil(STEP) == 11) };
+        unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10] => {
+            if I < 10 || row + 10 * STEP < WIDE_POINTS {
+                let to = (to ^ I as u32 % 2 * 64) + I as u32 * (STEP * 128);
+                cp_async_cg_16(Shared::of(to), from.add(place as usize));
+            }
+            place = opaque(place + step);
+        });
+        return;
+    }
     while row < WIDE_POINTS {
         unroll!(I in [0, 1] => {
             // Chunks change places every four rows.

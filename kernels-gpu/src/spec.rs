@@ -1731,6 +1731,8 @@ pub struct FinishShared {
     pub weights: Slot<f64>,
     /// `[warp][value][lane]` sums of shares.
     pub shares: Slot<f64>,
+    /// `[thread][value]` a lane's features of the centroid so far: there, for they are not needed while rows are added.
+    pub before: Slot<f32>,
     /// Blocks of the problem that have ended.
     pub ended: Slot<u32>,
     /// Length of the longest centroid of each tile.
@@ -1752,6 +1754,7 @@ impl FinishShared {
             counts: layout.array(FINISH_CLUSTERS),
             weights: layout.array(FINISH_CLUSTERS),
             shares: layout.array(UPDATE_THREADS * FINALISE_VALUES),
+            before: layout.aligned_array(UPDATE_THREADS * FINALISE_VALUES, 16),
             ended: layout.array(1),
             lengths: layout.array(UPDATE_WARPS),
             residuals: layout.array(UPDATE_WARPS),
@@ -1803,7 +1806,8 @@ impl FinishParams {
         }
         let lanes_of_row = shape.d.div_ceil(FINALISE_VALUES).next_power_of_two();
         let of_warp = 32 / lanes_of_row;
-        let most = if of_warp * UPDATE_WARPS < FINISH_CLUSTERS { of_warp * UPDATE_WARPS } else { FINISH_CLUSTERS };
+        let most =
+            if of_warp * UPDATE_WARPS < FINISH_CLUSTERS { of_warp * UPDATE_WARPS } else { FINISH_CLUSTERS };
         let mut params = FinishParams {
             converge,
             panels,

@@ -1,6 +1,5 @@
 //! The end of an iteration of problems of few points, in one launch: means, the centroids as the tensor cores take them, and
-//! whether a problem has converged. What `finalise`, `pack_centroids` and `converge` do one after the other, to the same bits but
-//! for norms.
+//! whether a problem has converged. What `finalise`, `pack_centroids` and `converge` do one after the other, to the same bits.
 //!
 //! ```text
 //! a block          some clusters of a problem
@@ -16,9 +15,12 @@ use super::pack_centroids::{Most, Packed, length_of, place_of_bias, sum_of_row};
 use super::pack_points::tensor_scale;
 use super::segment_sums::sums_about_first;
 use crate::spec::*;
+use core::ops::AddAssign;
+use cuda_std::async_copy::*;
 use cuda_std::atomic;
 use cuda_std::float::{Scalar, max};
 use cuda_std::ptr;
+use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
@@ -115,11 +117,13 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
 unsafe fn list_rows(starts: *const u32, batch: u32, first: u32, count: u32, params: FinishParams) {
     let (panels, k) = (params.panels, params.converge.shape.k);
     let lanes = params.lanes_of_cluster;
-    let panel = lane_id() & (lanes - 1);
+    // Not worth registers from item to item.
+    let me = opaque(thread_idx_x());
+    let panel = me & (lanes - 1);
     let at_once = UPDATE_THREADS >> lanes.trailing_zeros();
     let mut first_at = 0;
     while first_at < count {
-        let at = first_at + (thread_idx_x() >> lanes.trailing_zeros());
+        let at = first_at + (me >> lanes.trailing_zeros());
         let (mut points, mut rows, mut stretch) = (0, 0, 0);
         if at < count && panel < panels.count {
             let borders = (batch * panels.count + panel) as u64 * (k as u64 + 1);
@@ -148,7 +152,7 @@ unsafe fn list_rows(starts: *const u32, batch: u32, first: u32, count: u32, para
             }
             let mut head = stretch + 1;
             while place < through >> 16 {
-                list.set(place, HEAD | panel * panels.stretches() + head);
+                list.set(place, HEAD | (panel * panels.stretches() + head));
                 place += 1;
                 head += 1;
             }
@@ -199,10 +203,9 @@ impl<T: Scalar + Packed> Means<T> {
             let rows = if here < self.count { counts.get(here) } else { 0 };
             let is_own = here < self.count && rows <= self.params.rows_of_warp;
             if warp_vote_ballot(FULL_MASK, is_own) != 0 {
-                let before = self.before(here, is_own);
+                self.fetch(here, is_own);
                 let total = self.add(here, rows, 0, if is_own { rows } else { 0 });
-                let weight = if is_own { weights.get(here) } else { 0.0 };
-                self.end(here, is_own, before, total, weight);
+                self.end(here, is_own, total, if is_own { weights.get(here) } else { 0.0 });
             }
             at += of_warp * UPDATE_WARPS;
         }
@@ -214,6 +217,9 @@ impl<T: Scalar + Packed> Means<T> {
                 let of_share = rows_of_share(rows);
                 let from = (warp_id() * of_share).min(rows);
                 let share = self.add(at, rows, from, (from + of_share).min(rows));
+                if warp_id() == 0 {
+                    self.fetch(at, of_lane == 0);
+                }
                 let parts = SHARED.shares.here();
                 unroll!(V in [0, 1, 2, 3] => {
                     parts.set((warp_id() * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id(), share[V]);
@@ -221,7 +227,6 @@ impl<T: Scalar + Packed> Means<T> {
                 sync_threads();
                 if warp_id() == 0 {
                     let is_mine = of_lane == 0;
-                    let before = self.before(at, is_mine);
                     let mut total = [0.0; VALUES];
                     unroll!(V in [0, 1, 2, 3] => {
                         let mut warp = 0;
@@ -230,7 +235,7 @@ impl<T: Scalar + Packed> Means<T> {
                             warp += 1;
                         }
                     });
-                    self.end(at, is_mine, before, total, if is_mine { weights.get(at) } else { 0.0 });
+                    self.end(at, is_mine, total, if is_mine { weights.get(at) } else { 0.0 });
                 }
                 sync_threads();
             }
@@ -301,16 +306,32 @@ impl<T: Scalar + Packed> Means<T> {
         self.params.converge.shape.d.is_multiple_of(FINALISE_VALUES)
     }
 
-    /// The lane's features of the centroid so far, if they are wanted.
+    /// Has the lane's features of the centroid so far be on their way to shared memory, where rows are vectors.
+    #[inline(always)]
+    unsafe fn fetch(self, at: u32, is_wanted: bool) {
+        if is_wanted && self.has_vectors() && self.feature() < self.params.converge.shape.d {
+            cp_async_cg_16(Self::fetched(), self.centroids.add(self.place(at)).cast_const());
+        }
+        cp_async_commit_group();
+    }
+
+    /// Where the lane's are.
+    #[inline(always)]
+    unsafe fn fetched() -> Shared<f32> {
+        SHARED.before.here().add(thread_idx_x() * FINALISE_VALUES)
+    }
+
+    /// The lane's features of the centroid so far, after [`Self::fetch`]; of one that is not wanted any.
     #[inline(always)]
     unsafe fn before(self, at: u32, is_wanted: bool) -> [f32; VALUES] {
         let (d, feature) = (self.params.converge.shape.d, self.feature());
         let mut values = [0.0; VALUES];
+        cp_async_wait_group::<0>();
         if is_wanted && feature < d {
-            let from = self.centroids.add(self.place(at)).cast_const();
             if self.has_vectors() {
-                values = ptr::load_v4(from.cast()).map(f32::from_bits);
+                values = Self::fetched().get4(0);
             } else {
+                let from = self.centroids.add(self.place(at)).cast_const();
                 unroll!(V in [0, 1, 2, 3] => {
                     if feature + (V as u32) < d {
                         values[V] = *from.add(V);
@@ -324,8 +345,9 @@ impl<T: Scalar + Packed> Means<T> {
     /// Stores the mean, `total` times `weight`, and how far it is from the centroid so far, in lanes that have one. All lanes of
     /// a warp come here.
     #[inline(always)]
-    unsafe fn end(self, at: u32, is_mine: bool, before: [f32; VALUES], total: [f64; VALUES], weight: f64) {
+    unsafe fn end(self, at: u32, is_mine: bool, total: [f64; VALUES], weight: f64) {
         let (shape, feature) = (self.params.converge.shape, self.feature());
+        let before = self.before(at, is_mine);
         // Sums may be of points less their problem's first.
         let origin = self.origin.add((self.batch as u64 * shape.n as u64 * shape.pitch as u64) as usize);
         let mut new = before;
@@ -364,6 +386,33 @@ impl<T: Scalar + Packed> Means<T> {
     }
 }
 
+/// The sum over the lanes that have a row, in each of them: chunks of 8 in their order first, as `pack_centroids` has them in a
+/// lane.
+#[inline(always)]
+unsafe fn sum_by_chunks<S: Copy + Default + AddAssign + WarpShuffleValue>(
+    values: [S; VALUES],
+    lanes: u32,
+) -> S {
+    let add = |mut sum: S| {
+        unroll!(V in [0, 1, 2, 3] => { sum += values[V]; });
+        sum
+    };
+    let first = add(S::default());
+    if lanes == 1 {
+        return first;
+    }
+    // Of two lanes the second has what the first begins.
+    let whole = add(warp_shuffle_up(FULL_MASK, first, 1));
+    let beside = warp_shuffle_xor(FULL_MASK, whole, 1);
+    let mut sum = if lane_id() & 1 == 1 { whole } else { beside };
+    let mut offset = lanes / 2;
+    while offset > 1 {
+        sum += warp_shuffle_xor(FULL_MASK, sum, offset);
+        offset >>= 1;
+    }
+    sum
+}
+
 /// Rows of a share of a cluster's, as `finalise` has them.
 #[inline(always)]
 fn rows_of_share(rows: u32) -> u32 {
@@ -397,7 +446,7 @@ impl Tiles {
     ) {
         let shape = self.shape;
         let scale = if T::ROUNDS { tensor_scale(*self.extents.add(batch as usize)) } else { 1.0 };
-        let (mut norm, mut residual) = (T::Sum::default(), T::Sum::default());
+        let (mut squares, mut lost) = ([T::Sum::default(); VALUES], [T::Sum::default(); VALUES]);
         let mut words = [0u32; 2];
         unroll!(V in [0, 1, 2, 3] => {
             let feature = feature + V as u32;
@@ -406,10 +455,9 @@ impl Tiles {
                 if T::ROUNDS {
                     centre = *self.centre.add((batch as u64 * shape.d as u64 + feature as u64) as usize);
                 }
-                let (bits, square, lost) = T::from_f32(values[V]).pack(0, centre, scale);
+                let bits;
+                (bits, squares[V], lost[V]) = T::from_f32(values[V]).pack(0, centre, scale);
                 words[V / 2] |= (bits as u32) << (V % 2 * 16);
-                norm += square;
-                residual += lost;
             }
         });
         let (tile, row) = (cluster / HOPPER_CENTROIDS, cluster % HOPPER_CENTROIDS);
@@ -422,8 +470,8 @@ impl Tiles {
             let word = words[0] as u64 | (words[1] as u64) << 32;
             *self.packed.cast::<u8>().add(place as usize).cast::<u64>() = word;
         }
-        let norm = T::rounded(sum_of_row(norm, lanes));
-        let residual = if T::ROUNDS { T::root_above(sum_of_row(residual, lanes)) } else { 0.0 };
+        let norm = T::rounded(sum_by_chunks(squares, lanes));
+        let residual = if T::ROUNDS { T::root_above(sum_by_chunks(lost, lanes)) } else { 0.0 };
         if is_mine && feature == 0 {
             *self.biases_of(batch, tile).add(place_of_bias(row)) = -0.5 * norm;
             let place = (batch as u64 * shape.k as u64 + cluster as u64) as usize;

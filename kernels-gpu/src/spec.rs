@@ -70,7 +70,8 @@ pub struct KernelSpec {
     pub name: &'static str,
     /// Threads of a block, exactly.
     pub threads: u32,
-    /// Blocks that must fit one multiprocessor; bounds the registers of a thread.
+    /// Blocks that must fit one multiprocessor, of other GPUs than Hopper by their registers alone; bounds the registers of a
+    /// thread.
     pub blocks_per_sm: u32,
     /// Blocks of a cluster; 1 means no clusters.
     pub cluster: u32,

@@ -304,15 +304,16 @@ pub(super) fn time_stages<T: GpuElement>(
         }
         // Each time the first iterations again: later ones end, one problem after the other, and cost nothing any more.
         call.give_centroids(None, call.shape)?;
-        call.arena()?.zero(&call.stream, call.places.states)?;
-        // What an iteration leaves to the next, the run before has left.
-        match &call.places.hopper {
-            Some(places) if call.finish.is_some() => call.repack(places),
-            _ => Ok(()),
-        }
+        call.arena()?.zero(&call.stream, call.places.states)
+    };
+    // What an iteration before would have left, where iterations do.
+    let pack = || match &call.places.hopper {
+        Some(places) if call.finish.is_some() => call.repack(places),
+        _ => Ok(()),
     };
     for _ in 0..iterations {
         begin()?;
+        pack()?;
         mark(&mut whole)?;
         // SAFETY: as in `means`.
         unsafe { pair.launch(&call.stream) }?;
@@ -321,6 +322,8 @@ pub(super) fn time_stages<T: GpuElement>(
     for _ in 0..iterations {
         begin()?;
         mark(&mut stages)?;
+        // To assign points to centroids that are given is to pack them, too.
+        pack()?;
         call.assign(call.places.states)?;
         mark(&mut stages)?;
         let sorted = call.sort(update)?;
@@ -332,6 +335,7 @@ pub(super) fn time_stages<T: GpuElement>(
     }
     // For the list of unsure points, which ends with the iteration.
     begin()?;
+    pack()?;
     call.assign(call.places.states)?;
     call.stream.synchronize().map_err(|code| failed("waiting for the device", code))?;
     let settled = match &call.places.hopper {

@@ -106,6 +106,12 @@ pub(super) unsafe fn finalise<T: Scalar>(
     }
 }
 
+/// Rows of each of a cluster's shares.
+#[inline(always)]
+pub(super) fn rows_of_share(rows: u32) -> u32 {
+    rows.div_ceil(FINALISE_SHARES * FINALISE_IN_FLIGHT) * FINALISE_IN_FLIGHT
+}
+
 /// Where a warp has what it has added up, value `V` of its lane: there, for it is not needed while rows are added.
 #[inline(always)]
 unsafe fn sum_of_warp(warp: u32, value: usize) -> Shared<f64> {
@@ -373,7 +379,7 @@ impl Partials {
         // Past the last feature a lane adds up others, which it does not use.
         let feature = if group.feature() < self.params.shape.d { group.feature() } else { 0 };
         let panels = self.params.panels;
-        let of_share = rows.div_ceil(FINALISE_SHARES * FINALISE_IN_FLIGHT) * FINALISE_IN_FLIGHT;
+        let of_share = rows_of_share(rows);
         let mut row = (from * of_share).min(rows);
         let to = (row + shares * of_share).min(rows);
         let mut share_end = row + of_share;

@@ -11,7 +11,8 @@
 //! For such problems most of a launch is waiting for the one before, and then for memory: once for where clusters begin, and once
 //! for their rows.
 use super::converge::{record, sum_of_part};
-use super::pack_centroids::{Most, Packed, length_of, place_of_bias, sum_of_row};
+use super::finalise::rows_of_share;
+use super::pack_centroids::{Most, Packed, length_of, place_of_bias, place_of_chunk, sum_of_row};
 use super::pack_points::tensor_scale;
 use super::segment_sums::sums_about_first;
 use crate::spec::*;
@@ -413,12 +414,6 @@ unsafe fn sum_by_chunks<S: Copy + Default + AddAssign + WarpShuffleValue>(
     sum
 }
 
-/// Rows of a share of a cluster's, as `finalise` has them.
-#[inline(always)]
-fn rows_of_share(rows: u32) -> u32 {
-    rows.div_ceil(FINALISE_SHARES * FINALISE_IN_FLIGHT) * FINALISE_IN_FLIGHT
-}
-
 /// Centroids as the tensor cores take them: see `pack_centroids`.
 #[derive(Clone, Copy)]
 struct Tiles {
@@ -462,11 +457,9 @@ impl Tiles {
         });
         let (tile, row) = (cluster / HOPPER_CENTROIDS, cluster % HOPPER_CENTROIDS);
         if is_mine && feature < shape.d {
-            let panels = hopper_panels(shape.d) as u64;
             let tile = batch as u64 * shape.centroid_tiles() as u64 + tile as u64;
-            let (panel, chunk) = (feature / HOPPER_PANEL_FEATURES, feature % HOPPER_PANEL_FEATURES / 8);
-            let place = (tile * panels + panel as u64) * HOPPER_PANEL_BYTES as u64
-                + (row * 128 + (chunk ^ (row & 7)) * 16 + feature % 8 * 2) as u64;
+            let chunk = place_of_chunk(tile, hopper_panels(shape.d), row, feature / 8);
+            let place = chunk + (feature % 8 * 2) as u64;
             let word = words[0] as u64 | (words[1] as u64) << 32;
             *self.packed.cast::<u8>().add(place as usize).cast::<u64>() = word;
         }

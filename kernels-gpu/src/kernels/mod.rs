@@ -504,19 +504,19 @@ kernels! {
         PanelSums<T>: PanelSumsInstance
             (points: *const T, origin: *const T, labels: *const u32, states: *const LoopState, starts: *mut u32,
              sums: *mut f32, heads: *mut f32; params: PanelSumsParams)
-            = panel_sums::panel_sums, PANEL_SUMS,
+            = panel_sums::panel_sums::<_, 0>, PANEL_SUMS,
             [fk_panel_sums_f32: f32, fk_panel_sums_f16: F16, fk_panel_sums_bf16: BF16];
         /// The same of points of few features.
         PanelSumsNarrow<T>: PanelSumsNarrowInstance
             (points: *const T, origin: *const T, labels: *const u32, states: *const LoopState, starts: *mut u32,
              sums: *mut f32, heads: *mut f32; params: PanelSumsParams)
-            = panel_sums::panel_sums_narrow, PANEL_SUMS_NARROW,
+            = panel_sums::panel_sums::<_, NARROW_BYTES>, PANEL_SUMS_NARROW,
             [fk_panel_sums_narrow_f32 = f32, fk_panel_sums_narrow_f16 = F16, fk_panel_sums_narrow_bf16 = BF16];
         /// The same of points of twice as many, of few panels.
         PanelSumsHeld<T>: PanelSumsHeldInstance
             (points: *const T, origin: *const T, labels: *const u32, states: *const LoopState, starts: *mut u32,
              sums: *mut f32, heads: *mut f32; params: PanelSumsParams)
-            = panel_sums::panel_sums_held, PANEL_SUMS_HELD,
+            = panel_sums::panel_sums::<_, HELD_BYTES>, PANEL_SUMS_HELD,
             [fk_panel_sums_held_f32 = f32, fk_panel_sums_held_f16 = F16, fk_panel_sums_held_bf16 = BF16];
         /// Means and moves of the centroids.
         Finalise<T>: FinaliseInstance

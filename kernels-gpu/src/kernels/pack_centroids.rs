@@ -223,8 +223,7 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
                 let (mut norm, mut residual) = (T::Sum::default(), T::Sum::default());
                 let mut chunk = lane;
                 while chunk < panels * 8 {
-                    let place = (item * panels as u64 + (chunk / 8) as u64) * HOPPER_PANEL_BYTES as u64
-                        + (row * 128 + ((chunk & 7) ^ (row & 7)) * 16) as u64;
+                    let place = place_of_chunk(item, panels, row, chunk);
                     let part = if const { T::PARTS == 1 } || chunk < part_chunks {
                         0
                     } else if chunk < 2 * part_chunks {
@@ -285,6 +284,13 @@ pub(super) unsafe fn pack_centroids<T: Packed, const PRODUCTS: bool>(
         }
         item += grid_dim_x() as u64;
     }
+}
+
+/// Where chunk `chunk` of row `row` of a tile is, in bytes: of panels of 8 chunks, swizzled.
+#[inline(always)]
+pub(super) fn place_of_chunk(tile: u64, panels: u32, row: u32, chunk: u32) -> u64 {
+    (tile * panels as u64 + (chunk / 8) as u64) * HOPPER_PANEL_BYTES as u64
+        + (row * 128 + ((chunk & 7) ^ (row & 7)) * 16) as u64
 }
 
 /// Where the bias of row `row` of a tile is: column `8j + 2q + e` belongs to quarter `q` of a warp's lanes.

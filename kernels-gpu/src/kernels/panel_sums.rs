@@ -25,13 +25,14 @@ const WARPS: u32 = BLOCK_PANEL_POINTS / WARP_SIZE;
 const NONE: u32 = u32::MAX;
 
 /// Partial sums of points, less their problem's first where [`sums_about_first`], and where each cluster begins in its
-/// panel. `origin` is where the first points are, `n` rows from problem to problem.
+/// panel. `origin` is where the first points are, `n` rows from problem to problem. With `HELD`, rows of up to so many bytes come to
+/// shared memory while they are sorted: a word of each lane for each 128 of them.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`, whose panels [`Panels::fit_a_block`], `points` aligned to 16 bytes; a
-/// block has [`BLOCK_PANEL_POINTS`] threads.
+/// block has [`BLOCK_PANEL_POINTS`] threads; rows are no longer than `HELD` says.
 #[inline(always)]
-pub(super) unsafe fn panel_sums<T: Scalar>(
+pub(super) unsafe fn panel_sums<T: Scalar, const HELD: u32>(
     points: *const T,
     origin: *const T,
     labels: *const u32,
@@ -42,45 +43,7 @@ pub(super) unsafe fn panel_sums<T: Scalar>(
     params: PanelSumsParams,
 ) {
     let masses = core::ptr::null();
-    sums_by::<T, false, 0>(points, origin, masses, labels, states, starts, sums, heads, params);
-}
-
-/// [`panel_sums`] of points whose rows are a word of each lane at the most: they come to shared memory while they are sorted.
-///
-/// # Safety
-/// As [`panel_sums`]'s, of rows of up to [`NARROW_BYTES`].
-#[inline(always)]
-pub(super) unsafe fn panel_sums_narrow<T: Scalar>(
-    points: *const T,
-    origin: *const T,
-    labels: *const u32,
-    states: *const LoopState,
-    starts: *mut u32,
-    sums: *mut f32,
-    heads: *mut f32,
-    params: PanelSumsParams,
-) {
-    let masses = core::ptr::null();
-    sums_by::<T, false, NARROW_BYTES>(points, origin, masses, labels, states, starts, sums, heads, params);
-}
-
-/// The same of rows of two words of each lane, where there is a multiprocessor for each panel.
-///
-/// # Safety
-/// As [`panel_sums`]'s, of rows of up to [`HELD_BYTES`].
-#[inline(always)]
-pub(super) unsafe fn panel_sums_held<T: Scalar>(
-    points: *const T,
-    origin: *const T,
-    labels: *const u32,
-    states: *const LoopState,
-    starts: *mut u32,
-    sums: *mut f32,
-    heads: *mut f32,
-    params: PanelSumsParams,
-) {
-    let masses = core::ptr::null();
-    sums_by::<T, false, HELD_BYTES>(points, origin, masses, labels, states, starts, sums, heads, params);
+    sums_by::<T, false, HELD>(points, origin, masses, labels, states, starts, sums, heads, params);
 }
 
 /// [`panel_sums`] of points times `masses`, as [`segment_sums_by_mass`](super::segment_sums::segment_sums_by_mass) does.

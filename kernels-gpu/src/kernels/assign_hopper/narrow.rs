@@ -124,7 +124,7 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
         rows.begin(me, ring, item);
         let here = rows.of_unit(item, params);
         ring.wait_empty(shared.points_empty.here());
-        let step = const { HOPPER_POINT_THREADS / (C::STEPS * HOPPER_STEP_FEATURES / 8).next_power_of_two() };
+        let step = HOPPER_POINT_THREADS / lanes;
         let (first, rest) = here.place_and_rest(0, shape);
         let from = arrays.points.add(first * shape.pitch as usize + column as usize * 8);
         let to = shared.points.here().address() + column * 16;
@@ -135,7 +135,8 @@ unsafe fn produce_points<C: Operand>(arrays: Arrays, params: HopperParams) {
                 let place = if below < rest { below } else { rest } as usize * shape.pitch as usize;
                 cp_async_cg_16(Shared::of(to + below * shared.row_bytes), from.add(place));
             });
-            const { assert!(NARROW_POINTS.is_multiple_of(8 * HOPPER_POINT_THREADS / 8)) };
+            // A row takes 8 threads at least.
+            const { assert!(NARROW_POINTS.is_multiple_of(HOPPER_POINT_THREADS)) };
             row += 8 * step;
         }
         let full = barrier(shared.points_full.here(), 0);

@@ -1425,6 +1425,17 @@ impl PanelSumsShared {
     }
 }
 
+/// What rows of points are to `panel_sums`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanelRows {
+    /// A word of each lane of a warp at the most: several blocks of a multiprocessor have all of their panels' in shared memory.
+    Narrow,
+    /// Two words, and no multiprocessor has two panels.
+    Held,
+    /// Longer ones, or too many.
+    Any,
+}
+
 /// Parameters of `panel_sums`: a block for each chunk of [`PANEL_SUMS_FEATURES`] features of each panel.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -1440,17 +1451,18 @@ impl PanelSumsParams {
     pub const fn chunks(&self) -> u32 {
         self.shape.d.div_ceil(PANEL_SUMS_FEATURES)
     }
-    /// Whether rows of values of so many bytes are narrow: a word of each lane of a warp at the most.
+    /// What rows of values of so many bytes are, to `multiprocessors` that give a block `shared_bytes`.
     #[inline]
-    pub const fn is_narrow(&self, value_bytes: u32) -> bool {
-        self.shape.d as u64 * value_bytes as u64 <= NARROW_BYTES as u64
-    }
-    /// Whether a multiprocessor that gives a block `shared_bytes` holds such rows of a panel, and none has two panels.
-    #[inline]
-    pub fn is_held(&self, value_bytes: u32, shared_bytes: u32, multiprocessors: u32) -> bool {
-        self.shape.d as u64 * value_bytes as u64 <= HELD_BYTES as u64
-            && PanelSumsShared::new(HELD_BYTES).bytes <= shared_bytes
-            && self.blocks() <= multiprocessors as u64
+    pub fn rows(&self, value_bytes: u32, shared_bytes: u32, multiprocessors: u32) -> PanelRows {
+        let bytes = self.shape.d as u64 * value_bytes as u64;
+        let fits = PanelSumsShared::new(HELD_BYTES).bytes <= shared_bytes;
+        if bytes <= NARROW_BYTES as u64 {
+            PanelRows::Narrow
+        } else if bytes <= HELD_BYTES as u64 && fits && self.blocks() <= multiprocessors as u64 {
+            PanelRows::Held
+        } else {
+            PanelRows::Any
+        }
     }
 }
 impl Items for PanelSumsParams {

@@ -24,17 +24,6 @@ use proptest::prelude::*;
 /// One rounding in f32.
 const U: f64 = 1.0 / (1 << 24) as f64;
 
-/// Calls `$body` for the type of points with that number.
-macro_rules! for_type {
-    ($number:expr, $body:ident $arguments:tt) => {
-        match $number {
-            0 => $body::<f32> $arguments,
-            1 => $body::<F16> $arguments,
-            _ => $body::<BF16> $arguments,
-        }
-    };
-}
-
 fn shape<T>(batch: u32, n: u32, k: u32, d: u32) -> Shape {
     Shape::new(batch, n, k, d, size_of::<T>() as u32)
 }

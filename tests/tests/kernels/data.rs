@@ -256,3 +256,15 @@ pub(crate) fn assert_near(actual: f64, expected: f64, tolerance: f64, what: &str
     let near = (actual - expected).abs() <= tolerance || actual == expected;
     assert!(near, "{what}: {actual:e}, not {expected:e} ± {tolerance:e}");
 }
+
+/// Calls `$body` for the type of points with that number.
+macro_rules! for_type {
+    ($number:expr, $body:ident $arguments:tt) => {
+        match $number {
+            0 => $body::<f32> $arguments,
+            1 => $body::<F16> $arguments,
+            _ => $body::<BF16> $arguments,
+        }
+    };
+}
+pub(crate) use for_type;

@@ -291,12 +291,10 @@ impl<T: Point> Arrays<T> {
                 })
             };
         }
-        if params.is_narrow(size_of::<T>() as u32) {
-            launch!(PanelSumsNarrow);
-        } else if params.is_held(size_of::<T>() as u32, u32::MAX, 4) {
-            launch!(PanelSumsHeld);
-        } else {
-            launch!(PanelSums);
+        match params.rows(size_of::<T>() as u32, u32::MAX, 4) {
+            PanelRows::Narrow => launch!(PanelSumsNarrow),
+            PanelRows::Held => launch!(PanelSumsHeld),
+            PanelRows::Any => launch!(PanelSums),
         }
     }
 

@@ -74,7 +74,7 @@ fn check<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: Labels, s
     let extents: Vec<u32> = (0..batch).map(|_| (1.0 + 100.0 * random.unit().abs()).to_bits()).collect();
     let frame = [Memory::of(&centre), Memory::of(&extents)];
     let slot = random.below(2) as u32;
-    let packing = |slot| PackParams { shape, slot };
+    let packing = PackParams { shape, slot };
     let before = (arrays.centroids.get(), arrays.rounded.get(), arrays.states.get());
 
     let means = FinaliseParams::new(shape, arrays.panels, 1);
@@ -85,23 +85,23 @@ fn check<T: Point>(size: [u32; 4], panel_len: u32, data: Data, spread: Labels, s
     params.slot = slot;
     params.rows_of_warp = [1, 8, 32][random.below(3)];
     // First what a run packs before its iterations, into the slot that those read.
-    let expected = Tiles::new(packing(slot));
-    expected.pack(&arrays, &frame, packing(slot));
+    let expected = Tiles::new(packing);
+    expected.pack(&arrays, &frame, packing);
     arrays.finalise_by(means, way);
     arrays.converge(way);
     let states = arrays.states.get();
     // As the problems stood before: one that has stopped now has its centroids packed once more.
     arrays.states.set(&before.2);
     expected.largest.set(&vec![0; 4 * batch as usize]);
-    expected.pack(&arrays, &frame, packing(slot));
+    expected.pack(&arrays, &frame, packing);
     arrays.states.set(&states);
     let by_three = all(&arrays, &expected);
 
     arrays.centroids.set(&before.0);
     arrays.rounded.set(&before.1);
     arrays.states.set(&before.2);
-    let found = Tiles::new(packing(1 - slot));
-    found.pack(&arrays, &frame, packing(slot));
+    let found = Tiles::new(packing);
+    found.pack(&arrays, &frame, packing);
     found.counts.set(&[3, 4, 5]);
     let counters = Memory::of(&vec![0u32; batch as usize]);
     way.launch(Finish::<T> {
@@ -156,10 +156,6 @@ proptest! {
     ) {
         let panel_len = [n, n.div_ceil(2), n.div_ceil(5), 128.min(n), n.div_ceil(FINISH_PANELS)][panel as usize];
         let panel_len = panel_len.min(BLOCK_PANEL_POINTS);
-        match t {
-            0 => check::<f32>([batch, n, k, d], panel_len, data, spread, seed, way),
-            1 => check::<F16>([batch, n, k, d], panel_len, data, spread, seed, way),
-            _ => check::<BF16>([batch, n, k, d], panel_len, data, spread, seed, way),
-        }
+        for_type!(t, check([batch, n, k, d], panel_len, data, spread, seed, way));
     }
 }

@@ -9,17 +9,6 @@ use kernels_gpu::spec::*;
 use proptest::prelude::*;
 use std::ptr::null;
 
-/// Calls `$body` for the type of points with that number.
-macro_rules! for_type {
-    ($number:expr, $body:ident $arguments:tt) => {
-        match $number {
-            0 => $body::<f32> $arguments,
-            1 => $body::<F16> $arguments,
-            _ => $body::<BF16> $arguments,
-        }
-    };
-}
-
 /// `Σ x·c`, the features in order, and the sum of the terms' magnitudes.
 fn product<T: Point>(x: &[T], c: &[T]) -> (f64, f64) {
     let terms = x.iter().zip(c).map(|(x, c)| f64::from(x.to_f32()) * f64::from(c.to_f32()));

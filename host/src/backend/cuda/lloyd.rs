@@ -546,9 +546,9 @@ impl<T: GpuElement> Call<T> {
             kernels.extend(match sort {
                 Sort::Block if by.has_masses() => vec![<PanelSumsByMass<T::Device> as Kernel>::SPEC],
                 Sort::Block => vec![match rows_of_panels::<T>(device, PanelSumsParams { shape, panels }) {
-                    Rows::Narrow => <PanelSumsNarrow<T::Device> as Kernel>::SPEC,
-                    Rows::Held => <PanelSumsHeld<T::Device> as Kernel>::SPEC,
-                    Rows::Any => <PanelSums<T::Device> as Kernel>::SPEC,
+                    PanelRows::Narrow => <PanelSumsNarrow<T::Device> as Kernel>::SPEC,
+                    PanelRows::Held => <PanelSumsHeld<T::Device> as Kernel>::SPEC,
+                    PanelRows::Any => <PanelSums<T::Device> as Kernel>::SPEC,
                 }],
                 Sort::Whole => {
                     vec![WholeCount::SPEC, WholeStarts::SPEC, WholePlace::SPEC, sums, FoldHeads::SPEC]
@@ -1023,11 +1023,7 @@ impl<T: GpuElement> Call<T> {
 
     /// The same in one launch, and what the next assignment needs of the centroids.
     fn finish(&self, params: FinishParams, update: &UpdatePlaces, places: &hopper::Places) -> Result<()> {
-        let (mut centre, mut extents) = (std::ptr::null(), std::ptr::null());
-        if let Some(rounded) = &places.rounded {
-            centre = self.at(self.places.centre)?.cast_const();
-            extents = self.at(rounded.extents)?.cast_const();
-        }
+        let (centre, extents) = self.frame_of(places)?;
         let finish = Finish::<T::Device> {
             origin: self.origin()?.cast(),
             sums: self.at(update.sums)?,
@@ -1115,6 +1111,12 @@ impl<T: GpuElement> Call<T> {
         Ok(())
     }
 
+    /// What centroids are rounded about and how far points reach from there; null where nothing is rounded.
+    fn frame_of(&self, places: &hopper::Places) -> Result<(*const f32, *const u32)> {
+        let Some(rounded) = &places.rounded else { return Ok((std::ptr::null(), std::ptr::null())) };
+        Ok((self.at(self.places.centre)?.cast_const(), self.at(rounded.extents)?.cast_const()))
+    }
+
     /// Packs the centroids anew, into the slot that the iterations use.
     fn repack(&self, places: &hopper::Places) -> Result<()> {
         self.slot.set(1 - self.slot.get());
@@ -1197,11 +1199,7 @@ impl<T: GpuElement> Call<T> {
     ) -> Result<()> {
         let slot = 1 - self.slot.get();
         self.slot.set(slot);
-        let (mut centre, mut extents) = (std::ptr::null(), std::ptr::null());
-        if let Some(rounded) = &places.rounded {
-            centre = self.at(self.places.centre)?.cast_const();
-            extents = self.at(rounded.extents)?.cast_const();
-        }
+        let (centre, extents) = self.frame_of(places)?;
         let centroids = self.at(self.places.rounded)?;
         let (order, states) = (self.order(order)?, self.at(states)?.cast());
         let [packed, plain] = [self.at(places.packed)?, self.at(places.plain)?];
@@ -1638,9 +1636,9 @@ impl<T: GpuElement> Call<T> {
                 }};
             }
             return match rows_of_panels::<T>(&self.device, params) {
-                Rows::Narrow => launch!(PanelSumsNarrow),
-                Rows::Held => launch!(PanelSumsHeld),
-                Rows::Any => launch!(PanelSums),
+                PanelRows::Narrow => launch!(PanelSumsNarrow),
+                PanelRows::Held => launch!(PanelSumsHeld),
+                PanelRows::Any => launch!(PanelSums),
             };
         };
         let params = of_stretches;
@@ -1755,24 +1753,9 @@ fn converge_params(shape: Shape, by: By, tiles: usize, window: usize) -> Converg
     ConvergeParams { shape, tiles: tiles as u32, moves: shape.k * chunks, window: window as u32 }
 }
 
-/// What rows are to the kernels that sum a panel a block.
-enum Rows {
-    /// All of a panel's are in shared memory, of several blocks.
-    Narrow,
-    /// The same of one block.
-    Held,
-    Any,
-}
-
-fn rows_of_panels<T>(device: &Device, params: PanelSumsParams) -> Rows {
-    let (value_bytes, shared_bytes) = (size_of::<T>() as u32, device.hardware().shared_bytes);
-    if params.is_narrow(value_bytes) {
-        Rows::Narrow
-    } else if params.is_held(value_bytes, shared_bytes, device.multiprocessors()) {
-        Rows::Held
-    } else {
-        Rows::Any
-    }
+/// What the points' rows are to the kernels that sum a panel a block.
+fn rows_of_panels<T>(device: &Device, params: PanelSumsParams) -> PanelRows {
+    params.rows(size_of::<T>() as u32, device.hardware().shared_bytes, device.multiprocessors())
 }
 
 /// Few points need to be settled; how many, the host does not know.

@@ -1472,6 +1472,148 @@ impl Items for PanelSumsParams {
     }
 }
 
+/// Threads of a block of `sweep`.
+pub const SWEEP_THREADS: u32 = 256;
+/// Half tiles of centroids that a warp of it multiplies its points with, at most.
+pub const SWEEP_HALVES: u32 = 2;
+
+/// An entry of `sweep`: what it is for, and how its warps and blocks share a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SweepWay {
+    /// Products over the features: points have no more than these multiply.
+    pub steps: u32,
+    /// Warps that have the same points, and half tiles of centroids in turn.
+    pub teams: u32,
+    /// Blocks of a cluster, which share a panel: its points for the products, and the features for the sums.
+    pub blocks: u32,
+}
+
+impl SweepWay {
+    /// All there are; an entry is named by its place.
+    pub const ALL: [SweepWay; 5] = [
+        SweepWay { steps: 4, teams: 1, blocks: 1 },
+        SweepWay { steps: 4, teams: 2, blocks: 1 },
+        SweepWay { steps: 8, teams: 2, blocks: 1 },
+        SweepWay { steps: 4, teams: 2, blocks: 4 },
+        SweepWay { steps: 8, teams: 2, blocks: 4 },
+    ];
+    /// Half tiles of centroids that there is room for.
+    #[inline]
+    pub const fn halves(&self) -> u32 {
+        SWEEP_HALVES * self.teams
+    }
+    /// Most clusters.
+    #[inline]
+    pub const fn clusters(&self) -> u32 {
+        self.halves() * MMA_CENTROIDS
+    }
+    /// Points that a block multiplies.
+    #[inline]
+    pub const fn points(&self) -> u32 {
+        BLOCK_PANEL_POINTS / self.blocks
+    }
+    /// Words of a point whose features a block sums.
+    #[inline]
+    pub const fn words(&self) -> u32 {
+        self.steps * HOPPER_STEP_FEATURES / 2 / self.blocks
+    }
+    /// Panels of 64 features.
+    #[inline]
+    pub const fn panels(&self) -> u32 {
+        (self.steps * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES)
+    }
+}
+
+/// The operand of entry `WAY` of `sweep`, for points of `T`.
+#[derive(Clone, Copy, Debug)]
+pub struct Swept<T, const WAY: u32>(core::marker::PhantomData<T>);
+impl<T: Copy + 'static, const WAY: u32> HopperOperand for Swept<T, WAY> {
+    type Scalar = T;
+    const STEPS: u32 = WAY;
+}
+
+/// Shared memory of `sweep`.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepShared {
+    /// `[panel of features][point]` the points that are multiplied, swizzled.
+    pub points: Slot<u8>,
+    /// `[half][panel of features][centroid]`, swizzled.
+    pub centroids: Slot<u8>,
+    /// `[point]` the features that are summed, where those are not of the points that are multiplied.
+    pub features: Slot<u8>,
+    /// `[tile]` biases.
+    pub biases: Slot<f32>,
+    /// How far apart two scores of a point have to be to be in the right order.
+    pub bounds: Slot<f32>,
+    /// `[team][point]` the best score.
+    pub best: Slot<f32>,
+    /// `[team][point]` how many centroids may be the nearest, and in the lower half the one, where it is one.
+    pub tallies: Slot<u32>,
+    /// `[team][point][quarter]` a bit for each centroid that may be the nearest, of each half tile in its turn.
+    pub candidates: Slot<u32>,
+    /// Labels of the panel's points.
+    pub labels: Slot<u32>,
+    /// As in [`PanelSumsShared`].
+    pub counts: Slot<u32>,
+    /// As in [`PanelSumsShared`].
+    pub bases: Slot<u32>,
+    /// The sorted points: where they are, with their labels above. One group of four more than there are; in the candidates' place.
+    pub order: Slot<u32>,
+    /// As in [`PanelSumsShared`].
+    pub warp_sums: Slot<u32>,
+    /// Bytes of it all.
+    pub bytes: u32,
+}
+
+impl SweepShared {
+    /// The layout.
+    #[inline]
+    pub const fn new(way: SweepWay) -> Self {
+        let mut layout = Layout::new();
+        let points = way.points();
+        let summed = if way.blocks > 1 { BLOCK_PANEL_POINTS * way.words() * 4 } else { 0 };
+        // Once labels are there, candidates are not needed.
+        let mut later = layout;
+        let order = later.array(BLOCK_PANEL_POINTS + 4);
+        let candidates = layout.array(way.teams * points * 4);
+        assert!(later.bytes() <= layout.bytes());
+        SweepShared {
+            points: layout.aligned_array(way.panels() * points * 128, 1024),
+            centroids: layout.aligned_array(way.halves() * way.panels() * MMA_CENTROIDS * 128, 1024),
+            features: layout.array(summed),
+            biases: layout.array(way.halves() / 2 * HOPPER_BIASES),
+            bounds: layout.array(points),
+            best: layout.array(way.teams * points),
+            tallies: layout.array(way.teams * points),
+            candidates,
+            labels: layout.array(BLOCK_PANEL_POINTS),
+            counts: layout.array(SWEEP_THREADS / 32 * way.clusters() / 2),
+            bases: layout.array(way.clusters() + 1),
+            order,
+            warp_sums: layout.array(SWEEP_THREADS / 32),
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// Parameters of `sweep`: a block, or a cluster of them, for each panel.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SweepParams {
+    /// The problems.
+    pub shape: Shape,
+    /// Their panels, which [`Panels::fit_a_block`].
+    pub panels: Panels,
+    /// Which of the two slots holds the centroids' largest norm and residual.
+    pub slot: u32,
+}
+impl Items for SweepParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.shape.batch as u64 * self.panels.count as u64
+    }
+}
+
 /// Features of a lane of `finalise`.
 pub const FINALISE_VALUES: u32 = 4;
 /// Features of a chunk of a cluster, a warp's.

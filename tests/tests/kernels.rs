@@ -12,6 +12,8 @@ mod finish;
 mod metrics;
 #[path = "kernels/spans.rs"]
 mod spans;
+#[path = "kernels/sweep.rs"]
+mod sweep;
 
 use crate::data::*;
 use crate::device::*;
@@ -1087,65 +1089,73 @@ where
     let orders: Vec<u32> = (0..batch).flat_map(|_| random.shuffled(k)).collect();
     let order = Memory::<u32>::of(&orders);
     let order = if random.below(2) == 0 { order.at().cast_const() } else { std::ptr::null() };
-    let ProductsFound { labels, cost, changed, entries, two, many } =
-        assign_by_products::<T, E, STEPS>(&problems, order, 1, way);
-    let Products { shape, points, done, before, arrays, .. } = problems;
-    let rounds = size_of::<T>() == 4;
+    let found = assign_by_products::<T, E, STEPS>(&problems, order, 1, way);
     if data == Data::Plain {
+        let Products { shape, points, arrays, .. } = &problems;
         let rounded = arrays.rounded.get();
-        for &row in two.iter().chain(&many) {
+        for &row in found.two.iter().chain(&found.many) {
             let (problem, row) = (row as usize / n as usize, row as usize % n as usize);
-            let view = View::new(&points, &rounded, shape, problem);
+            let view = View::new(points, &rounded, *shape, problem);
             let mut distances: Vec<f64> =
                 (0..k as usize).map(|c| distance(view.point(row), view.centroid(c))).collect();
             distances.sort_by(f64::total_cmp);
             let gap = distances.get(1).map_or(f64::INFINITY, |second| second - distances[0]);
-            let unit = if rounds { 1.0 / 64.0 } else { f64::from(d + 64) * 64.0 * U };
+            let unit = if size_of::<T>() == 4 { 1.0 / 64.0 } else { f64::from(d + 64) * 64.0 * U };
             assert!(gap <= unit * f64::from(d), "row {row} is sure: {gap}");
         }
     }
+    problems.check(&found);
+}
 
-    let rounded = arrays.rounded.get();
-    let of_problem = entries / batch as usize;
-    for (problem, done) in done.into_iter().enumerate() {
-        let view = View::new(&points, &rounded, shape, problem);
-        let entries = problem * of_problem..(problem + 1) * of_problem;
-        if done {
-            assert!(entries.clone().all(|at| cost.is_poison(at) && changed.is_poison(at)));
-            let rows = problem * n as usize..(problem + 1) * n as usize;
-            assert_eq!(labels[rows.clone()], before[rows]);
-            continue;
-        }
-        let mut expected_changed = 0;
-        for row in 0..n as usize {
-            let place = problem * n as usize + row;
-            let (label, _) = view.nearest(row);
-            assert_eq!(labels[place], label, "label of row {row} of problem {problem}");
-            expected_changed += u32::from(before[place] != label);
-        }
-        assert_eq!(changed.get()[entries.clone()].iter().sum::<u32>(), expected_changed);
-        // Points are scaled to under 2¹⁵, about the first centroid: centroids twice as far out may have no value in f16.
-        let from_first = |values: &[T]| {
-            let differences =
-                values.iter().zip(view.centroid(0)).map(|(v, c)| (v.to_f32() - c.to_f32()).abs());
-            differences.fold(0.0, f32::max)
-        };
-        let extent = (0..n as usize).map(|row| from_first(view.point(row))).fold(0.0, f32::max);
-        let overflows =
-            rounds && (0..k as usize).any(|cluster| from_first(view.centroid(cluster)) > 1.9 * extent);
-        for (entry, cost) in cost.get()[entries].iter().enumerate() {
-            let (mut expected, mut size) = (0.0, 0.0);
-            for row in (entry * 32..(entry + 1) * 32).take_while(|&row| row < n as usize) {
-                let norm = |v: &[T]| v.iter().map(|v| f64::from(v.to_f32()).powi(2)).sum::<f64>();
-                let (label, distance) = view.nearest(row);
-                expected += distance;
-                size += norm(view.point(row)) + norm(view.centroid(label as usize)) + norm(view.centroid(0));
+impl<T: Point> Products<T> {
+    /// That labels are those of the nearest centroids, and what is known of their changes and costs.
+    fn check(&self, ProductsFound { labels, cost, changed, entries, .. }: &ProductsFound) {
+        let Products { shape, points, done, before, arrays, .. } = self;
+        let (shape, rounds) = (*shape, size_of::<T>() == 4);
+        let Shape { batch, n, k, d, .. } = shape;
+        let rounded = arrays.rounded.get();
+        let of_problem = entries / batch as usize;
+        for (problem, &done) in done.iter().enumerate() {
+            let view = View::new(points, &rounded, shape, problem);
+            let entries = problem * of_problem..(problem + 1) * of_problem;
+            if done {
+                assert!(entries.clone().all(|at| cost.is_poison(at) && changed.is_poison(at)));
+                let rows = problem * n as usize..(problem + 1) * n as usize;
+                assert_eq!(labels[rows.clone()], before[rows]);
+                continue;
             }
-            // A difference of squares that in f32 may be infinite, or lose their bits; or one with infinite centroids.
-            if size < 1e36 && !overflows {
-                let unit = if rounds { 1.0 / 256.0 } else { f64::from(d + 64) * 8.0 * U };
-                let tolerance = unit * size + 1e-30;
-                assert_near(*cost, expected, tolerance, "cost");
+            let mut expected_changed = 0;
+            for row in 0..n as usize {
+                let place = problem * n as usize + row;
+                let (label, _) = view.nearest(row);
+                assert_eq!(labels[place], label, "label of row {row} of problem {problem}");
+                expected_changed += u32::from(before[place] != label);
+            }
+            assert_eq!(changed.get()[entries.clone()].iter().sum::<u32>(), expected_changed);
+            // Points are scaled to under 2¹⁵, about the first centroid: centroids twice as far out may have no value in f16.
+            let from_first = |values: &[T]| {
+                let differences =
+                    values.iter().zip(view.centroid(0)).map(|(v, c)| (v.to_f32() - c.to_f32()).abs());
+                differences.fold(0.0, f32::max)
+            };
+            let extent = (0..n as usize).map(|row| from_first(view.point(row))).fold(0.0, f32::max);
+            let overflows =
+                rounds && (0..k as usize).any(|cluster| from_first(view.centroid(cluster)) > 1.9 * extent);
+            for (entry, cost) in cost.get()[entries].iter().enumerate() {
+                let (mut expected, mut size) = (0.0, 0.0);
+                for row in (entry * 32..(entry + 1) * 32).take_while(|&row| row < n as usize) {
+                    let norm = |v: &[T]| v.iter().map(|v| f64::from(v.to_f32()).powi(2)).sum::<f64>();
+                    let (label, distance) = view.nearest(row);
+                    expected += distance;
+                    size +=
+                        norm(view.point(row)) + norm(view.centroid(label as usize)) + norm(view.centroid(0));
+                }
+                // A difference of squares that in f32 may be infinite, or lose their bits; or one with infinite centroids.
+                if size < 1e36 && !overflows {
+                    let unit = if rounds { 1.0 / 256.0 } else { f64::from(d + 64) * 8.0 * U };
+                    let tolerance = unit * size + 1e-30;
+                    assert_near(*cost, expected, tolerance, "cost");
+                }
             }
         }
     }

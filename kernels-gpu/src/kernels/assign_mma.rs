@@ -26,7 +26,7 @@ impl<C: HopperOperand<Scalar: MmaScalar>> Operand for C {}
 
 /// Products of a warp's 32 points with 64 centroids: `[half of the points][8-column group · 4 + value]`, of which a thread
 /// has rows `l/4` (values 0, 1) and 8 below (2, 3), columns `2(l%4)` and the next.
-type Scores = [[f32; 32]; 2];
+pub(super) type Scores = [[f32; 32]; 2];
 
 /// The arrays of a launch that products are made of.
 #[derive(Clone, Copy)]
@@ -220,8 +220,8 @@ unsafe fn narrow<C: Operand, F: Fold>(
     unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
         if (S as u32) < C::STEPS {
             let panel = points + S as u32 / 4 * (MMA_POINTS * 128);
-            x[0][S] = of_points(panel, 0, S as u32 % 4);
-            x[1][S] = of_points(panel, 16, S as u32 % 4);
+            x[0][S] = of_points(panel, warp_id() * 32, S as u32 % 4);
+            x[1][S] = of_points(panel, warp_id() * 32 + 16, S as u32 % 4);
         }
     });
 
@@ -302,8 +302,8 @@ unsafe fn wide<C: Operand, F: Fold>(
             let centroids = points + MMA_POINTS * 128;
             unroll!(S in [0, 1, 2, 3] => {
                 let x = [
-                    of_points(points, 0, S as u32),
-                    of_points(points, 16, S as u32),
+                    of_points(points, warp_id() * 32, S as u32),
+                    of_points(points, warp_id() * 32 + 16, S as u32),
                 ];
                 // Loaded one ahead of their products.
                 let mut next = of_centroids(centroids, 0, S as u32);
@@ -330,23 +330,23 @@ unsafe fn wide<C: Operand, F: Fold>(
     to.store(found, shared, params);
 }
 
-/// 16 features of 16 points of the warp's, from `first` on.
+/// 16 features of 16 points, from row `first` on.
 #[inline(always)]
-unsafe fn of_points(panel: u32, first: u32, step: u32) -> [u32; 4] {
-    let (row, chunk) = (warp_id() * 32 + first + lane_id() % 16, step * 2 + lane_id() / 16);
+pub(super) unsafe fn of_points(panel: u32, first: u32, step: u32) -> [u32; 4] {
+    let (row, chunk) = (first + lane_id() % 16, step * 2 + lane_id() / 16);
     ldmatrix_x4(Shared::<u32>::of(panel + row * 128 + (chunk ^ row & 7) * 16))
 }
 
 /// 16 features of 16 centroids, group `group` of those in a panel: of each 8, two registers.
 #[inline(always)]
-unsafe fn of_centroids(panel: u32, group: u32, step: u32) -> [u32; 4] {
+pub(super) unsafe fn of_centroids(panel: u32, group: u32, step: u32) -> [u32; 4] {
     let (row, chunk) = (lane_id() / 16 * 8 + lane_id() % 8, step * 2 + lane_id() / 8 % 2);
     ldmatrix_x4(Shared::<u32>::of(panel + group * (16 * 128) + row * 128 + (chunk ^ row & 7) * 16))
 }
 
 /// Adds the products of 16 features with 16 centroids, of which the scores have four groups.
 #[inline(always)]
-unsafe fn multiply<C: Operand, const GROUP: usize>(
+pub(super) unsafe fn multiply<C: Operand, const GROUP: usize>(
     scores: &mut Scores,
     x: [[u32; 4]; 2],
     centroids: [u32; 4],

@@ -62,6 +62,8 @@ mod settle;
 mod sort;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod spans;
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+mod sweep;
 
 use crate::spec::*;
 use cuda_std::float::{BF16, F16};
@@ -452,6 +454,20 @@ const fn mma(steps: u32) -> BlockShape {
 const fn list(steps: u32) -> BlockShape {
     mma(steps).blocks_per_sm(2)
 }
+// Two blocks, where they fit, so that one multiplies or sums while the other waits.
+#[cfg(not(target_arch = "nvptx64"))]
+const fn sweep(entry: u32) -> BlockShape {
+    let shared = SweepShared::new(SweepWay::ALL[entry as usize]).bytes;
+    BlockShape::new(SWEEP_THREADS).shared(shared).blocks_per_sm(if 2 * (shared + 1024) <= 228 << 10 {
+        2
+    } else {
+        1
+    })
+}
+#[cfg(not(target_arch = "nvptx64"))]
+const fn sweep_cluster(entry: u32) -> BlockShape {
+    sweep(entry).hopper().clusters_of(SweepWay::ALL[entry as usize].blocks)
+}
 #[cfg(not(target_arch = "nvptx64"))]
 const PACK: BlockShape = BlockShape::new(PACK_THREADS).shared(PackShared::new().bytes);
 #[cfg(not(target_arch = "nvptx64"))]
@@ -791,6 +807,15 @@ kernels! {
                 fk_assign_mma_bf16_s4: Tensor<BF16, 4>, fk_assign_mma_bf16_s6: Tensor<BF16, 6>,
                 fk_assign_mma_bf16_s8: Tensor<BF16, 8>, fk_assign_mma_bf16_wide: Tensor<BF16, HOPPER_WIDE>
             ];
+        /// Labels and partial sums of panels of few points.
+        Sweep<C>
+            (points: *const u16, centroids: *const u16, packed: *const u16, biases: *const f32, norms: *const f32,
+             largest: *const f32, states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32,
+             starts: *mut u32, sums: *mut f32, heads: *mut f32; params: SweepParams) of Sweep
+            = sweep::sweep::<C>, sweep, [
+                fk_sweep_f16_s4 = Swept<F16, 0>, fk_sweep_f16_s4_many = Swept<F16, 1>, fk_sweep_f16_s8_many = Swept<F16, 2>,
+                fk_sweep_bf16_s4 = Swept<BF16, 0>, fk_sweep_bf16_s4_many = Swept<BF16, 1>, fk_sweep_bf16_s8_many = Swept<BF16, 2>
+            ];
         /// Pairs of a point and a row of a pool, by the products of single warps.
         ListMma<C>
             (points: *const u16, packed: *const u16, biases: *const f32, norms: *const f32, residuals: *const f32,
@@ -822,6 +847,15 @@ kernels! {
                 fk_assign_hopper_bf16_s4 = Tensor<BF16, 4>, fk_assign_hopper_bf16_s5 = Tensor<BF16, 5>,
                 fk_assign_hopper_bf16_s6 = Tensor<BF16, 6>, fk_assign_hopper_bf16_s7 = Tensor<BF16, 7>, fk_assign_hopper_bf16_s8 = Tensor<BF16, 8>,
                 fk_assign_hopper_bf16_wide = Tensor<BF16, HOPPER_WIDE>
+            ];
+        /// Labels and partial sums of panels of few points, a cluster of blocks a panel.
+        SweepCluster<C>
+            (points: *const u16, centroids: *const u16, packed: *const u16, biases: *const f32, norms: *const f32,
+             largest: *const f32, states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32,
+             starts: *mut u32, sums: *mut f32, heads: *mut f32; params: SweepParams) of Sweep
+            = sweep::sweep::<C>, sweep_cluster, [
+                fk_sweep_cluster_f16_s4 = Swept<F16, 3>, fk_sweep_cluster_f16_s8 = Swept<F16, 4>,
+                fk_sweep_cluster_bf16_s4 = Swept<BF16, 3>, fk_sweep_cluster_bf16_s8 = Swept<BF16, 4>
             ];
         /// Pairs of a point and a row of a pool, on Hopper's tensor cores.
         ListHopper<C>

@@ -486,25 +486,26 @@ unsafe fn nearest_of_classes<T: Scalar, R: Rank>(
 /// Whether the order of additions may decide between two sums of `d` terms that are of this size together: with
 /// `u = 2⁻⁵³`, in order each is within `(d + 2)·u` of the true one, and by eight lanes or 32 within `(d / 8 + 8)·u`.
 #[inline(always)]
-fn is_close(a: f64, b: f64, size: f64, d: u32) -> bool {
+pub(super) fn is_close(a: f64, b: f64, size: f64, d: u32) -> bool {
     let gap = if a < b { b - a } else { a - b };
     gap <= size * ((2 * d + 12) as f64 / 9_007_199_254_740_992.0)
 }
 
 /// Best distance, its centroid, and second best.
 #[derive(Clone, Copy)]
-struct Nearest {
+pub(super) struct Nearest {
     distance: f64,
-    label: u32,
+    pub(super) label: u32,
     second: f64,
 }
 
 impl Nearest {
-    const NONE: Nearest = Nearest { distance: f64::INFINITY, label: u32::MAX, second: f64::INFINITY };
+    pub(super) const NONE: Nearest =
+        Nearest { distance: f64::INFINITY, label: u32::MAX, second: f64::INFINITY };
 
     /// Takes the result of other centroids: of equal ones the lowest index.
     #[inline(always)]
-    fn take(&mut self, distance: f64, label: u32, second: f64) {
+    pub(super) fn take(&mut self, distance: f64, label: u32, second: f64) {
         let better = distance < self.distance || (distance == self.distance && label < self.label);
         let worse = if better { self.distance } else { distance };
         let second = if second < self.second { second } else { self.second };
@@ -515,7 +516,7 @@ impl Nearest {
 
     /// The warp's result, in every lane.
     #[inline(always)]
-    unsafe fn of_warp(mut self) -> Nearest {
+    pub(super) unsafe fn of_warp(mut self) -> Nearest {
         let mut offset = 16;
         while offset > 0 {
             let to = warp_shuffle_xor(FULL_MASK, self.distance, offset);

@@ -619,7 +619,7 @@ pub(super) unsafe fn whole_place(
 
 /// The value of a cluster in the word that two share.
 #[inline(always)]
-fn half_of(word: u32, cluster: u32) -> u32 {
+pub(super) fn half_of(word: u32, cluster: u32) -> u32 {
     word >> (cluster % 2 * 16) & 0xffff
 }
 

@@ -3,7 +3,9 @@ use super::device::Device;
 use super::memory::{Place, Plan};
 use crate::error::Result;
 use cust::stream::Stream;
-use kernels_gpu::kernels::{AssignHopper, AssignMma, Kernel, ListHopper, ListMma, MergeAgain, RefineHopper};
+use kernels_gpu::kernels::{
+    AssignHopper, AssignMma, Kernel, ListHopper, ListMma, MergeAgain, RefineHopper, Sweep, SweepCluster,
+};
 use kernels_gpu::spec::*;
 
 /// An entry, ready to be loaded and launched.
@@ -332,6 +334,88 @@ where
         unsafe { device.launch(stream, &kernel) }
     }
     Launch { spec: <AssignMma<C> as Kernel>::SPEC, is_hopper: false, points: MMA_POINTS, launch: launch::<C> }
+}
+
+/// An entry that labels and sums, ready to be loaded and launched.
+#[derive(Clone, Copy)]
+pub(super) struct SweepLaunch {
+    pub(super) spec: KernelSpec,
+    /// # Safety
+    /// As [`Device::launch`].
+    pub(super) launch: unsafe fn(&Device, &Stream, SweepArguments) -> Result<()>,
+}
+
+/// The arguments of any of these entries.
+pub(super) type SweepArguments = Sweep<()>;
+
+/// The entry that labels and sums problems of `panels` that fit a block each, for points of `T` in the tensor cores; none where there is
+/// none for so many clusters or dimensions, or the device has no room for its block.
+pub(super) fn sweeps_of_type<T: Copy + 'static>(
+    device: &Device,
+    shape: Shape,
+    panels: Panels,
+) -> Option<SweepLaunch>
+where
+    Sweep<Swept<T, 0>>: Kernel,
+    Sweep<Swept<T, 1>>: Kernel,
+    Sweep<Swept<T, 2>>: Kernel,
+    SweepCluster<Swept<T, 3>>: Kernel,
+    SweepCluster<Swept<T, 4>>: Kernel,
+{
+    let entries = [
+        sweep::<Swept<T, 0>>(),
+        sweep::<Swept<T, 1>>(),
+        sweep::<Swept<T, 2>>(),
+        sweep_by_clusters::<Swept<T, 3>>(),
+        sweep_by_clusters::<Swept<T, 4>>(),
+    ];
+    let items = u64::from(shape.batch) * u64::from(panels.count);
+    // Panels enough for all multiprocessors are not shared.
+    let is_shared = |way: &SweepWay| items * u64::from(way.blocks) <= u64::from(device.multiprocessors());
+    let fits = |way: &SweepWay, spec: KernelSpec| {
+        hopper_steps(shape.d) <= way.steps
+            && hopper_panels(shape.d) == way.panels()
+            && shape.k <= way.clusters()
+            && spec.shared_bytes <= device.hardware().shared_bytes
+            && (way.blocks == 1 || device.is_hopper() && is_shared(way))
+    };
+    let fitting = SweepWay::ALL.into_iter().zip(entries).filter(|(way, entry)| fits(way, entry.spec));
+    // Of those that would do the one whose panels are shared by most, and of these the first.
+    fitting.rev().max_by_key(|(way, _)| way.blocks).map(|(_, entry)| entry)
+}
+
+fn sweep<C: Copy>() -> SweepLaunch
+where
+    Sweep<C>: Kernel,
+{
+    /// # Safety
+    /// As [`Device::launch`].
+    unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: SweepArguments) -> Result<()>
+    where
+        Sweep<C>: Kernel,
+    {
+        let kernel = Sweep::<C>::of(arguments, arguments.params);
+        // SAFETY: as this function's.
+        unsafe { device.launch(stream, &kernel) }
+    }
+    SweepLaunch { spec: <Sweep<C> as Kernel>::SPEC, launch: launch::<C> }
+}
+
+fn sweep_by_clusters<C: Copy>() -> SweepLaunch
+where
+    SweepCluster<C>: Kernel,
+{
+    /// # Safety
+    /// As [`Device::launch`].
+    unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: SweepArguments) -> Result<()>
+    where
+        SweepCluster<C>: Kernel,
+    {
+        let kernel = SweepCluster::<C>::of(arguments, arguments.params);
+        // SAFETY: as this function's.
+        unsafe { device.launch_clusters(stream, &kernel) }
+    }
+    SweepLaunch { spec: <SweepCluster<C> as Kernel>::SPEC, launch: launch::<C> }
 }
 
 /// A centre for the points of each problem, `batch · d` values: the mean of some of its first centroids. Any would

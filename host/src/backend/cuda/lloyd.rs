@@ -195,6 +195,8 @@ pub(super) struct Call<T: GpuElement> {
     hopper: Option<hopper::Launch>,
     /// How one launch ends an iteration and leaves centroids packed for the next, where it does.
     finish: Option<FinishParams>,
+    /// The entry that does all of an iteration before that, where there is one.
+    sweep: Option<hopper::SweepLaunch>,
     /// What rounded points are rounded in, where it is not this call's to find.
     frame: Option<Frame>,
     /// The slot of the largest centroid norm that the last packing raised.
@@ -480,11 +482,13 @@ impl<T: GpuElement> Call<T> {
         let finish = (matches!(role, Role::Fit(_)) && by.is_plain() && is_unordered)
             .then(|| FinishParams::new(panels, converge, device.multiprocessors()))
             .flatten();
+        let sweep = finish.filter(|_| by.is_exact()).and_then(|_| T::sweeps(device, shape, panels));
         let call = Call {
             device: device.clone(),
             stream,
             by,
             finish,
+            sweep,
             points: None,
             arena: Some(device.arena(plan.bytes())?),
             places,
@@ -544,6 +548,7 @@ impl<T: GpuElement> Call<T> {
                 <SegmentSums<T::Device> as Kernel>::SPEC
             };
             kernels.extend(match sort {
+                _ if let Some(entry) = sweep => vec![entry.spec],
                 Sort::Block if by.has_masses() => vec![<PanelSumsByMass<T::Device> as Kernel>::SPEC],
                 Sort::Block => vec![match rows_of_panels::<T>(device, PanelSumsParams { shape, panels }) {
                     PanelRows::Narrow => <PanelSumsNarrow<T::Device> as Kernel>::SPEC,
@@ -1005,11 +1010,43 @@ impl<T: GpuElement> Call<T> {
     /// The launches of an iteration.
     fn iteration(&self) -> Result<()> {
         let update = self.update()?;
+        if let (Some(entry), Some(places)) = (self.sweep, &self.places.hopper) {
+            self.sweep(entry, update, places)?;
+            return self.finalise(update);
+        }
         self.assign(self.places.states)?;
         self.costs()?;
         let sorted = self.sort(update)?;
         self.sums(update, sorted)?;
         self.finalise(update)
+    }
+
+    /// Labels and partial sums in one launch; centroids are packed.
+    fn sweep(
+        &self,
+        entry: hopper::SweepLaunch,
+        update: &UpdatePlaces,
+        places: &hopper::Places,
+    ) -> Result<()> {
+        let sweep = hopper::SweepArguments {
+            points: self.points()?.cast(),
+            centroids: self.at(self.places.rounded)?.cast(),
+            packed: self.at(places.packed)?,
+            biases: self.at(places.biases)?,
+            norms: self.at(places.norms)?,
+            largest: self.at(places.largest)?.cast(),
+            states: self.at(self.places.states)?.cast(),
+            labels: self.at(self.places.labels)?,
+            cost: self.at(self.places.tile_cost)?,
+            changed: self.at(self.places.tile_changed)?,
+            starts: self.at(update.starts)?,
+            sums: self.at(update.sums)?,
+            heads: self.at(update.heads)?,
+            params: SweepParams { shape: self.shape, panels: self.panels, slot: self.slot.get() },
+            operand: PhantomData,
+        };
+        // SAFETY: as in `means`.
+        unsafe { (entry.launch)(&self.device, &self.stream, sweep) }
     }
 
     /// Means, moves and convergence of an iteration.

@@ -53,6 +53,12 @@ trait GpuElement: Element<Centroid = f32> {
     fn hopper(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::Launch;
     /// What lists pairs of points and rows of a pool.
     fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch;
+    /// What labels and sums at once, where there is one for problems of this shape.
+    fn sweeps(
+        device: &Device,
+        shape: kernels_gpu::spec::Shape,
+        panels: kernels_gpu::spec::Panels,
+    ) -> Option<hopper::SweepLaunch>;
 }
 impl GpuElement for f32 {
     type Device = f32;
@@ -63,6 +69,13 @@ impl GpuElement for f32 {
     }
     fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
         hopper::lists_of_type::<cuda_std::float::F16>(device, shape)
+    }
+    fn sweeps(
+        _: &Device,
+        _: kernels_gpu::spec::Shape,
+        _: kernels_gpu::spec::Panels,
+    ) -> Option<hopper::SweepLaunch> {
+        None
     }
 }
 impl GpuElement for f16 {
@@ -75,6 +88,13 @@ impl GpuElement for f16 {
     fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
         hopper::lists_of_type::<cuda_std::float::F16>(device, shape)
     }
+    fn sweeps(
+        device: &Device,
+        shape: kernels_gpu::spec::Shape,
+        panels: kernels_gpu::spec::Panels,
+    ) -> Option<hopper::SweepLaunch> {
+        hopper::sweeps_of_type::<cuda_std::float::F16>(device, shape, panels)
+    }
 }
 impl GpuElement for bf16 {
     type Device = cuda_std::float::BF16;
@@ -85,6 +105,13 @@ impl GpuElement for bf16 {
     }
     fn lists(device: &Device, shape: kernels_gpu::spec::Shape) -> hopper::ListLaunch {
         hopper::lists_of_type::<cuda_std::float::BF16>(device, shape)
+    }
+    fn sweeps(
+        device: &Device,
+        shape: kernels_gpu::spec::Shape,
+        panels: kernels_gpu::spec::Panels,
+    ) -> Option<hopper::SweepLaunch> {
+        hopper::sweeps_of_type::<cuda_std::float::BF16>(device, shape, panels)
     }
 }
 

@@ -1472,17 +1472,16 @@ impl Items for PanelSumsParams {
     }
 }
 
-/// Threads of a block of `sweep`.
-pub const SWEEP_THREADS: u32 = 256;
-/// Half tiles of centroids that a warp of it multiplies its points with, at most.
-pub const SWEEP_HALVES: u32 = 2;
-
 /// An entry of `sweep`: what it is for, and how its warps and blocks share a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SweepWay {
     /// Products over the features: points have no more than these multiply.
     pub steps: u32,
-    /// Warps that have the same points, and half tiles of centroids in turn.
+    /// Half tiles of centroids that there is room for.
+    pub halves: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Warps that multiply the same points, each with half tiles of its own.
     pub teams: u32,
     /// Blocks of a cluster, which share a panel: its points for the products, and the features for the sums.
     pub blocks: u32,
@@ -1491,21 +1490,21 @@ pub struct SweepWay {
 impl SweepWay {
     /// All there are; an entry is named by its place.
     pub const ALL: [SweepWay; 5] = [
-        SweepWay { steps: 4, teams: 1, blocks: 1 },
-        SweepWay { steps: 4, teams: 2, blocks: 1 },
-        SweepWay { steps: 8, teams: 2, blocks: 1 },
-        SweepWay { steps: 4, teams: 2, blocks: 4 },
-        SweepWay { steps: 8, teams: 2, blocks: 4 },
+        SweepWay { steps: 4, halves: 2, threads: 256, teams: 1, blocks: 1 },
+        SweepWay { steps: 4, halves: 4, threads: 512, teams: 2, blocks: 1 },
+        SweepWay { steps: 8, halves: 4, threads: 512, teams: 2, blocks: 1 },
+        SweepWay { steps: 4, halves: 4, threads: 512, teams: 4, blocks: 4 },
+        SweepWay { steps: 8, halves: 4, threads: 512, teams: 4, blocks: 4 },
     ];
-    /// Half tiles of centroids that there is room for.
-    #[inline]
-    pub const fn halves(&self) -> u32 {
-        SWEEP_HALVES * self.teams
-    }
     /// Most clusters.
     #[inline]
     pub const fn clusters(&self) -> u32 {
-        self.halves() * MMA_CENTROIDS
+        self.halves * MMA_CENTROIDS
+    }
+    /// Half tiles of a warp, at most.
+    #[inline]
+    pub const fn turns(&self) -> u32 {
+        self.halves / self.teams
     }
     /// Points that a block multiplies.
     #[inline]
@@ -1521,6 +1520,11 @@ impl SweepWay {
     #[inline]
     pub const fn panels(&self) -> u32 {
         (self.steps * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES)
+    }
+    /// Lanes that have a stretch of a panel.
+    #[inline]
+    pub const fn stretch_lanes(&self) -> u32 {
+        self.threads / (BLOCK_PANEL_POINTS / SHORT_STRETCH)
     }
 }
 
@@ -1543,6 +1547,8 @@ pub struct SweepShared {
     pub features: Slot<u8>,
     /// `[tile]` biases.
     pub biases: Slot<f32>,
+    /// Squared norms of the points that are multiplied.
+    pub norms: Slot<f32>,
     /// How far apart two scores of a point have to be to be in the right order.
     pub bounds: Slot<f32>,
     /// `[team][point]` the best score.
@@ -1551,13 +1557,13 @@ pub struct SweepShared {
     pub tallies: Slot<u32>,
     /// `[team][point][quarter]` a bit for each centroid that may be the nearest, of each half tile in its turn.
     pub candidates: Slot<u32>,
-    /// Labels of the panel's points.
+    /// Labels of the panel's points: those they had, and then the new ones.
     pub labels: Slot<u32>,
-    /// As in [`PanelSumsShared`].
+    /// As in [`PanelSumsShared`]; in the candidates' place.
     pub counts: Slot<u32>,
     /// As in [`PanelSumsShared`].
     pub bases: Slot<u32>,
-    /// The sorted points: where they are, with their labels above. One group of four more than there are; in the candidates' place.
+    /// The sorted points: where they are, with their labels above. Four more than there are; in the candidates' place, too.
     pub order: Slot<u32>,
     /// As in [`PanelSumsShared`].
     pub warp_sums: Slot<u32>,
@@ -1575,22 +1581,26 @@ impl SweepShared {
         // Once labels are there, candidates are not needed.
         let mut later = layout;
         let order = later.array(BLOCK_PANEL_POINTS + 4);
+        let counts = later.array(way.threads / 32 * way.clusters() / 2);
         let candidates = layout.array(way.teams * points * 4);
-        assert!(later.bytes() <= layout.bytes());
+        if later.bytes() > layout.bytes() {
+            layout = later;
+        }
         SweepShared {
             points: layout.aligned_array(way.panels() * points * 128, 1024),
-            centroids: layout.aligned_array(way.halves() * way.panels() * MMA_CENTROIDS * 128, 1024),
+            centroids: layout.aligned_array(way.halves * way.panels() * MMA_CENTROIDS * 128, 1024),
             features: layout.array(summed),
-            biases: layout.array(way.halves() / 2 * HOPPER_BIASES),
+            biases: layout.array(way.halves / 2 * HOPPER_BIASES),
+            norms: layout.array(points),
             bounds: layout.array(points),
             best: layout.array(way.teams * points),
             tallies: layout.array(way.teams * points),
             candidates,
             labels: layout.array(BLOCK_PANEL_POINTS),
-            counts: layout.array(SWEEP_THREADS / 32 * way.clusters() / 2),
+            counts,
             bases: layout.array(way.clusters() + 1),
             order,
-            warp_sums: layout.array(SWEEP_THREADS / 32),
+            warp_sums: layout.array(way.threads / 32),
             bytes: layout.bytes(),
         }
     }

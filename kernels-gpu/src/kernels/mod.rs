@@ -457,12 +457,10 @@ const fn list(steps: u32) -> BlockShape {
 // Two blocks, where they fit, so that one multiplies or sums while the other waits.
 #[cfg(not(target_arch = "nvptx64"))]
 const fn sweep(entry: u32) -> BlockShape {
-    let shared = SweepShared::new(SweepWay::ALL[entry as usize]).bytes;
-    BlockShape::new(SWEEP_THREADS).shared(shared).blocks_per_sm(if 2 * (shared + 1024) <= 228 << 10 {
-        2
-    } else {
-        1
-    })
+    let way = SweepWay::ALL[entry as usize];
+    let shared = SweepShared::new(way).bytes;
+    let blocks = if way.threads == 256 && 2 * (shared + 1024) <= 228 << 10 { 2 } else { 1 };
+    BlockShape::new(way.threads).shared(shared).blocks_per_sm(blocks)
 }
 #[cfg(not(target_arch = "nvptx64"))]
 const fn sweep_cluster(entry: u32) -> BlockShape {

@@ -4,8 +4,8 @@
 //! ```text
 //! a warp       32 points       products with half a tile of centroids (64) at a time; a bit for each that may be the nearest
 //! a lane       a point         its label, where one may be; else the warp measures those that may be, in f64
-//! a thread     two points      their places in the panel's order: clusters before, warps before, lanes before
-//! a half-warp  a stretch       32 places of that order, row by row; a sum is written where its cluster ends
+//! a thread     1 or 2 points   their places in the panel's order: clusters before, warps before, lanes before
+//! 16, 32 lanes a stretch       32 places of that order, row by row; a sum is written where its cluster ends
 //! ```
 //! Where panels are fewer than multiprocessors, a cluster of blocks shares each: a block multiplies some of the points, tells the others
 //! their labels, and sums some of the features of all. Labels, sums and where clusters begin are those of the launches that this
@@ -27,13 +27,12 @@ use cuda_std::warp::*;
 #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
 use cuda_std::wgmma::{cluster_rank, cluster_sync, store_to_block};
 
-const WARPS: u32 = SWEEP_THREADS / WARP_SIZE;
 /// No label.
 const NONE: u32 = u32::MAX;
-/// Lanes of a warp that have a stretch.
-const STRETCH_LANES: u32 = WARP_SIZE / 2;
+/// No label in an entry of the order.
+const NO_LABEL: u32 = 0xffff;
 /// Most features of a lane.
-const VALUES: usize = 8;
+const VALUES: usize = 4;
 
 /// The arrays that are read.
 #[derive(Clone, Copy)]
@@ -99,18 +98,14 @@ pub(super) unsafe fn sweep<C: Operand>(
     await_launch_before();
     while (item as u64) < params.blocks() {
         let panel = Panel::<C>::of(item, params);
-        if (*states.add(panel.batch as usize)).done == 0 {
-            panel.copy_centroids(arrays);
-            panel.bound_scores(arrays);
-            cp_async_wait_group::<0>();
-            sync_threads();
+        let is_done = (*states.add(panel.batch as usize)).done != 0;
+        panel.load_rows(arrays, labels);
+        if !is_done {
             panel.look();
             panel.label(arrays, results);
             panel.share_labels();
             panel.sort(results);
             panel.sum(results);
-        } else {
-            cp_async_wait_group::<0>();
         }
         // The next item's points and labels go where this one's are.
         sync_team::<C>();
@@ -170,8 +165,11 @@ impl<C: Operand> Panel<C> {
     const SHARED: SweepShared = SweepShared::new(Self::WAY);
     /// Points that the block multiplies.
     const POINTS: u32 = Self::WAY.points();
+    const WARPS: u32 = Self::WAY.threads / WARP_SIZE;
+    /// Lanes that have a stretch.
+    const LANES: u32 = Self::WAY.stretch_lanes();
     /// Words of a point that a lane sums.
-    const WORDS: u32 = Self::WAY.words().div_ceil(STRETCH_LANES);
+    const WORDS: u32 = Self::WAY.words().div_ceil(Self::LANES);
 
     #[inline(always)]
     unsafe fn of(item: u32, params: SweepParams) -> Self {
@@ -198,35 +196,38 @@ impl<C: Operand> Panel<C> {
     /// pitch are zeros.
     #[inline(always)]
     unsafe fn copy_points(self, points: *const u16) {
-        // Chunks of 8 features.
-        const { assert!(SWEEP_THREADS.is_multiple_of(8 * 16)) };
-        let chunks = const { 2 * Self::WAY.steps };
+        let (chunks, below) = const { (2 * Self::WAY.steps, Self::WAY.threads / (2 * Self::WAY.steps)) };
+        const { assert!((Self::WAY.threads / (2 * Self::WAY.steps)).is_multiple_of(8)) };
         let me = opaque(thread_idx_x());
-        let (chunk, mut row) = (me % chunks, me / chunks);
+        // Chunks of 8 features.
+        let (chunk, row) = (me % chunks, me / chunks);
+        let pitch = self.params.shape.pitch;
+        let rows = self.len.saturating_sub(self.own()).min(Self::POINTS);
+        let from = points.add(self.place(self.own()) * pitch as usize + (chunk * 8) as usize);
         // The same for all of the thread's rows, which are a multiple of 8 apart.
         let to = Self::SHARED.points.here().address()
             + chunk / 8 * (Self::POINTS * 128)
             + ((chunk ^ row) & 7) * 16;
-        let pitch = self.params.shape.pitch;
-        let rows = self.len.saturating_sub(self.own()).min(Self::POINTS);
-        let from = points.add(self.place(self.own()) * pitch as usize + (chunk * 8) as usize);
         // A warp multiplies 32: of rows that are not there the last again.
-        while row < rows.next_multiple_of(WARP_SIZE) {
-            let of_row = if row < rows { row } else { rows - 1 };
-            copy_chunk(to + row * 128, from.add((of_row * pitch) as usize), chunk * 8 < pitch);
-            row += const { SWEEP_THREADS / (2 * Self::WAY.steps) };
-        }
+        copy_rows(
+            to,
+            128,
+            from,
+            pitch,
+            row,
+            rows,
+            rows.next_multiple_of(WARP_SIZE),
+            below,
+            chunk * 8 < pitch,
+        );
         if const { Self::WAY.blocks > 1 } {
-            let chunks = const { Self::WAY.words() / 4 };
-            let (chunk, mut row) = (me % chunks, me / chunks);
-            let feature = rank::<C>() * (Self::WAY.words() * 2) + chunk * 8;
-            let to = Self::SHARED.features.here().address() + chunk * 16;
+            let (chunks, bytes) = const { (Self::WAY.words() / 4, Self::WAY.words() * 4) };
+            let (chunk, row) = (me % chunks, me / chunks);
+            let feature = rank::<C>() * (bytes / 2) + chunk * 8;
             let from = points.add(self.place(0) * pitch as usize + feature as usize);
-            while row < self.len {
-                let to = to + row * (Self::WAY.words() * 4);
-                copy_chunk(to, from.add((row * pitch) as usize), feature < pitch);
-                row += const { SWEEP_THREADS / (Self::WAY.words() / 4) };
-            }
+            let to = Self::SHARED.features.here().address() + chunk * 16;
+            let below = const { Self::WAY.threads / (Self::WAY.words() / 4) };
+            copy_rows(to, bytes, from, pitch, row, self.len, self.len, below, feature < pitch);
         }
         cp_async_commit_group();
     }
@@ -250,9 +251,11 @@ impl<C: Operand> Panel<C> {
                 if (P as u32) < panels {
                     let (from, to) = (from.add(P * HOPPER_PANEL_BYTES as usize), to + P as u32 * HALF_BYTES);
                     unroll!(I in [0, 1] => {
-                        const { assert!(HALF_BYTES == 2 * SWEEP_THREADS * 16) };
-                        let at = (I as u32 * SWEEP_THREADS + thread_idx_x()) * 16;
-                        cp_async_cg_16(Shared::<u32>::of(to + at), from.add(at as usize).cast::<u32>());
+                        if (I as u32) * Self::WAY.threads * 16 < HALF_BYTES {
+                            const { assert!(HALF_BYTES.is_multiple_of(Self::WAY.threads * 16)) };
+                            let at = (I as u32 * Self::WAY.threads + thread_idx_x()) * 16;
+                            cp_async_cg_16(Shared::<u32>::of(to + at), from.add(at as usize).cast::<u32>());
+                        }
                     });
                 }
             });
@@ -260,26 +263,41 @@ impl<C: Operand> Panel<C> {
         }
         let at = thread_idx_x() * 4;
         if at < halves.div_ceil(2) * HOPPER_BIASES {
-            const { assert!(SWEEP_THREADS * 4 >= Self::WAY.halves() / 2 * HOPPER_BIASES) };
+            const { assert!(Self::WAY.threads * 4 >= Self::WAY.halves / 2 * HOPPER_BIASES) };
             let from = arrays.biases.add((tile * HOPPER_BIASES + at) as usize);
             cp_async_cg_16(Self::SHARED.biases.here().add(at), from);
         }
         cp_async_commit_group();
     }
 
-    /// How far apart the scores of a point have to be, for each.
+    /// Brings the centroids and what is known of the block's points to shared memory; the points are there, too, afterwards.
     #[inline(always)]
-    unsafe fn bound_scores(self, arrays: Arrays<C::Scalar>) {
+    unsafe fn load_rows(self, arrays: Arrays<C::Scalar>, labels: *const u32) {
+        // All loads are under way before the first is waited for.
         let largest = arrays.largest.add(((self.batch * 2 + self.params.slot) * 2) as usize);
-        let bound = Bound::on_any(Self::WAY.steps * HOPPER_STEP_FEATURES, *largest, *largest.add(1));
-        let mut row = thread_idx_x();
-        while row < Self::POINTS {
-            // Of rows that are not there the last one's.
-            let of_panel = (self.own() + row).min(self.len - 1);
-            let norm = *arrays.norms.add(self.place(of_panel));
-            Self::SHARED.bounds.here().set(row, bound.of(sqrt_approx(norm), 0.0));
-            row += SWEEP_THREADS;
-        }
+        let largest = [*largest, *largest.add(1)];
+        let (mut norms, mut before) = ([0.0; 2], [0; 2]);
+        unroll!(I in [0, 1] => {
+            let row = I as u32 * Self::WAY.threads + thread_idx_x();
+            if row < Self::POINTS {
+                // Of rows that are not there the last one's.
+                let place = self.place((self.own() + row).min(self.len - 1));
+                norms[I] = *arrays.norms.add(place);
+                before[I] = *labels.add(place);
+            }
+        });
+        self.copy_centroids(arrays);
+        let bound = Bound::on_any(Self::WAY.steps * HOPPER_STEP_FEATURES, largest[0], largest[1]);
+        unroll!(I in [0, 1] => {
+            let row = I as u32 * Self::WAY.threads + thread_idx_x();
+            if row < Self::POINTS {
+                Self::SHARED.norms.here().set(row, norms[I]);
+                Self::SHARED.bounds.here().set(row, bound.of(sqrt_approx(norms[I]), 0.0));
+                Self::SHARED.labels.here().set(self.own() + row, before[I]);
+            }
+        });
+        cp_async_wait_group::<0>();
+        sync_threads();
     }
 
     /// Finds which centroids may be the nearest of the block's points.
@@ -289,7 +307,7 @@ impl<C: Operand> Panel<C> {
         let (team, mut row) = (warp_id() % teams, warp_id() / teams * WARP_SIZE);
         while row < Self::POINTS && self.own() + row < self.len {
             self.look_at(row, team);
-            row += const { WARPS / Self::WAY.teams * WARP_SIZE };
+            row += const { Self::WARPS / Self::WAY.teams * WARP_SIZE };
         }
         if teams > 1 {
             sync_threads();
@@ -312,7 +330,7 @@ impl<C: Operand> Panel<C> {
         let mut best = [f32::NEG_INFINITY; 4];
         let mut may_be = [0u32; 4];
         let mut turn = 0;
-        while turn < SWEEP_HALVES && team + turn * teams < halves {
+        while turn < Self::WAY.turns() && team + turn * teams < halves {
             let half = team + turn * teams;
             let mut scores: Scores = [[0.0; 32]; 2];
             let panel = centroids + half * (panels * MMA_CENTROIDS * 128);
@@ -392,18 +410,28 @@ impl<C: Operand> Panel<C> {
         while first < Self::POINTS && self.own() + first < self.len {
             let (row, of_panel) = (first + lane_id(), self.own() + first + lane_id());
             let is_inside = of_panel < self.len;
-            let place = self.place(if is_inside { of_panel } else { self.len - 1 });
-            let (before, norm) = (*results.labels.add(place), *arrays.norms.add(place));
             let (best, tallies) = (Self::SHARED.best.here(), Self::SHARED.tallies.here());
+            let (norm, labels) = (Self::SHARED.norms.here().get(row), Self::SHARED.labels.here());
+            let before = labels.get(of_panel);
             let mut score = best.get(row);
             let mut tally = tallies.get(row);
             let mut limit = f32::NEG_INFINITY;
             if const { Self::WAY.teams > 1 } {
-                let (with, theirs) = (best.get(Self::POINTS + row), tallies.get(Self::POINTS + row));
-                let own = score;
-                score = max(score, with);
+                let mut of_team = [score; 4];
+                unroll!(T in [1, 2, 3] => {
+                    if T < teams as usize {
+                        of_team[T] = best.get(T as u32 * Self::POINTS + row);
+                        score = max(score, of_team[T]);
+                    }
+                });
                 limit = score - Self::SHARED.bounds.here().get(row);
-                tally = if own < limit { 0 } else { tally } + if with < limit { 0 } else { theirs };
+                tally = if of_team[0] < limit { 0 } else { tally };
+                unroll!(T in [1, 2, 3] => {
+                    if T < teams as usize {
+                        let theirs = tallies.get(T as u32 * Self::POINTS + row);
+                        tally += if of_team[T] < limit { 0 } else { theirs };
+                    }
+                });
             }
             let mut label = tally & 0xffff;
             let mut unsure = warp_vote_ballot(FULL_MASK, is_inside && tally >> 16 != 1);
@@ -416,11 +444,9 @@ impl<C: Operand> Panel<C> {
             }
             let differs = is_inside && label != before;
             if differs {
-                *results.labels.add(place) = label;
+                *results.labels.add(self.place(of_panel)) = label;
             }
-            if is_inside {
-                Self::SHARED.labels.here().set(of_panel, label);
-            }
+            labels.set(of_panel, label);
             let cost = warp_sum_f64(if is_inside { (norm - 2.0 * score) as f64 } else { 0.0 });
             let changed = warp_vote_ballot(FULL_MASK, differs).count_ones();
             if lane_id() == 0 {
@@ -429,7 +455,7 @@ impl<C: Operand> Panel<C> {
                 *results.cost.add(entry) = cost;
                 *results.changed.add(entry) = changed;
             }
-            first += SWEEP_THREADS;
+            first += Self::WAY.threads;
         }
     }
 
@@ -481,16 +507,9 @@ impl<C: Operand> Panel<C> {
         nearest.of_warp().label
     }
 
-    /// Brings the labels of the panel's points to all blocks that share it; counts are zeros afterwards.
+    /// Brings the labels of the panel's points to all blocks that share it.
     #[inline(always)]
     unsafe fn share_labels(self) {
-        let words = self.params.shape.k.div_ceil(2);
-        let counts = Self::SHARED.counts.here();
-        let mut word = thread_idx_x();
-        while word < WARPS * words {
-            counts.set(word, 0);
-            word += SWEEP_THREADS;
-        }
         #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
         if const { Self::WAY.blocks > 1 } {
             sync_threads();
@@ -504,7 +523,7 @@ impl<C: Operand> Panel<C> {
                 if to != rank::<C>() {
                     store_to_block(place, to, place.get(0));
                 }
-                at += SWEEP_THREADS;
+                at += Self::WAY.threads;
             }
         }
         sync_team::<C>();
@@ -513,43 +532,70 @@ impl<C: Operand> Panel<C> {
     /// Sorts the panel's points by label: `[place]` label above, and where the point is below 2¹⁶.
     #[inline(always)]
     unsafe fn sort(self, results: Results) {
-        const { assert!(BLOCK_PANEL_POINTS == 2 * SWEEP_THREADS) };
+        const { assert!(BLOCK_PANEL_POINTS <= 2 * Self::WAY.threads) };
+        let of_thread = const { BLOCK_PANEL_POINTS / Self::WAY.threads };
         let (counts, bases) = (Self::SHARED.counts.here(), Self::SHARED.bases.here());
-        let (me, k) = (thread_idx_x(), self.params.shape.k);
+        // Not worth registers from item to item.
+        let (me, k) = (opaque(thread_idx_x()), self.params.shape.k);
+        let (warp, lane) = (me / WARP_SIZE, me % WARP_SIZE);
         let words = k.div_ceil(2);
-        let row = |turn: usize| (warp_id() * 2 + turn as u32) * WARP_SIZE + lane_id();
+        let row = |turn: usize| (warp * of_thread + turn as u32) * WARP_SIZE + lane;
+        // Two clusters a word.
+        let mine = counts.add(warp * words);
+        let mut word = lane;
+        while word < words {
+            mine.set(word, 0);
+            word += WARP_SIZE;
+        }
         let mut labels = [NONE; 2];
         unroll!(I in [0, 1] => {
-            if row(I) < self.len {
+            if (I as u32) < of_thread && row(I) < self.len {
                 labels[I] = Self::SHARED.labels.here().get(row(I));
             }
         });
-        let peers = lanes_of(labels, bits_of(k));
-        // Two clusters a word.
-        let mine = counts.add(warp_id() * words);
+        let peers = if of_thread == 2 {
+            lanes_of(labels, bits_of(k))
+        } else {
+            let [peers] = lanes_of([labels[0]], bits_of(k));
+            [peers, 0]
+        };
         let mut before = [0; 2];
+        sync_warp(FULL_MASK);
         unroll!(I in [0, 1] => {
-            let earlier = (peers[I] & ((1 << lane_id()) - 1)).count_ones();
-            if labels[I] != NONE && earlier == 0 {
-                let added = peers[I].count_ones() << (labels[I] % 2 * 16);
-                before[I] = half_of(mine.fetch_add(labels[I] / 2, added), labels[I]);
+            if (I as u32) < of_thread {
+                let earlier = (peers[I] & ((1 << lane) - 1)).count_ones();
+                if labels[I] != NONE && earlier == 0 {
+                    let added = peers[I].count_ones() << (labels[I] % 2 * 16);
+                    before[I] = half_of(mine.fetch_add(labels[I] / 2, added), labels[I]);
+                }
+                before[I] = warp_shuffle_idx(FULL_MASK, before[I], peers[I].trailing_zeros()) + earlier;
             }
-            before[I] = warp_shuffle_idx(FULL_MASK, before[I], peers[I].trailing_zeros()) + earlier;
         });
         sync_threads();
 
         // What earlier warps have of both clusters of a word, at once: neither reaches 2¹⁶.
         let mut both = 0;
         if me < words {
-            let mut found = [0; WARPS as usize];
-            unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => { found[W] = counts.get(W as u32 * words + me); });
-            unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                counts.set(W as u32 * words + me, both);
-                both += found[W];
-            });
+            let mut warp = 0;
+            while warp < Self::WARPS {
+                let mut found = [0; 8];
+                unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                    found[W] = counts.get((warp + W as u32) * words + me);
+                });
+                unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                    counts.set((warp + W as u32) * words + me, both);
+                    both += found[W];
+                });
+                warp += 8;
+            }
         }
         let (even, odd) = (both & 0xffff, both >> 16);
-        let base = sum_before::<WARPS>(even + odd, Self::SHARED.warp_sums.here());
+        let sums = Self::SHARED.warp_sums.here();
+        let base = if const { Self::WARPS == 8 } {
+            sum_before::<8>(even + odd, sums)
+        } else {
+            sum_before::<16>(even + odd, sums)
+        };
         // Said otherwise than above: of the same condition, LLVM would make one branch around two clones of the scan, in which
         // the lanes of a warp would not meet.
         if 2 * me < k {
@@ -566,17 +612,20 @@ impl<C: Operand> Panel<C> {
             }
         }
         sync_threads();
+        let order = Self::SHARED.order.here();
         if me < 4 {
-            Self::SHARED.order.here().set(BLOCK_PANEL_POINTS + me, NONE);
+            order.set(BLOCK_PANEL_POINTS + me, NO_LABEL << 16);
         }
         unroll!(I in [0, 1] => {
-            let label = labels[I];
-            if label == NONE {
-                // Nor is there anything in that place.
-                Self::SHARED.order.here().set(row(I), NONE);
-            } else {
-                let place = bases.get(label) + half_of(mine.get(label / 2), label) + before[I];
-                Self::SHARED.order.here().set(place, label << 16 | Self::place_of_row(row(I)));
+            if (I as u32) < of_thread {
+                let label = labels[I];
+                // Places past the last have a point that nobody stores.
+                let (mut place, mut entry) = (row(I), NO_LABEL << 16);
+                if label != NONE {
+                    place = bases.get(label) + half_of(mine.get(label / 2), label) + before[I];
+                    entry = label << 16 | Self::place_of_row(row(I));
+                }
+                order.set(place, entry);
             }
         });
         sync_threads();
@@ -592,86 +641,84 @@ impl<C: Operand> Panel<C> {
         }
     }
 
-    /// The lane's words of a row, by what the row's place is in the order.
+    /// Where the lane's words of a row are, but for the row's place.
     #[inline(always)]
-    unsafe fn words(entry: u32) -> [u32; 4] {
-        let lane = lane_id() % STRETCH_LANES;
-        let bytes = const { Self::WORDS * 4 };
-        let at = lane * bytes;
-        let row = entry & 0xffff;
-        let mut words = [0; 4];
+    unsafe fn place_of_lane() -> u32 {
+        let at = lane_id() % Self::LANES * const { Self::WORDS * 4 };
         if const { Self::WAY.blocks > 1 } {
-            words[0] = Shared::<u32>::of(Self::SHARED.features.here().address() + row + at).get(0);
-            return words;
+            return Self::SHARED.features.here().address() + at;
         }
-        // Chunks are swizzled by what the place has of the row.
-        let panel = Self::SHARED.points.here().address() + at / 128 * (Self::POINTS * 128);
-        let place = panel + (row ^ at % 128);
-        if const { Self::WORDS == 2 } {
-            let both = Shared::<u64>::of(place).get(0);
-            words[0] = both as u32;
-            words[1] = (both >> 32) as u32;
-        } else {
-            words = Shared::<f32>::of(place).get4(0).map(f32::to_bits);
-        }
-        words
+        Self::SHARED.points.here().address() + at / 128 * (Self::POINTS * 128)
     }
 
-    /// Adds up the half-warp's stretch.
+    /// The lane's words of a row, by what the row's place is in the order.
+    #[inline(always)]
+    unsafe fn words(of_lane: u32, entry: u32) -> [u32; 4] {
+        let row = entry & 0xffff;
+        let at = lane_id() % Self::LANES * const { Self::WORDS * 4 };
+        // Chunks are swizzled by what the place has of the row.
+        let place = if const { Self::WAY.blocks > 1 } { of_lane + row } else { of_lane + (row ^ at % 128) };
+        if const { Self::WORDS == 2 } {
+            let both = Shared::<u64>::of(place).get(0);
+            [both as u32, (both >> 32) as u32, 0, 0]
+        } else {
+            [Shared::<u32>::of(place).get(0), 0, 0, 0]
+        }
+    }
+
+    /// Adds up the stretch of some lanes.
     #[inline(always)]
     unsafe fn sum(self, results: Results) {
-        const { assert!(SHORT_STRETCH == WARP_SIZE && BLOCK_PANEL_POINTS == 2 * WARPS * SHORT_STRETCH) };
+        const { assert!(SHORT_STRETCH == WARP_SIZE && Self::WORDS <= 2) };
         let (order, shape) = (Self::SHARED.order.here(), self.params.shape);
-        let of_warp = warp_id() * (2 * SHORT_STRETCH);
-        if of_warp >= self.len {
+        let of_warp = const { WARP_SIZE / Self::LANES };
+        let stretch = warp_id() * of_warp + lane_id() / Self::LANES;
+        let first = stretch * SHORT_STRETCH;
+        // The first stretch of a warp is the longer one.
+        if warp_id() * of_warp * SHORT_STRETCH >= self.len {
             return;
         }
-        let stretch = warp_id() * 2 + lane_id() / STRETCH_LANES;
-        let first = stretch * SHORT_STRETCH;
-        let rows = self.len.saturating_sub(first).min(SHORT_STRETCH);
-        // The first stretch of a warp is the longer one.
-        let most = if self.len - of_warp < SHORT_STRETCH { self.len - of_warp } else { SHORT_STRETCH };
         let pitch = sums_pitch(shape.d);
-        let lane = lane_id() % STRETCH_LANES;
+        let lane = lane_id() % Self::LANES;
         let feature = rank::<C>() * (Self::WAY.words() * 2) + lane * (Self::WORDS * 2);
         let has_features = lane * Self::WORDS < Self::WAY.words() && feature < pitch;
-        let sums =
-            results.sums.add((self.item as u64 * shape.k as u64 * pitch as u64) as usize + feature as usize);
+        let sums = self.item as u64 * shape.k as u64 * pitch as u64;
+        let sums = results.sums.add(sums as usize + feature as usize);
         let head = (self.item * self.params.panels.stretches() + stretch) as u64 * pitch as u64;
         let head = results.heads.add(head as usize + feature as usize);
+        let mut next = Self::entries(order.add(first));
         // What began in an earlier stretch goes to the stretch's own row.
-        let mut is_head = rows > 0 && Self::SHARED.bases.here().get(order.get(first) >> 16) < first;
+        let mut headed = next[0] >> 16;
+        if headed != NO_LABEL && Self::SHARED.bases.here().get(headed) >= first {
+            headed = NO_LABEL;
+        }
+        let of_lane = Self::place_of_lane();
         let mut sum = [0.0f32; VALUES];
         let mut at = 0;
-        let mut next = Self::entries(order.add(first));
-        while at < most {
+        while at < SHORT_STRETCH {
             let entries = next;
-            next = Self::entries(order.add(first + at + 4));
-            let mut found = [[0; 4]; 4];
-            unroll!(R in [0, 1, 2, 3] => {
-                if at + (R as u32) < rows {
-                    found[R] = Self::words(entries[R]);
-                }
-            });
-            unroll!(R in [0, 1, 2, 3] => {
-                if at + (R as u32) < rows {
-                    unroll!(V in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                        if (V as u32) < 2 * Self::WORDS {
-                            sum[V] += C::Scalar::of_vector(found[R], V);
-                        }
-                    });
-                    let then = if R < 3 { entries[(R + 1) % 4] } else { next[0] };
-                    if at + R as u32 + 1 == rows || (then ^ entries[R]) >> 16 != 0 {
-                        let of_cluster = sums.add(((entries[R] >> 16) as u64 * pitch as u64) as usize);
-                        if has_features {
-                            Self::store(if is_head { head } else { of_cluster }, sum, pitch - feature);
-                        }
-                        is_head = false;
-                        sum = [0.0; VALUES];
-                    }
-                }
-            });
             at += 4;
+            next = Self::entries(order.add(first + at));
+            // The stretch ends whatever comes then.
+            next[0] = if at == SHORT_STRETCH { !entries[3] } else { next[0] };
+            let mut found = [[0; 4]; 4];
+            unroll!(R in [0, 1, 2, 3] => { found[R] = Self::words(of_lane, entries[R]); });
+            unroll!(R in [0, 1, 2, 3] => {
+                unroll!(V in [0, 1, 2, 3] => {
+                    if (V as u32) < 2 * Self::WORDS {
+                        sum[V] += C::Scalar::of_vector(found[R], V);
+                    }
+                });
+                let then = if R < 3 { entries[(R + 1) % 4] } else { next[0] };
+                if then ^ entries[R] > 0xffff {
+                    let label = entries[R] >> 16;
+                    if has_features && label != NO_LABEL {
+                        let of_cluster = sums.add((label as u64 * pitch as u64) as usize);
+                        Self::store(if label == headed { head } else { of_cluster }, sum);
+                    }
+                    sum = [0.0; VALUES];
+                }
+            });
         }
     }
 
@@ -681,30 +728,53 @@ impl<C: Operand> Panel<C> {
         Shared::<f32>::of(order.address()).get4(0).map(f32::to_bits)
     }
 
-    /// Stores a lane's features of a sum, of which there are `rest` from the first of them on.
+    /// Stores a lane's features of a sum.
     #[inline(always)]
-    unsafe fn store(to: *mut f32, sum: [f32; VALUES], rest: u32) {
+    unsafe fn store(to: *mut f32, sum: [f32; VALUES]) {
         if const { Self::WORDS == 1 } {
             // Of a whole vector, two lanes have a half each.
-            let both = sum[0].to_bits() as u64 | (sum[1].to_bits() as u64) << 32;
-            *to.cast::<u64>() = both;
-            return;
-        }
-        let [a, b, c, d, e, f, g, h] = sum.map(f32::to_bits);
-        ptr::store_v4(to.cast(), [a, b, c, d]);
-        if const { Self::WORDS == 4 } && rest > 4 {
-            ptr::store_v4(to.add(4).cast(), [e, f, g, h]);
+            *to.cast::<u64>() = sum[0].to_bits() as u64 | (sum[1].to_bits() as u64) << 32;
+        } else {
+            ptr::store_v4(to.cast(), sum.map(f32::to_bits));
         }
     }
 }
 
-/// Starts the copy of 8 features, or sets them to 0.
+/// Starts the copies of 8 features of every `below`-th row from `row` on to places `bytes` a row apart, up to row `end`: of rows that
+/// are not there the last of `rows`. Sets them to 0 where there are no such features.
 #[inline(always)]
-unsafe fn copy_chunk(to: u32, from: *const u16, is_inside: bool) {
-    if is_inside {
-        cp_async_cg_16(Shared::of(to), from);
-    } else {
-        Shared::<f32>::of(to).set4(0, [0.0; 4]);
+unsafe fn copy_rows(
+    to: u32,
+    bytes: u32,
+    from: *const u16,
+    pitch: u32,
+    mut row: u32,
+    rows: u32,
+    end: u32,
+    below: u32,
+    is_inside: bool,
+) {
+    if !is_inside {
+        while row < end {
+            Shared::<f32>::of(to + row * bytes).set4(0, [0.0; 4]);
+            row += below;
+        }
+        return;
+    }
+    let mut place = to + row * bytes;
+    let mut from_row = from.add((row * pitch) as usize);
+    while row + 3 * below < rows {
+        unroll!(I in [0, 1, 2, 3] => {
+            cp_async_cg_16(Shared::of(place + I as u32 * (below * bytes)), from_row);
+            from_row = from_row.add((below * pitch) as usize);
+        });
+        place += 4 * below * bytes;
+        row += 4 * below;
+    }
+    while row < end {
+        let of_row = if row < rows { row } else { rows - 1 };
+        cp_async_cg_16(Shared::of(to + row * bytes), from.add((of_row * pitch) as usize));
+        row += below;
     }
 }
 

@@ -463,7 +463,7 @@ const fn sweep(entry: u32) -> BlockShape {
     BlockShape::new(way.threads).shared(shared).blocks_per_sm(blocks)
 }
 #[cfg(not(target_arch = "nvptx64"))]
-const fn sweep_cluster(entry: u32) -> BlockShape {
+const fn sweep_hopper(entry: u32) -> BlockShape {
     sweep(entry).hopper().clusters_of(SweepWay::ALL[entry as usize].blocks)
 }
 #[cfg(not(target_arch = "nvptx64"))]
@@ -811,8 +811,8 @@ kernels! {
              largest: *const f32, states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32,
              starts: *mut u32, sums: *mut f32, heads: *mut f32; params: SweepParams) of Sweep
             = sweep::sweep::<C>, sweep, [
-                fk_sweep_f16_s4 = Swept<F16, 0>, fk_sweep_f16_s4_many = Swept<F16, 1>, fk_sweep_f16_s8_many = Swept<F16, 2>,
-                fk_sweep_bf16_s4 = Swept<BF16, 0>, fk_sweep_bf16_s4_many = Swept<BF16, 1>, fk_sweep_bf16_s8_many = Swept<BF16, 2>
+                fk_sweep_f16_s4 = Swept<F16, 0>, fk_sweep_f16_s4_many = Swept<F16, 1>,
+                fk_sweep_bf16_s4 = Swept<BF16, 0>, fk_sweep_bf16_s4_many = Swept<BF16, 1>
             ];
         /// Pairs of a point and a row of a pool, by the products of single warps.
         ListMma<C>
@@ -846,13 +846,15 @@ kernels! {
                 fk_assign_hopper_bf16_s6 = Tensor<BF16, 6>, fk_assign_hopper_bf16_s7 = Tensor<BF16, 7>, fk_assign_hopper_bf16_s8 = Tensor<BF16, 8>,
                 fk_assign_hopper_bf16_wide = Tensor<BF16, HOPPER_WIDE>
             ];
-        /// Labels and partial sums of panels of few points, a cluster of blocks a panel.
-        SweepCluster<C>
+        /// Labels and partial sums of panels of few points, where only Hopper's blocks have room for them, or a cluster of blocks has each.
+        SweepHopper<C>
             (points: *const u16, centroids: *const u16, packed: *const u16, biases: *const f32, norms: *const f32,
              largest: *const f32, states: *const LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32,
              starts: *mut u32, sums: *mut f32, heads: *mut f32; params: SweepParams) of Sweep
-            = sweep::sweep::<C>, sweep_cluster, [
+            = sweep::sweep::<C>, sweep_hopper, [
+                fk_sweep_hopper_f16_s8 = Swept<F16, 2>,
                 fk_sweep_cluster_f16_s4 = Swept<F16, 3>, fk_sweep_cluster_f16_s8 = Swept<F16, 4>,
+                fk_sweep_hopper_bf16_s8 = Swept<BF16, 2>,
                 fk_sweep_cluster_bf16_s4 = Swept<BF16, 3>, fk_sweep_cluster_bf16_s8 = Swept<BF16, 4>
             ];
         /// Pairs of a point and a row of a pool, on Hopper's tensor cores.

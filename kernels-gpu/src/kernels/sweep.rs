@@ -62,7 +62,7 @@ struct Results {
 /// # Safety
 /// Pointers are valid for the shapes in `params`, whose panels [`Panels::fit_a_block`], `points`, `packed`, `biases`, `sums` and `heads`
 /// aligned to 16 bytes; clusters are packed in their own order; a block has [`SWEEP_THREADS`] threads; problems have no more dimensions
-/// and clusters than the entry is for.
+/// and clusters than the entry is for. Where clusters of blocks share panels, there is a cluster for each.
 #[inline(always)]
 pub(super) unsafe fn sweep<C: Operand>(
     points: *const u16,
@@ -107,9 +107,13 @@ pub(super) unsafe fn sweep<C: Operand>(
             panel.sort(results);
             panel.sum(results);
         }
+        if const { way::<C>().blocks > 1 } {
+            // A cluster has one panel.
+            return;
+        }
         // The next item's points and labels go where this one's are.
-        sync_team::<C>();
-        item += div(grid_dim_x(), blocks);
+        sync_threads();
+        item += grid_dim_x();
         if (item as u64) < params.blocks() {
             Panel::<C>::of(item, params).copy_points(points);
         }
@@ -463,7 +467,9 @@ impl<C: Operand> Panel<C> {
     /// not. A warp together.
     #[inline(always)]
     unsafe fn settle(self, row: u32, limit: f32, teams: u32, arrays: Arrays<C::Scalar>) -> u32 {
-        let shape = self.params.shape;
+        let mut shape = self.params.shape;
+        // What follows from it is not worth registers from item to item.
+        shape.d = opaque(shape.d);
         let x = arrays.points.add(self.place(self.own() + row) * shape.pitch as usize);
         let of_problem = arrays.centroids.add(self.batch as usize * shape.k as usize * shape.d as usize);
         let row_of = |centroid: u32| of_problem.add(centroid as usize * shape.d as usize);
@@ -643,8 +649,8 @@ impl<C: Operand> Panel<C> {
 
     /// Where the lane's words of a row are, but for the row's place.
     #[inline(always)]
-    unsafe fn place_of_lane() -> u32 {
-        let at = lane_id() % Self::LANES * const { Self::WORDS * 4 };
+    unsafe fn place_of_lane(lane: u32) -> u32 {
+        let at = lane * const { Self::WORDS * 4 };
         if const { Self::WAY.blocks > 1 } {
             return Self::SHARED.features.here().address() + at;
         }
@@ -653,9 +659,9 @@ impl<C: Operand> Panel<C> {
 
     /// The lane's words of a row, by what the row's place is in the order.
     #[inline(always)]
-    unsafe fn words(of_lane: u32, entry: u32) -> [u32; 4] {
+    unsafe fn words(of_lane: u32, lane: u32, entry: u32) -> [u32; 4] {
         let row = entry & 0xffff;
-        let at = lane_id() % Self::LANES * const { Self::WORDS * 4 };
+        let at = lane * const { Self::WORDS * 4 };
         // Chunks are swizzled by what the place has of the row.
         let place = if const { Self::WAY.blocks > 1 } { of_lane + row } else { of_lane + (row ^ at % 128) };
         if const { Self::WORDS == 2 } {
@@ -672,14 +678,16 @@ impl<C: Operand> Panel<C> {
         const { assert!(SHORT_STRETCH == WARP_SIZE && Self::WORDS <= 2) };
         let (order, shape) = (Self::SHARED.order.here(), self.params.shape);
         let of_warp = const { WARP_SIZE / Self::LANES };
-        let stretch = warp_id() * of_warp + lane_id() / Self::LANES;
+        // As in `sort`.
+        let me = opaque(thread_idx_x());
+        let (warp, lane) = (me / WARP_SIZE, me % Self::LANES);
+        let stretch = me / Self::LANES;
         let first = stretch * SHORT_STRETCH;
         // The first stretch of a warp is the longer one.
-        if warp_id() * of_warp * SHORT_STRETCH >= self.len {
+        if warp * of_warp * SHORT_STRETCH >= self.len {
             return;
         }
         let pitch = sums_pitch(shape.d);
-        let lane = lane_id() % Self::LANES;
         let feature = rank::<C>() * (Self::WAY.words() * 2) + lane * (Self::WORDS * 2);
         let has_features = lane * Self::WORDS < Self::WAY.words() && feature < pitch;
         let sums = self.item as u64 * shape.k as u64 * pitch as u64;
@@ -692,7 +700,7 @@ impl<C: Operand> Panel<C> {
         if headed != NO_LABEL && Self::SHARED.bases.here().get(headed) >= first {
             headed = NO_LABEL;
         }
-        let of_lane = Self::place_of_lane();
+        let of_lane = Self::place_of_lane(lane);
         let mut sum = [0.0f32; VALUES];
         let mut at = 0;
         while at < SHORT_STRETCH {
@@ -702,7 +710,7 @@ impl<C: Operand> Panel<C> {
             // The stretch ends whatever comes then.
             next[0] = if at == SHORT_STRETCH { !entries[3] } else { next[0] };
             let mut found = [[0; 4]; 4];
-            unroll!(R in [0, 1, 2, 3] => { found[R] = Self::words(of_lane, entries[R]); });
+            unroll!(R in [0, 1, 2, 3] => { found[R] = Self::words(of_lane, lane, entries[R]); });
             unroll!(R in [0, 1, 2, 3] => {
                 unroll!(V in [0, 1, 2, 3] => {
                     if (V as u32) < 2 * Self::WORDS {

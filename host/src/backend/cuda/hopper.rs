@@ -4,7 +4,7 @@ use super::memory::{Place, Plan};
 use crate::error::Result;
 use cust::stream::Stream;
 use kernels_gpu::kernels::{
-    AssignHopper, AssignMma, Kernel, ListHopper, ListMma, MergeAgain, RefineHopper, Sweep, SweepCluster,
+    AssignHopper, AssignMma, Kernel, ListHopper, ListMma, MergeAgain, RefineHopper, Sweep, SweepHopper,
 };
 use kernels_gpu::spec::*;
 
@@ -358,16 +358,16 @@ pub(super) fn sweeps_of_type<T: Copy + 'static>(
 where
     Sweep<Swept<T, 0>>: Kernel,
     Sweep<Swept<T, 1>>: Kernel,
-    Sweep<Swept<T, 2>>: Kernel,
-    SweepCluster<Swept<T, 3>>: Kernel,
-    SweepCluster<Swept<T, 4>>: Kernel,
+    SweepHopper<Swept<T, 2>>: Kernel,
+    SweepHopper<Swept<T, 3>>: Kernel,
+    SweepHopper<Swept<T, 4>>: Kernel,
 {
     let entries = [
         sweep::<Swept<T, 0>>(),
         sweep::<Swept<T, 1>>(),
-        sweep::<Swept<T, 2>>(),
-        sweep_by_clusters::<Swept<T, 3>>(),
-        sweep_by_clusters::<Swept<T, 4>>(),
+        sweep_on_hopper::<Swept<T, 2>>(),
+        sweep_on_hopper::<Swept<T, 3>>(),
+        sweep_on_hopper::<Swept<T, 4>>(),
     ];
     let items = u64::from(shape.batch) * u64::from(panels.count);
     // Panels enough for all multiprocessors are not shared.
@@ -377,7 +377,8 @@ where
             && hopper_panels(shape.d) == way.panels()
             && shape.k <= way.clusters()
             && spec.shared_bytes <= device.hardware().shared_bytes
-            && (way.blocks == 1 || device.is_hopper() && is_shared(way))
+            && (spec.min_sm == 80 || device.is_hopper())
+            && (way.blocks == 1 || is_shared(way))
     };
     let fitting = SweepWay::ALL.into_iter().zip(entries).filter(|(way, entry)| fits(way, entry.spec));
     // Of those that would do the one whose panels are shared by most, and of these the first.
@@ -401,21 +402,24 @@ where
     SweepLaunch { spec: <Sweep<C> as Kernel>::SPEC, launch: launch::<C> }
 }
 
-fn sweep_by_clusters<C: Copy>() -> SweepLaunch
+fn sweep_on_hopper<C: Copy>() -> SweepLaunch
 where
-    SweepCluster<C>: Kernel,
+    SweepHopper<C>: Kernel,
 {
+    /// A grid that CUDA takes, and whole clusters: a block of no cluster has several items then.
+    const MOST_BLOCKS: u64 = 1 << 30;
     /// # Safety
     /// As [`Device::launch`].
     unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: SweepArguments) -> Result<()>
     where
-        SweepCluster<C>: Kernel,
+        SweepHopper<C>: Kernel,
     {
-        let kernel = SweepCluster::<C>::of(arguments, arguments.params);
-        // SAFETY: as this function's.
-        unsafe { device.launch_clusters(stream, &kernel) }
+        let kernel = SweepHopper::<C>::of(arguments, arguments.params);
+        let cluster = u64::from(<SweepHopper<C> as Kernel>::SPEC.cluster);
+        // SAFETY: as this function's; as few panels as are shared have a cluster each.
+        unsafe { device.launch_grid(stream, &kernel, (kernel.blocks() * cluster).min(MOST_BLOCKS) as u32) }
     }
-    SweepLaunch { spec: <SweepCluster<C> as Kernel>::SPEC, launch: launch::<C> }
+    SweepLaunch { spec: <SweepHopper<C> as Kernel>::SPEC, launch: launch::<C> }
 }
 
 /// A centre for the points of each problem, `batch · d` values: the mean of some of its first centroids. Any would

@@ -1477,34 +1477,31 @@ impl Items for PanelSumsParams {
 pub struct SweepWay {
     /// Products over the features: points have no more than these multiply.
     pub steps: u32,
-    /// Half tiles of centroids that there is room for.
+    /// Half tiles of centroids that there is room for. Each has a team of warps.
     pub halves: u32,
     /// Threads of a block.
     pub threads: u32,
-    /// Warps that multiply the same points, each with half tiles of its own.
-    pub teams: u32,
+    /// Lanes that have a stretch of a panel.
+    pub lanes: u32,
     /// Blocks of a cluster, which share a panel: its points for the products, and the features for the sums.
     pub blocks: u32,
+    /// Blocks that a multiprocessor has room for: one multiplies or sums while another waits.
+    pub blocks_per_sm: u32,
 }
 
 impl SweepWay {
     /// All there are; an entry is named by its place.
     pub const ALL: [SweepWay; 5] = [
-        SweepWay { steps: 4, halves: 2, threads: 256, teams: 1, blocks: 1 },
-        SweepWay { steps: 4, halves: 4, threads: 512, teams: 2, blocks: 1 },
-        SweepWay { steps: 8, halves: 4, threads: 512, teams: 2, blocks: 1 },
-        SweepWay { steps: 4, halves: 4, threads: 512, teams: 4, blocks: 4 },
-        SweepWay { steps: 8, halves: 4, threads: 512, teams: 4, blocks: 4 },
+        SweepWay { steps: 4, halves: 2, threads: 256, lanes: 8, blocks: 1, blocks_per_sm: 2 },
+        SweepWay { steps: 4, halves: 4, threads: 512, lanes: 16, blocks: 1, blocks_per_sm: 1 },
+        SweepWay { steps: 8, halves: 2, threads: 512, lanes: 16, blocks: 1, blocks_per_sm: 1 },
+        SweepWay { steps: 4, halves: 4, threads: 256, lanes: 8, blocks: 4, blocks_per_sm: 2 },
+        SweepWay { steps: 8, halves: 4, threads: 256, lanes: 16, blocks: 4, blocks_per_sm: 2 },
     ];
     /// Most clusters.
     #[inline]
     pub const fn clusters(&self) -> u32 {
         self.halves * MMA_CENTROIDS
-    }
-    /// Half tiles of a warp, at most.
-    #[inline]
-    pub const fn turns(&self) -> u32 {
-        self.halves / self.teams
     }
     /// Points that a block multiplies.
     #[inline]
@@ -1520,11 +1517,6 @@ impl SweepWay {
     #[inline]
     pub const fn panels(&self) -> u32 {
         (self.steps * HOPPER_STEP_FEATURES).div_ceil(HOPPER_PANEL_FEATURES)
-    }
-    /// Lanes that have a stretch of a panel.
-    #[inline]
-    pub const fn stretch_lanes(&self) -> u32 {
-        self.threads / (BLOCK_PANEL_POINTS / SHORT_STRETCH)
     }
 }
 
@@ -1543,7 +1535,7 @@ pub struct SweepShared {
     pub points: Slot<u8>,
     /// `[half][panel of features][centroid]`, swizzled.
     pub centroids: Slot<u8>,
-    /// `[point]` the features that are summed, where those are not of the points that are multiplied.
+    /// `[point]` the features that are summed, where those are not of the points that are multiplied; in the centroids' place.
     pub features: Slot<u8>,
     /// `[tile]` biases.
     pub biases: Slot<f32>,
@@ -1553,9 +1545,9 @@ pub struct SweepShared {
     pub bounds: Slot<f32>,
     /// `[team][point]` the best score.
     pub best: Slot<f32>,
-    /// `[team][point]` how many centroids may be the nearest, and in the lower half the one, where it is one.
+    /// `[team][point]` how many centroids may be the nearest, and in the lower half the sum of their columns.
     pub tallies: Slot<u32>,
-    /// `[team][point][quarter]` a bit for each centroid that may be the nearest, of each half tile in its turn.
+    /// `[team][point][pair of quarters]` a bit for each centroid that may be the nearest, of warps that have found several.
     pub candidates: Slot<u32>,
     /// Labels of the panel's points: those they had, and then the new ones.
     pub labels: Slot<u32>,
@@ -1577,24 +1569,30 @@ impl SweepShared {
     pub const fn new(way: SweepWay) -> Self {
         let mut layout = Layout::new();
         let points = way.points();
+        let multiplied = layout.aligned_array(way.panels() * points * 128, 1024);
+        // Once products are there, centroids are not needed.
+        let mut later = layout;
+        let centroids = layout.aligned_array(way.halves * way.panels() * MMA_CENTROIDS * 128, 1024);
         let summed = if way.blocks > 1 { BLOCK_PANEL_POINTS * way.words() * 4 } else { 0 };
-        // Once labels are there, candidates are not needed.
+        let features = later.aligned_array(summed, 1024);
+        assert!(later.bytes() <= layout.bytes());
+        // Once labels are there, candidates are not.
         let mut later = layout;
         let order = later.array(BLOCK_PANEL_POINTS + 4);
         let counts = later.array(way.threads / 32 * way.clusters() / 2);
-        let candidates = layout.array(way.teams * points * 4);
+        let candidates = layout.array(way.halves * points * 2);
         if later.bytes() > layout.bytes() {
             layout = later;
         }
         SweepShared {
-            points: layout.aligned_array(way.panels() * points * 128, 1024),
-            centroids: layout.aligned_array(way.halves * way.panels() * MMA_CENTROIDS * 128, 1024),
-            features: layout.array(summed),
+            points: multiplied,
+            centroids,
+            features,
             biases: layout.array(way.halves / 2 * HOPPER_BIASES),
             norms: layout.array(points),
             bounds: layout.array(points),
-            best: layout.array(way.teams * points),
-            tallies: layout.array(way.teams * points),
+            best: layout.array(way.halves * points),
+            tallies: layout.array(way.halves * points),
             candidates,
             labels: layout.array(BLOCK_PANEL_POINTS),
             counts,

@@ -454,13 +454,10 @@ const fn mma(steps: u32) -> BlockShape {
 const fn list(steps: u32) -> BlockShape {
     mma(steps).blocks_per_sm(2)
 }
-// Two blocks, where they fit, so that one multiplies or sums while the other waits.
 #[cfg(not(target_arch = "nvptx64"))]
 const fn sweep(entry: u32) -> BlockShape {
     let way = SweepWay::ALL[entry as usize];
-    let shared = SweepShared::new(way).bytes;
-    let blocks = if way.threads == 256 && 2 * (shared + 1024) <= 228 << 10 { 2 } else { 1 };
-    BlockShape::new(way.threads).shared(shared).blocks_per_sm(blocks)
+    BlockShape::new(way.threads).shared(SweepShared::new(way).bytes).blocks_per_sm(way.blocks_per_sm)
 }
 #[cfg(not(target_arch = "nvptx64"))]
 const fn sweep_hopper(entry: u32) -> BlockShape {

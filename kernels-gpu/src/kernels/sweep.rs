@@ -2,10 +2,10 @@
 //! in shared memory from the products to the sums, and settles those that are unsure on the way.
 //!
 //! ```text
-//! a warp       32 points       products with half a tile of centroids (64) at a time; a bit for each that may be the nearest
+//! a warp       32 points       products with half a tile of centroids (64), and how many of them may be the nearest
 //! a lane       a point         its label, where one may be; else the warp measures those that may be, in f64
 //! a thread     1 or 2 points   their places in the panel's order: clusters before, warps before, lanes before
-//! 16, 32 lanes a stretch       32 places of that order, row by row; a sum is written where its cluster ends
+//! 8, 16 lanes  a stretch       32 places of that order, row by row; a sum is written where its cluster ends
 //! ```
 //! Where panels are fewer than multiprocessors, a cluster of blocks shares each: a block multiplies some of the points, tells the others
 //! their labels, and sums some of the features of all. Labels, sums and where clusters begin are those of the launches that this
@@ -18,7 +18,7 @@ use super::settle::{self, is_close};
 use super::sort::{bits_of, half_of, lanes_of, sum_before};
 use crate::spec::*;
 use cuda_std::async_copy::*;
-use cuda_std::float::{Scalar, max, sqrt_approx};
+use cuda_std::float::{Scalar, at_least, fma, max, sqrt_approx};
 use cuda_std::ptr;
 use cuda_std::shared::Shared;
 use cuda_std::thread::*;
@@ -32,7 +32,7 @@ const NONE: u32 = u32::MAX;
 /// No label in an entry of the order.
 const NO_LABEL: u32 = 0xffff;
 /// Most features of a lane.
-const VALUES: usize = 4;
+const VALUES: usize = 8;
 
 /// The arrays that are read.
 #[derive(Clone, Copy)]
@@ -62,7 +62,7 @@ struct Results {
 /// # Safety
 /// Pointers are valid for the shapes in `params`, whose panels [`Panels::fit_a_block`], `points`, `packed`, `biases`, `sums` and `heads`
 /// aligned to 16 bytes; clusters are packed in their own order; a block has [`SWEEP_THREADS`] threads; problems have no more dimensions
-/// and clusters than the entry is for. Where clusters of blocks share panels, there is a cluster for each.
+/// and clusters than the entry is for; each panel has a block, or a cluster of them.
 #[inline(always)]
 pub(super) unsafe fn sweep<C: Operand>(
     points: *const u16,
@@ -89,35 +89,32 @@ pub(super) unsafe fn sweep<C: Operand>(
         largest,
     };
     let results = Results { labels, cost, changed, starts, sums, heads };
-    let blocks = const { way::<C>().blocks };
-    let mut item = div(block_idx_x(), blocks);
-    // Points are older than what the launch before may still write.
-    if (item as u64) < params.blocks() {
-        Panel::<C>::of(item, params).copy_points(points);
+    let item = div(block_idx_x(), const { way::<C>().blocks });
+    if item as u64 >= params.blocks() {
+        return await_launch_before();
     }
+    let panel = Panel::<C>::of(item, params);
+    // Points are older than what the launch before may still write, and labels are.
+    let rows = panel.begin(arrays, labels);
     await_launch_before();
-    while (item as u64) < params.blocks() {
-        let panel = Panel::<C>::of(item, params);
-        let is_done = (*states.add(panel.batch as usize)).done != 0;
-        panel.load_rows(arrays, labels);
-        if !is_done {
-            panel.look();
-            panel.label(arrays, results);
-            panel.share_labels();
-            panel.sort(results);
-            panel.sum(results);
-        }
-        if const { way::<C>().blocks > 1 } {
-            // A cluster has one panel.
-            return;
-        }
-        // The next item's points and labels go where this one's are.
-        sync_threads();
-        item += grid_dim_x();
-        if (item as u64) < params.blocks() {
-            Panel::<C>::of(item, params).copy_points(points);
-        }
+    let is_done = (*states.add(panel.batch as usize)).done != 0;
+    panel.load_centroids(rows, arrays);
+    if is_done {
+        return;
     }
+    panel.look();
+    panel.label(arrays, results);
+    panel.share_labels();
+    panel.sort(results);
+    panel.sum(results);
+}
+
+/// What is known of the points of a thread, every so many of the block's.
+#[derive(Clone, Copy)]
+struct Rows {
+    norms: [f32; 2],
+    /// The labels they had.
+    labels: [u32; 2],
 }
 
 const fn way<C: Operand>() -> SweepWay {
@@ -171,9 +168,9 @@ impl<C: Operand> Panel<C> {
     const POINTS: u32 = Self::WAY.points();
     const WARPS: u32 = Self::WAY.threads / WARP_SIZE;
     /// Lanes that have a stretch.
-    const LANES: u32 = Self::WAY.stretch_lanes();
+    const LANES: u32 = Self::WAY.lanes;
     /// Words of a point that a lane sums.
-    const WORDS: u32 = Self::WAY.words().div_ceil(Self::LANES);
+    const WORDS: u32 = Self::WAY.words() / Self::LANES;
 
     #[inline(always)]
     unsafe fn of(item: u32, params: SweepParams) -> Self {
@@ -182,6 +179,23 @@ impl<C: Operand> Panel<C> {
         let rest = params.shape.n - first;
         let len = if rest < params.panels.len { rest } else { params.panels.len };
         Panel { item, batch, first, len, params, operand: core::marker::PhantomData }
+    }
+
+    /// Has the block's points be on their way, and what is known of them.
+    #[inline(always)]
+    unsafe fn begin(self, arrays: Arrays<C::Scalar>, labels: *const u32) -> Rows {
+        let mut rows = Rows { norms: [0.0; 2], labels: [0; 2] };
+        unroll!(I in [0, 1] => {
+            let row = I as u32 * Self::WAY.threads + thread_idx_x();
+            if row < Self::POINTS {
+                // Of rows that are not there the last one's.
+                let place = self.place((self.own() + row).min(self.len - 1));
+                rows.norms[I] = *arrays.norms.add(place);
+                rows.labels[I] = *labels.add(place);
+            }
+        });
+        self.copy_points(arrays.points.cast());
+        rows
     }
 
     /// The first of the block's points, in the panel.
@@ -196,13 +210,12 @@ impl<C: Operand> Panel<C> {
         (self.batch * self.params.shape.n + self.first + row) as usize
     }
 
-    /// Starts the copies of the block's points, and of the features that it sums where those are other ones. Features past the
-    /// pitch are zeros.
+    /// Starts the copies of the block's points. Features past the pitch are zeros.
     #[inline(always)]
     unsafe fn copy_points(self, points: *const u16) {
         let (chunks, below) = const { (2 * Self::WAY.steps, Self::WAY.threads / (2 * Self::WAY.steps)) };
         const { assert!((Self::WAY.threads / (2 * Self::WAY.steps)).is_multiple_of(8)) };
-        let me = opaque(thread_idx_x());
+        let me = thread_idx_x();
         // Chunks of 8 features.
         let (chunk, row) = (me % chunks, me / chunks);
         let pitch = self.params.shape.pitch;
@@ -224,16 +237,22 @@ impl<C: Operand> Panel<C> {
             below,
             chunk * 8 < pitch,
         );
+        cp_async_commit_group();
+    }
+
+    /// Starts the copies of the features that the block sums, where those are not of the points that it multiplies.
+    #[inline(always)]
+    unsafe fn copy_features(self, points: *const u16) {
         if const { Self::WAY.blocks > 1 } {
             let (chunks, bytes) = const { (Self::WAY.words() / 4, Self::WAY.words() * 4) };
-            let (chunk, row) = (me % chunks, me / chunks);
-            let feature = rank::<C>() * (bytes / 2) + chunk * 8;
+            let (chunk, row) = (thread_idx_x() % chunks, thread_idx_x() / chunks);
+            let (pitch, feature) = (self.params.shape.pitch, rank::<C>() * (bytes / 2) + chunk * 8);
             let from = points.add(self.place(0) * pitch as usize + feature as usize);
             let to = Self::SHARED.features.here().address() + chunk * 16;
             let below = const { Self::WAY.threads / (Self::WAY.words() / 4) };
             copy_rows(to, bytes, from, pitch, row, self.len, self.len, below, feature < pitch);
+            cp_async_commit_group();
         }
-        cp_async_commit_group();
     }
 
     /// Starts the copies of all of the problem's centroids and their biases.
@@ -241,6 +260,7 @@ impl<C: Operand> Panel<C> {
     unsafe fn copy_centroids(self, arrays: Arrays<C::Scalar>) {
         const HALF_BYTES: u32 = MMA_CENTROIDS * 128;
         let panels = const { Self::WAY.panels() };
+        let me = thread_idx_x();
         let shape = self.params.shape;
         let halves = shape.k.div_ceil(MMA_CENTROIDS);
         let tile = self.batch * shape.centroid_tiles();
@@ -257,7 +277,7 @@ impl<C: Operand> Panel<C> {
                     unroll!(I in [0, 1] => {
                         if (I as u32) * Self::WAY.threads * 16 < HALF_BYTES {
                             const { assert!(HALF_BYTES.is_multiple_of(Self::WAY.threads * 16)) };
-                            let at = (I as u32 * Self::WAY.threads + thread_idx_x()) * 16;
+                            let at = (I as u32 * Self::WAY.threads + me) * 16;
                             cp_async_cg_16(Shared::<u32>::of(to + at), from.add(at as usize).cast::<u32>());
                         }
                     });
@@ -265,7 +285,7 @@ impl<C: Operand> Panel<C> {
             });
             half += 1;
         }
-        let at = thread_idx_x() * 4;
+        let at = me * 4;
         if at < halves.div_ceil(2) * HOPPER_BIASES {
             const { assert!(Self::WAY.threads * 4 >= Self::WAY.halves / 2 * HOPPER_BIASES) };
             let from = arrays.biases.add((tile * HOPPER_BIASES + at) as usize);
@@ -276,132 +296,125 @@ impl<C: Operand> Panel<C> {
 
     /// Brings the centroids and what is known of the block's points to shared memory; the points are there, too, afterwards.
     #[inline(always)]
-    unsafe fn load_rows(self, arrays: Arrays<C::Scalar>, labels: *const u32) {
-        // All loads are under way before the first is waited for.
+    unsafe fn load_centroids(self, rows: Rows, arrays: Arrays<C::Scalar>) {
+        // Under way before copies are.
         let largest = arrays.largest.add(((self.batch * 2 + self.params.slot) * 2) as usize);
         let largest = [*largest, *largest.add(1)];
-        let (mut norms, mut before) = ([0.0; 2], [0; 2]);
-        unroll!(I in [0, 1] => {
-            let row = I as u32 * Self::WAY.threads + thread_idx_x();
-            if row < Self::POINTS {
-                // Of rows that are not there the last one's.
-                let place = self.place((self.own() + row).min(self.len - 1));
-                norms[I] = *arrays.norms.add(place);
-                before[I] = *labels.add(place);
-            }
-        });
         self.copy_centroids(arrays);
+        let me = thread_idx_x();
         let bound = Bound::on_any(Self::WAY.steps * HOPPER_STEP_FEATURES, largest[0], largest[1]);
         unroll!(I in [0, 1] => {
-            let row = I as u32 * Self::WAY.threads + thread_idx_x();
+            let row = I as u32 * Self::WAY.threads + me;
             if row < Self::POINTS {
-                Self::SHARED.norms.here().set(row, norms[I]);
-                Self::SHARED.bounds.here().set(row, bound.of(sqrt_approx(norms[I]), 0.0));
-                Self::SHARED.labels.here().set(self.own() + row, before[I]);
+                Self::SHARED.norms.here().set(row, rows.norms[I]);
+                Self::SHARED.bounds.here().set(row, bound.of(sqrt_approx(rows.norms[I]), 0.0));
+                Self::SHARED.labels.here().set(self.own() + row, rows.labels[I]);
             }
         });
         cp_async_wait_group::<0>();
         sync_threads();
     }
 
-    /// Finds which centroids may be the nearest of the block's points.
+    /// Half tiles that have centroids, as a power of two of them: teams of warps, one after the other.
+    #[inline(always)]
+    fn teams(self) -> u32 {
+        self.params.shape.k.div_ceil(MMA_CENTROIDS).next_power_of_two()
+    }
+
+    /// Finds how many centroids may be the nearest of each of the block's points.
     #[inline(always)]
     unsafe fn look(self) {
-        let teams = const { Self::WAY.teams };
-        let (team, mut row) = (warp_id() % teams, warp_id() / teams * WARP_SIZE);
+        let shift = self.teams().trailing_zeros();
+        let team = warp_id() & (self.teams() - 1);
+        let mut row = (warp_id() >> shift) * WARP_SIZE;
         while row < Self::POINTS && self.own() + row < self.len {
-            self.look_at(row, team);
-            row += const { Self::WARPS / Self::WAY.teams * WARP_SIZE };
+            if team * MMA_CENTROIDS < self.params.shape.k {
+                self.look_at(row, team);
+            }
+            row += const { Self::WARPS * WARP_SIZE } >> shift;
         }
-        if teams > 1 {
-            sync_threads();
-        } else {
-            // A warp goes on with its own points.
-            sync_warp(FULL_MASK);
-        }
+        sync_threads();
     }
 
     /// The same of the 32 points from `first` on, among the centroids of a team.
     #[inline(always)]
     unsafe fn look_at(self, first: u32, team: u32) {
-        let (teams, steps, panels) = const { (Self::WAY.teams, Self::WAY.steps, Self::WAY.panels()) };
-        let halves = self.params.shape.k.div_ceil(MMA_CENTROIDS);
+        let (steps, panels) = const { (Self::WAY.steps, Self::WAY.panels()) };
         let points = Self::SHARED.points.here().address();
-        let centroids = Self::SHARED.centroids.here().address();
+        let centroids = Self::SHARED.centroids.here().address() + team * (panels * MMA_CENTROIDS * 128);
         let (quarter, eighth) = (lane_id() & 3, lane_id() / 4);
-        let bounds = Self::SHARED.bounds.here().add(first + eighth);
+        let mut scores: Scores = [[0.0; 32]; 2];
+        unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
+            if (S as u32) < steps {
+                let x = points + S as u32 / 4 * (Self::POINTS * 128);
+                let x = [of_points(x, first, S as u32 % 4), of_points(x, first + 16, S as u32 % 4)];
+                let centroids = centroids + S as u32 / 4 * (MMA_CENTROIDS * 128);
+                unroll!(J in [0, 1, 2, 3] => {
+                    let these = of_centroids(centroids, J as u32, S as u32 % 4);
+                    multiply::<C, J>(&mut scores, x, these);
+                });
+            }
+        });
+        let biases = Self::SHARED.biases.here();
+        let biases = biases.add(team / 2 * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH + team % 2 * 16);
         // Of the thread's rows: `lane / 4`, and each 8 below.
         let mut best = [f32::NEG_INFINITY; 4];
-        let mut may_be = [0u32; 4];
-        let mut turn = 0;
-        while turn < Self::WAY.turns() && team + turn * teams < halves {
-            let half = team + turn * teams;
-            let mut scores: Scores = [[0.0; 32]; 2];
-            let panel = centroids + half * (panels * MMA_CENTROIDS * 128);
-            unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                if (S as u32) < steps {
-                    let x = points + S as u32 / 4 * (Self::POINTS * 128);
-                    let x = [of_points(x, first, S as u32 % 4), of_points(x, first + 16, S as u32 % 4)];
-                    let panel = panel + S as u32 / 4 * (MMA_CENTROIDS * 128);
-                    // Loaded one ahead of their products.
-                    let mut next = of_centroids(panel, 0, S as u32 % 4);
-                    unroll!(J in [0, 1, 2, 3] => {
-                        let these = next;
-                        if J < 3 {
-                            next = of_centroids(panel, J as u32 + 1, S as u32 % 4);
-                        }
-                        multiply::<C, J>(&mut scores, x, these);
-                    });
-                }
-            });
-            let biases = Self::SHARED.biases.here();
-            let biases = biases.add(half / 2 * HOPPER_BIASES + quarter * HOPPER_BIAS_PITCH + half % 2 * 16);
-            let mut here = [f32::NEG_INFINITY; 4];
-            unroll!(J in [0, 2, 4, 6] => {
-                let bias = biases.get4(J as u32 * 2);
-                unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    unroll!(H in [0, 1] => {
-                        let here = &mut here[H * 2 + I % 4 / 2];
-                        let score = &mut scores[H][J * 4 + I];
-                        *score += bias[I / 4 * 2 + I % 2];
-                        *here = max(*here, *score);
-                    });
+        unroll!(J in [0, 2, 4, 6] => {
+            let bias = biases.get4(J as u32 * 2);
+            unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                unroll!(H in [0, 1] => {
+                    let best = &mut best[H * 2 + I % 4 / 2];
+                    let score = &mut scores[H][J * 4 + I];
+                    *score += bias[I / 4 * 2 + I % 2];
+                    *best = max(*best, *score);
                 });
             });
-            let inside = columns_inside(self.params.shape.k, half * MMA_CENTROIDS + quarter * 2);
-            unroll!(R in [0, 1, 2, 3] => {
-                let bound = bounds.get(R as u32 * 8);
-                let mut of_row = here[R];
-                of_row = max(of_row, warp_shuffle_xor(FULL_MASK, of_row, 1));
-                of_row = max(of_row, warp_shuffle_xor(FULL_MASK, of_row, 2));
-                // What was found before is beyond doubt no nearer.
-                may_be[R] = if of_row > best[R] + bound { 0 } else { may_be[R] };
-                best[R] = max(best[R], of_row);
-                let limit = best[R] - bound;
-                let mut bits = 0u32;
-                unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    unroll!(E in [0, 1] => {
-                        // NaN is not below anything.
-                        let is_below = scores[R / 2][J * 4 + R % 2 * 2 + E] < limit;
-                        bits |= if is_below { 0 } else { 1 << (J * 2 + E) };
-                    });
-                });
-                may_be[R] |= (bits & inside) << (turn * 16);
-            });
-            turn += 1;
-        }
+        });
+        let bounds = Self::SHARED.bounds.here().add(first + eighth);
+        let of_team = team * Self::POINTS + first + eighth;
+        let mut limits = [0.0; 4];
+        let mut is_clear = true;
         unroll!(R in [0, 1, 2, 3] => {
-            let row = first + eighth + R as u32 * 8;
-            Self::SHARED.candidates.here().set((team * Self::POINTS + row) * 4 + quarter, may_be[R]);
-            // Where it is one, the column is its.
-            let bit = may_be[R].trailing_zeros();
-            let column = (team + bit / 16 * teams) * MMA_CENTROIDS + bit % 16 / 2 * 8 + quarter * 2 + bit % 2;
-            let mut tally = if may_be[R] == 0 { 0 } else { may_be[R].count_ones() << 16 | column };
+            best[R] = max(best[R], warp_shuffle_xor(FULL_MASK, best[R], 1));
+            best[R] = max(best[R], warp_shuffle_xor(FULL_MASK, best[R], 2));
+            limits[R] = best[R] - bounds.get(R as u32 * 8);
+            // How many columns are within the bound, above 2¹⁶, and the sum of which: under 2²⁴ f32 is exact.
+            let mut near = 0.0f32;
+            unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                unroll!(E in [0, 1] => {
+                    let is_near = at_least(scores[R / 2][J * 4 + R % 2 * 2 + E], limits[R]);
+                    near = fma(is_near, (65_536 + J * 8 + E) as f32, near);
+                });
+            });
+            let mut tally = near as u32;
+            // The thread's columns begin there.
+            tally += (tally >> 16) * (team * MMA_CENTROIDS + quarter * 2);
             tally += warp_shuffle_xor(FULL_MASK, tally, 1);
             tally += warp_shuffle_xor(FULL_MASK, tally, 2);
+            is_clear &= tally >> 16 == 1;
             if quarter == 0 {
-                Self::SHARED.tallies.here().set(team * Self::POINTS + row, tally);
-                Self::SHARED.best.here().set(team * Self::POINTS + row, best[R]);
+                Self::SHARED.tallies.here().set(of_team + R as u32 * 8, tally);
+                Self::SHARED.best.here().set(of_team + R as u32 * 8, best[R]);
+            }
+        });
+        if warp_vote_ballot(FULL_MASK, !is_clear) == 0 {
+            return;
+        }
+        let inside = columns_inside(self.params.shape.k, team * MMA_CENTROIDS + quarter * 2);
+        unroll!(R in [0, 1, 2, 3] => {
+            let mut bits = 0u32;
+            unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
+                unroll!(E in [0, 1] => {
+                    // NaN is not below anything.
+                    let is_below = scores[R / 2][J * 4 + R % 2 * 2 + E] < limits[R];
+                    bits |= if is_below { 0 } else { 1 << (J * 2 + E) };
+                });
+            });
+            bits = (bits & inside) << (quarter % 2 * 16);
+            bits |= warp_shuffle_xor(FULL_MASK, bits, 1);
+            if quarter % 2 == 0 {
+                let place = (of_team + R as u32 * 8) * 2 + quarter / 2;
+                Self::SHARED.candidates.here().set(place, bits);
             }
         });
     }
@@ -409,10 +422,12 @@ impl<C: Operand> Panel<C> {
     /// Labels of the block's points, and their statistics.
     #[inline(always)]
     unsafe fn label(self, arrays: Arrays<C::Scalar>, results: Results) {
-        let teams = const { Self::WAY.teams };
+        self.copy_features(arrays.points.cast());
+        let teams = self.params.shape.k.div_ceil(MMA_CENTROIDS);
         let mut first = warp_id() * WARP_SIZE;
         while first < Self::POINTS && self.own() + first < self.len {
-            let (row, of_panel) = (first + lane_id(), self.own() + first + lane_id());
+            let row = first + lane_id();
+            let of_panel = self.own() + row;
             let is_inside = of_panel < self.len;
             let (best, tallies) = (Self::SHARED.best.here(), Self::SHARED.tallies.here());
             let (norm, labels) = (Self::SHARED.norms.here().get(row), Self::SHARED.labels.here());
@@ -420,22 +435,20 @@ impl<C: Operand> Panel<C> {
             let mut score = best.get(row);
             let mut tally = tallies.get(row);
             let mut limit = f32::NEG_INFINITY;
-            if const { Self::WAY.teams > 1 } {
-                let mut of_team = [score; 4];
-                unroll!(T in [1, 2, 3] => {
-                    if T < teams as usize {
-                        of_team[T] = best.get(T as u32 * Self::POINTS + row);
-                        score = max(score, of_team[T]);
-                    }
-                });
+            if teams > 1 {
+                let mut team = 1;
+                while team < teams {
+                    score = max(score, best.get(team * Self::POINTS + row));
+                    team += 1;
+                }
                 limit = score - Self::SHARED.bounds.here().get(row);
-                tally = if of_team[0] < limit { 0 } else { tally };
-                unroll!(T in [1, 2, 3] => {
-                    if T < teams as usize {
-                        let theirs = tallies.get(T as u32 * Self::POINTS + row);
-                        tally += if of_team[T] < limit { 0 } else { theirs };
-                    }
-                });
+                tally = 0;
+                team = 0;
+                while team < teams {
+                    let theirs = tallies.get(team * Self::POINTS + row);
+                    tally += if best.get(team * Self::POINTS + row) < limit { 0 } else { theirs };
+                    team += 1;
+                }
             }
             let mut label = tally & 0xffff;
             let mut unsure = warp_vote_ballot(FULL_MASK, is_inside && tally >> 16 != 1);
@@ -443,7 +456,7 @@ impl<C: Operand> Panel<C> {
                 let lane = unsure.trailing_zeros();
                 unsure &= unsure - 1;
                 let of_lane = warp_shuffle_idx(FULL_MASK, limit, lane);
-                let settled = self.settle(first + lane, of_lane, teams, arrays);
+                let settled = self.settle(first + lane, of_lane, arrays);
                 label = if lane_id() == lane { settled } else { label };
             }
             let differs = is_inside && label != before;
@@ -466,20 +479,24 @@ impl<C: Operand> Panel<C> {
     /// The nearest of the centroids that may be, for row `row` of the block's; those of a team whose best score is below `limit` may
     /// not. A warp together.
     #[inline(always)]
-    unsafe fn settle(self, row: u32, limit: f32, teams: u32, arrays: Arrays<C::Scalar>) -> u32 {
-        let mut shape = self.params.shape;
-        // What follows from it is not worth registers from item to item.
-        shape.d = opaque(shape.d);
+    unsafe fn settle(self, row: u32, limit: f32, arrays: Arrays<C::Scalar>) -> u32 {
+        let shape = self.params.shape;
         let x = arrays.points.add(self.place(self.own() + row) * shape.pitch as usize);
         let of_problem = arrays.centroids.add(self.batch as usize * shape.k as usize * shape.d as usize);
         let row_of = |centroid: u32| of_problem.add(centroid as usize * shape.d as usize);
         let may_be = |centroid: u32| {
-            let (half, column) = (centroid / MMA_CENTROIDS, centroid % MMA_CENTROIDS);
-            let (team, turn) = (half % teams, half / teams);
-            let candidates = Self::SHARED.candidates.here();
-            let bits = candidates.get((team * Self::POINTS + row) * 4 + column % 8 / 2);
-            let is_below = Self::SHARED.best.here().get(team * Self::POINTS + row) < limit;
-            !is_below && bits >> (turn * 16 + column / 8 * 2 + column % 2) & 1 != 0
+            let (team, column) = (centroid / MMA_CENTROIDS, centroid % MMA_CENTROIDS);
+            let place = team * Self::POINTS + row;
+            let is_below = Self::SHARED.best.here().get(place) < limit;
+            let tally = Self::SHARED.tallies.here().get(place);
+            let is_near = if tally >> 16 == 1 {
+                tally & 0xffff == centroid
+            } else {
+                let quarter = column % 8 / 2;
+                let bits = Self::SHARED.candidates.here().get(place * 2 + quarter / 2);
+                bits >> (quarter % 2 * 16 + column / 8 * 2 + column % 2) & 1 != 0
+            };
+            !is_below && is_near
         };
         let (mut a, mut b, mut count) = (0, 0, 0);
         let mut first = 0;
@@ -541,8 +558,7 @@ impl<C: Operand> Panel<C> {
         const { assert!(BLOCK_PANEL_POINTS <= 2 * Self::WAY.threads) };
         let of_thread = const { BLOCK_PANEL_POINTS / Self::WAY.threads };
         let (counts, bases) = (Self::SHARED.counts.here(), Self::SHARED.bases.here());
-        // Not worth registers from item to item.
-        let (me, k) = (opaque(thread_idx_x()), self.params.shape.k);
+        let (me, k) = (thread_idx_x(), self.params.shape.k);
         let (warp, lane) = (me / WARP_SIZE, me % WARP_SIZE);
         let words = k.div_ceil(2);
         let row = |turn: usize| (warp * of_thread + turn as u32) * WARP_SIZE + lane;
@@ -634,6 +650,8 @@ impl<C: Operand> Panel<C> {
                 order.set(place, entry);
             }
         });
+        // Of features.
+        cp_async_wait_group::<0>();
         sync_threads();
     }
 
@@ -664,32 +682,33 @@ impl<C: Operand> Panel<C> {
         let at = lane * const { Self::WORDS * 4 };
         // Chunks are swizzled by what the place has of the row.
         let place = if const { Self::WAY.blocks > 1 } { of_lane + row } else { of_lane + (row ^ at % 128) };
-        if const { Self::WORDS == 2 } {
-            let both = Shared::<u64>::of(place).get(0);
-            [both as u32, (both >> 32) as u32, 0, 0]
-        } else {
-            [Shared::<u32>::of(place).get(0), 0, 0, 0]
+        match const { Self::WORDS } {
+            4 => Shared::<f32>::of(place).get4(0).map(f32::to_bits),
+            2 => {
+                let both = Shared::<u64>::of(place).get(0);
+                [both as u32, (both >> 32) as u32, 0, 0]
+            }
+            _ => [Shared::<u32>::of(place).get(0), 0, 0, 0],
         }
     }
 
     /// Adds up the stretch of some lanes.
     #[inline(always)]
     unsafe fn sum(self, results: Results) {
-        const { assert!(SHORT_STRETCH == WARP_SIZE && Self::WORDS <= 2) };
+        const { assert!(SHORT_STRETCH == WARP_SIZE && 2 * Self::WORDS <= VALUES as u32) };
         let (order, shape) = (Self::SHARED.order.here(), self.params.shape);
         let of_warp = const { WARP_SIZE / Self::LANES };
-        // As in `sort`.
-        let me = opaque(thread_idx_x());
+        let me = thread_idx_x();
         let (warp, lane) = (me / WARP_SIZE, me % Self::LANES);
         let stretch = me / Self::LANES;
         let first = stretch * SHORT_STRETCH;
-        // The first stretch of a warp is the longer one.
+        // The first stretch of a warp is the longest one.
         if warp * of_warp * SHORT_STRETCH >= self.len {
             return;
         }
         let pitch = sums_pitch(shape.d);
         let feature = rank::<C>() * (Self::WAY.words() * 2) + lane * (Self::WORDS * 2);
-        let has_features = lane * Self::WORDS < Self::WAY.words() && feature < pitch;
+        let has_features = feature < pitch;
         let sums = self.item as u64 * shape.k as u64 * pitch as u64;
         let sums = results.sums.add(sums as usize + feature as usize);
         let head = (self.item * self.params.panels.stretches() + stretch) as u64 * pitch as u64;
@@ -712,7 +731,7 @@ impl<C: Operand> Panel<C> {
             let mut found = [[0; 4]; 4];
             unroll!(R in [0, 1, 2, 3] => { found[R] = Self::words(of_lane, lane, entries[R]); });
             unroll!(R in [0, 1, 2, 3] => {
-                unroll!(V in [0, 1, 2, 3] => {
+                unroll!(V in [0, 1, 2, 3, 4, 5, 6, 7] => {
                     if (V as u32) < 2 * Self::WORDS {
                         sum[V] += C::Scalar::of_vector(found[R], V);
                     }
@@ -722,7 +741,7 @@ impl<C: Operand> Panel<C> {
                     let label = entries[R] >> 16;
                     if has_features && label != NO_LABEL {
                         let of_cluster = sums.add((label as u64 * pitch as u64) as usize);
-                        Self::store(if label == headed { head } else { of_cluster }, sum);
+                        Self::store(if label == headed { head } else { of_cluster }, sum, pitch - feature);
                     }
                     sum = [0.0; VALUES];
                 }
@@ -736,14 +755,18 @@ impl<C: Operand> Panel<C> {
         Shared::<f32>::of(order.address()).get4(0).map(f32::to_bits)
     }
 
-    /// Stores a lane's features of a sum.
+    /// Stores a lane's features of a sum, of which there are `rest` from the first of them on.
     #[inline(always)]
-    unsafe fn store(to: *mut f32, sum: [f32; VALUES]) {
+    unsafe fn store(to: *mut f32, sum: [f32; VALUES], rest: u32) {
+        let [a, b, c, d, e, f, g, h] = sum.map(f32::to_bits);
         if const { Self::WORDS == 1 } {
             // Of a whole vector, two lanes have a half each.
-            *to.cast::<u64>() = sum[0].to_bits() as u64 | (sum[1].to_bits() as u64) << 32;
-        } else {
-            ptr::store_v4(to.cast(), sum.map(f32::to_bits));
+            *to.cast::<u64>() = a as u64 | (b as u64) << 32;
+            return;
+        }
+        ptr::store_v4(to.cast(), [a, b, c, d]);
+        if const { Self::WORDS == 4 } && rest > 4 {
+            ptr::store_v4(to.add(4).cast(), [e, f, g, h]);
         }
     }
 }

@@ -115,7 +115,7 @@ impl<T: Plain> Memory<T> {
 }
 
 /// Blocks of a launch, of those that its kernel has items for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Grid {
     One,
     Fewer,

@@ -21,6 +21,8 @@ where
     found.labels.set(before);
     let entries = (shape.batch * shape.statistics()) as usize;
     let (cost, changed) = (Memory::<f64>::poison(entries), Memory::<u32>::poison(entries));
+    // A block has one panel.
+    let way = Way { grid: if way.grid == Grid::More { Grid::More } else { Grid::Equal }, ..way };
     way.launch(Sweep::<Swept<T, WAY>> {
         points: found.points.at().cast(),
         centroids: found.rounded.at().cast(),

@@ -369,11 +369,14 @@ where
         sweep_on_hopper::<Swept<T, 3>>(),
         sweep_on_hopper::<Swept<T, 4>>(),
     ];
+    /// Each has a block of its own: that grids have no more is CUDA's rule.
+    const MOST_PANELS: u64 = i32::MAX as u64;
     let items = u64::from(shape.batch) * u64::from(panels.count);
     // Panels enough for all multiprocessors are not shared.
     let is_shared = |way: &SweepWay| items * u64::from(way.blocks) <= u64::from(device.multiprocessors());
     let fits = |way: &SweepWay, spec: KernelSpec| {
         hopper_steps(shape.d) <= way.steps
+            && items <= MOST_PANELS
             && hopper_panels(shape.d) == way.panels()
             && shape.k <= way.clusters()
             && spec.shared_bytes <= device.hardware().shared_bytes
@@ -406,8 +409,6 @@ fn sweep_on_hopper<C: Copy>() -> SweepLaunch
 where
     SweepHopper<C>: Kernel,
 {
-    /// A grid that CUDA takes, and whole clusters: a block of no cluster has several items then.
-    const MOST_BLOCKS: u64 = 1 << 30;
     /// # Safety
     /// As [`Device::launch`].
     unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: SweepArguments) -> Result<()>
@@ -415,9 +416,9 @@ where
         SweepHopper<C>: Kernel,
     {
         let kernel = SweepHopper::<C>::of(arguments, arguments.params);
-        let cluster = u64::from(<SweepHopper<C> as Kernel>::SPEC.cluster);
-        // SAFETY: as this function's; as few panels as are shared have a cluster each.
-        unsafe { device.launch_grid(stream, &kernel, (kernel.blocks() * cluster).min(MOST_BLOCKS) as u32) }
+        let cluster = <SweepHopper<C> as Kernel>::SPEC.cluster;
+        // SAFETY: as this function's.
+        unsafe { device.launch_grid(stream, &kernel, kernel.blocks() as u32 * cluster) }
     }
     SweepLaunch { spec: <SweepHopper<C> as Kernel>::SPEC, launch: launch::<C> }
 }

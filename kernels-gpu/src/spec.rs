@@ -1898,6 +1898,8 @@ pub struct FinishShared {
     pub before: Slot<f32>,
     /// Blocks of the problem that have ended.
     pub ended: Slot<u32>,
+    /// What shifts are compared with.
+    pub threshold: Slot<f64>,
     /// Length of the longest centroid of each tile.
     pub lengths: Slot<f32>,
     /// Largest residual of each.
@@ -1919,6 +1921,7 @@ impl FinishShared {
             shares: layout.array(UPDATE_THREADS * FINALISE_VALUES),
             before: layout.aligned_array(UPDATE_THREADS * FINALISE_VALUES, 16),
             ended: layout.array(1),
+            threshold: layout.array(1),
             lengths: layout.array(UPDATE_WARPS),
             residuals: layout.array(UPDATE_WARPS),
             bytes: layout.bytes(),

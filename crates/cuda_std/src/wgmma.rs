@@ -423,14 +423,39 @@ pub unsafe fn store_to_block(to: Shared<u64>, rank: u32, value: u64) {
     );
 }
 
-/// Waits for all threads of the cluster, and makes their earlier writes visible.
+/// Tells the cluster that this thread's earlier writes are done; [`cluster_wait`] comes after it.
 ///
 /// # Safety
 /// Every thread of the cluster comes here as often.
 ///
 /// # PTX
+/// `barrier.cluster.arrive.release`
+#[inline(always)]
+pub unsafe fn cluster_arrive() {
+    asm!("barrier.cluster.arrive.release;", options(nostack));
+}
+
+/// Waits for all threads of the cluster to have come to [`cluster_arrive`], and makes their writes before that visible.
+///
+/// # Safety
+/// As [`cluster_arrive`].
+///
+/// # PTX
+/// `barrier.cluster.wait.acquire`
+#[inline(always)]
+pub unsafe fn cluster_wait() {
+    asm!("barrier.cluster.wait.acquire;", options(nostack));
+}
+
+/// Waits for all threads of the cluster, and makes their earlier writes visible.
+///
+/// # Safety
+/// As [`cluster_arrive`].
+///
+/// # PTX
 /// `barrier.cluster.arrive.release`, `barrier.cluster.wait.acquire`
 #[inline(always)]
 pub unsafe fn cluster_sync() {
-    asm!("barrier.cluster.arrive.release; barrier.cluster.wait.acquire;", options(nostack));
+    cluster_arrive();
+    cluster_wait();
 }

@@ -2,6 +2,7 @@
 use crate::spec::*;
 use cuda_std::atomic;
 use cuda_std::thread::*;
+use cuda_std::warp::*;
 
 const SHARED: ConvergeShared = ConvergeShared::new();
 
@@ -54,7 +55,7 @@ pub(super) unsafe fn converge(
             if is_last && me == 0 {
                 // For the next launch.
                 *counters.add(batch as usize) = 0;
-                record(batch, all, thresholds, states, records, params);
+                record(batch, all, *thresholds.add(batch as usize), states, records, params);
             }
             sync_threads();
         }
@@ -64,20 +65,47 @@ pub(super) unsafe fn converge(
 
 /// What a part of a problem's moves and statistics come to, in every thread of a block.
 #[inline(always)]
-pub(super) unsafe fn sum_of_part(
+unsafe fn sum_of_part(
     batch: u64,
     part: u32,
     parts: u32,
     (moves, tile_cost, tile_changed): (*const f64, *const f64, *const u32),
     params: ConvergeParams,
 ) -> IterationRecord {
-    let mut mine = NOTHING;
+    let shift = shift_of_thread(batch, part, parts, moves, params);
+    let costs = costs_of_thread(batch, part, parts, (tile_cost, tile_changed), params);
+    sum_of_block(IterationRecord { shift, ..costs })
+}
+
+/// The moves that this thread adds up.
+#[inline(always)]
+pub(super) unsafe fn shift_of_thread(
+    batch: u64,
+    part: u32,
+    parts: u32,
+    moves: *const f64,
+    params: ConvergeParams,
+) -> f64 {
+    let mut shift = 0.0;
     let (mut entry, to) = part_of(params.moves, part, parts);
     entry += thread_idx_x();
     while entry < to {
-        mine.shift += *moves.add((batch * params.moves as u64 + entry as u64) as usize);
+        shift += *moves.add((batch * params.moves as u64 + entry as u64) as usize);
         entry += REDUCE_THREADS;
     }
+    shift
+}
+
+/// The statistics that this thread adds up.
+#[inline(always)]
+pub(super) unsafe fn costs_of_thread(
+    batch: u64,
+    part: u32,
+    parts: u32,
+    (tile_cost, tile_changed): (*const f64, *const u32),
+    params: ConvergeParams,
+) -> IterationRecord {
+    let mut mine = NOTHING;
     let (mut tile, to) = part_of(params.tiles, part, parts);
     tile += thread_idx_x();
     while tile < to {
@@ -86,7 +114,7 @@ pub(super) unsafe fn sum_of_part(
         mine.changed += *tile_changed.add(place);
         tile += REDUCE_THREADS;
     }
-    sum_of_block(mine)
+    mine
 }
 
 /// Records a problem's iteration, and stops it if it is done; one thread.
@@ -94,7 +122,7 @@ pub(super) unsafe fn sum_of_part(
 pub(super) unsafe fn record(
     batch: u64,
     all: IterationRecord,
-    thresholds: *const f64,
+    threshold: f64,
     states: *mut LoopState,
     records: *mut IterationRecord,
     params: ConvergeParams,
@@ -103,7 +131,7 @@ pub(super) unsafe fn record(
     let iteration = (*state).n_iter;
     let slot = iteration - div(iteration, params.window) * params.window;
     *records.add((slot as u64 * params.shape.batch as u64 + batch) as usize) = all;
-    let stopped = all.changed == 0 || all.shift <= *thresholds.add(batch as usize);
+    let stopped = all.changed == 0 || all.shift <= threshold;
     *state = LoopState {
         done: stopped as u32,
         n_iter: iteration + 1,
@@ -127,13 +155,25 @@ unsafe fn part_of(all: u32, part: u32, parts: u32) -> (u32, u32) {
 /// The sum of the threads' records, in every one of them.
 #[inline(always)]
 unsafe fn sum_of_block(mine: IterationRecord) -> IterationRecord {
-    let (shift, cost, changed) = (SHARED.shift.here(), SHARED.cost.here(), SHARED.changed.here());
-    let me = thread_idx_x();
     // What was there has been read.
     sync_threads();
-    shift.set(me, mine.shift);
-    cost.set(me, mine.cost);
-    changed.set(me, mine.changed);
+    keep(mine);
+    sum_of_kept(mine.shift)
+}
+
+/// Keeps a thread's costs until they are added up.
+#[inline(always)]
+pub(super) unsafe fn keep(mine: IterationRecord) {
+    SHARED.cost.here().set(thread_idx_x(), mine.cost);
+    SHARED.changed.here().set(thread_idx_x(), mine.changed);
+}
+
+/// The sum of the threads' shifts, and of the costs that they keep, in every one of them.
+#[inline(always)]
+pub(super) unsafe fn sum_of_kept(of_thread: f64) -> IterationRecord {
+    let (shift, cost, changed) = (SHARED.shift.here(), SHARED.cost.here(), SHARED.changed.here());
+    let me = thread_idx_x();
+    shift.set(me, of_thread);
     sync_threads();
     let mut half = REDUCE_THREADS / 2;
     while half > 0 {
@@ -142,8 +182,14 @@ unsafe fn sum_of_block(mine: IterationRecord) -> IterationRecord {
             cost.set(me, cost.get(me) + cost.get(me + half));
             changed.set(me, changed.get(me) + changed.get(me + half));
         }
-        sync_threads();
+        if half > WARP_SIZE {
+            sync_threads();
+        } else {
+            // The first warp goes on alone.
+            sync_warp(FULL_MASK);
+        }
         half /= 2;
     }
+    sync_threads();
     IterationRecord { cost: cost.get(0), shift: shift.get(0), changed: changed.get(0), reserved: 0 }
 }

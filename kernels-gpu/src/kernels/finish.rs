@@ -10,7 +10,7 @@
 //! ```
 //! For such problems most of a launch is waiting for the one before, and then for memory: once for where clusters begin, and once
 //! for their rows.
-use super::converge::{record, sum_of_part};
+use super::converge::{costs_of_thread, keep, record, shift_of_thread, sum_of_kept};
 use super::finalise::rows_of_share;
 use super::pack_centroids::{Most, Packed, length_of, place_of_bias, place_of_chunk, sum_of_row};
 use super::pack_points::tensor_scale;
@@ -75,12 +75,20 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
     let mut item = block_idx_x();
     while item < shape.batch * of_problem {
         let batch = div(item, of_problem);
-        if (*states.add(batch as usize)).done == 0 {
-            let first = (item - batch * of_problem) * params.clusters_of_block;
-            let rest = shape.k - first;
-            let count = if rest < params.clusters_of_block { rest } else { params.clusters_of_block };
-            list_rows(starts, batch, first, count, params);
-            sync_threads();
+        let is_done = (*states.add(batch as usize)).done != 0;
+        let first = (item - batch * of_problem) * params.clusters_of_block;
+        let rest = shape.k - first;
+        let count = if rest < params.clusters_of_block { rest } else { params.clusters_of_block };
+        // Under way with all else that is there; nobody knows yet which block needs them.
+        let costs = costs_of_thread(batch as u64, 0, 1, (tile_cost, tile_changed), params.converge);
+        let threshold = if me == 0 { *thresholds.add(batch as usize) } else { 0.0 };
+        list_rows(starts, batch, first, count, is_done, params);
+        keep(costs);
+        if me == 0 {
+            SHARED.threshold.here().set(0, threshold);
+        }
+        sync_threads();
+        if !is_done {
             let means =
                 Means { origin, sums, heads, centroids, rounded, moves, tiles, batch, first, count, params };
             means.find();
@@ -94,20 +102,29 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
             sync_threads();
             if ended.get(0) == of_problem {
                 device_fence();
-                tiles.end(batch);
-                let found = (moves.cast_const(), tile_cost, tile_changed);
+                // All loads are under way before the first is waited for.
+                let mosts = tiles.load(batch);
+                let shift = shift_of_thread(batch as u64, 0, 1, moves, params.converge);
+                tiles.end(batch, mosts);
                 // Everyone is together in between.
-                let all = sum_of_part(batch as u64, 0, 1, found, params.converge);
+                let all = sum_of_kept(shift);
                 if me == 0 {
                     // For the next launch.
                     *counters.add(batch as usize) = 0;
-                    record(batch as u64, all, thresholds, states, records, params.converge);
+                    record(
+                        batch as u64,
+                        all,
+                        SHARED.threshold.here().get(0),
+                        states,
+                        records,
+                        params.converge,
+                    );
                     tiles.store_largest(largest.add(batch as usize * 4), params.slot);
                 }
             }
-            // What the block has in common has been read.
-            sync_threads();
         }
+        // What the block has in common has been read.
+        sync_threads();
         item += grid_dim_x();
     }
 }
@@ -115,7 +132,14 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
 /// Lists the rows of partial sums of `count` clusters, from cluster `first` on, in the order in which they are added up: of each
 /// panel what it has where the cluster begins, and the heads of the stretches that it goes on through. A thread a cluster and panel.
 #[inline(always)]
-unsafe fn list_rows(starts: *const u32, batch: u32, first: u32, count: u32, params: FinishParams) {
+unsafe fn list_rows(
+    starts: *const u32,
+    batch: u32,
+    first: u32,
+    count: u32,
+    is_done: bool,
+    params: FinishParams,
+) {
     let (panels, k) = (params.panels, params.converge.shape.k);
     let lanes = params.lanes_of_cluster;
     // Not worth registers from item to item.
@@ -130,8 +154,9 @@ unsafe fn list_rows(starts: *const u32, batch: u32, first: u32, count: u32, para
             let borders = (batch * panels.count + panel) as u64 * (k as u64 + 1);
             let border = starts.add((borders + (first + at) as u64) as usize);
             let (begin, end) = (*border, *border.add(1));
-            points = end - begin;
-            if end > begin {
+            // Nothing is known of a problem that is done.
+            points = if is_done { 0 } else { end - begin };
+            if points > 0 {
                 stretch = begin / SHORT_STRETCH;
                 rows = 1 + (end - 1) / SHORT_STRETCH - stretch;
             }
@@ -210,37 +235,38 @@ impl<T: Scalar + Packed> Means<T> {
             }
             at += of_warp * UPDATE_WARPS;
         }
-        // Of a cluster of many rows each warp has a share.
-        let mut at = 0;
-        while at < self.count {
+        // Of a cluster of many rows each warp has a share: a lane looks at each, and all warps at the same.
+        const { assert!(FINISH_CLUSTERS <= WARP_SIZE) };
+        let is_long = lane_id() < self.count && counts.get(lane_id()) > self.params.rows_of_warp;
+        let mut long = warp_vote_ballot(FULL_MASK, is_long);
+        while long != 0 {
+            let at = long.trailing_zeros();
+            long &= long - 1;
             let rows = counts.get(at);
-            if rows > self.params.rows_of_warp {
-                let of_share = rows_of_share(rows);
-                let from = (warp_id() * of_share).min(rows);
-                let share = self.add(at, rows, from, (from + of_share).min(rows));
-                if warp_id() == 0 {
-                    self.fetch(at, of_lane == 0);
-                }
-                let parts = SHARED.shares.here();
-                unroll!(V in [0, 1, 2, 3] => {
-                    parts.set((warp_id() * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id(), share[V]);
-                });
-                sync_threads();
-                if warp_id() == 0 {
-                    let is_mine = of_lane == 0;
-                    let mut total = [0.0; VALUES];
-                    unroll!(V in [0, 1, 2, 3] => {
-                        let mut warp = 0;
-                        while warp < UPDATE_WARPS {
-                            total[V] += parts.get((warp * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id());
-                            warp += 1;
-                        }
-                    });
-                    self.end(at, is_mine, total, if is_mine { weights.get(at) } else { 0.0 });
-                }
-                sync_threads();
+            let of_share = rows_of_share(rows);
+            let from = (warp_id() * of_share).min(rows);
+            let share = self.add(at, rows, from, (from + of_share).min(rows));
+            if warp_id() == 0 {
+                self.fetch(at, of_lane == 0);
             }
-            at += 1;
+            let parts = SHARED.shares.here();
+            unroll!(V in [0, 1, 2, 3] => {
+                parts.set((warp_id() * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id(), share[V]);
+            });
+            sync_threads();
+            if warp_id() == 0 {
+                let is_mine = of_lane == 0;
+                let mut total = [0.0; VALUES];
+                unroll!(V in [0, 1, 2, 3] => {
+                    let mut warp = 0;
+                    while warp < UPDATE_WARPS {
+                        total[V] += parts.get((warp * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id());
+                        warp += 1;
+                    }
+                });
+                self.end(at, is_mine, total, if is_mine { weights.get(at) } else { 0.0 });
+            }
+            sync_threads();
         }
     }
 
@@ -480,19 +506,30 @@ impl Tiles {
         self.biases.add((tile * HOPPER_BIASES as u64) as usize)
     }
 
+    /// Norms and residuals of a tile's centroids, 4 a lane, a warp a tile: nothing where there are none.
+    #[inline(always)]
+    unsafe fn load(self, batch: u32) -> [[f32; 2]; 4] {
+        let mut values = [[0.0; 2]; 4];
+        unroll!(I in [0, 1, 2, 3] => {
+            const { assert!(HOPPER_CENTROIDS == 4 * WARP_SIZE) };
+            let cluster = warp_id() * HOPPER_CENTROIDS + I as u32 * WARP_SIZE + lane_id();
+            if cluster < self.shape.k {
+                let place = (batch as u64 * self.shape.k as u64 + cluster as u64) as usize;
+                values[I] = [*self.norms.add(place), *self.residuals.add(place)];
+            }
+        });
+        values
+    }
+
     /// The largest of each tile, a warp each, once all centroids are there.
     #[inline(always)]
-    unsafe fn end(self, batch: u32) {
+    unsafe fn end(self, batch: u32, values: [[f32; 2]; 4]) {
         let tile = warp_id();
         if tile < self.shape.centroid_tiles() {
             let mut most = Most::NONE;
             unroll!(I in [0, 1, 2, 3] => {
-                const { assert!(HOPPER_CENTROIDS == 4 * WARP_SIZE) };
-                let cluster = tile * HOPPER_CENTROIDS + I as u32 * WARP_SIZE + lane_id();
-                if cluster < self.shape.k {
-                    let place = (batch as u64 * self.shape.k as u64 + cluster as u64) as usize;
-                    let norm = *self.norms.add(place);
-                    let residual = *self.residuals.add(place);
+                if tile * HOPPER_CENTROIDS + I as u32 * WARP_SIZE + lane_id() < self.shape.k {
+                    let [norm, residual] = values[I];
                     most.take(Most { bias: -0.5 * norm, norm: length_of(norm), residual });
                 }
             });

@@ -25,7 +25,7 @@ use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
 #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
-use cuda_std::wgmma::{cluster_rank, cluster_sync, store_to_block};
+use cuda_std::wgmma::{cluster_arrive, cluster_rank, cluster_wait, store_to_block};
 
 /// No label.
 const NONE: u32 = u32::MAX;
@@ -103,8 +103,7 @@ pub(super) unsafe fn sweep<C: Operand>(
         return;
     }
     panel.look();
-    panel.label(arrays, results);
-    panel.share_labels();
+    panel.label_all(arrays, results);
     panel.sort(results);
     panel.sum(results);
 }
@@ -131,14 +130,19 @@ fn rank<C: Operand>() -> u32 {
     0
 }
 
-/// Waits for all threads that share a panel.
-#[inline(always)]
-unsafe fn sync_team<C: Operand>() {
-    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
-    if const { way::<C>().blocks > 1 } {
-        return cluster_sync();
-    }
-    sync_threads();
+/// What has been found of a lane's point.
+#[derive(Clone, Copy)]
+struct Labelled {
+    label: u32,
+    /// Whether it had another one.
+    differs: bool,
+    /// How far the point is from its centroid, squared, by the score.
+    cost: f32,
+}
+
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+impl Labelled {
+    const NONE: Labelled = Labelled { label: 0, differs: false, cost: 0.0 };
 }
 
 /// What a block has of a panel.
@@ -419,60 +423,107 @@ impl<C: Operand> Panel<C> {
         });
     }
 
-    /// Labels of the block's points, and their statistics.
+    /// Labels of the panel's points, of which the block finds its own, and the statistics of these.
     #[inline(always)]
-    unsafe fn label(self, arrays: Arrays<C::Scalar>, results: Results) {
+    unsafe fn label_all(self, arrays: Arrays<C::Scalar>, results: Results) {
         self.copy_features(arrays.points.cast());
-        let teams = self.params.shape.k.div_ceil(MMA_CENTROIDS);
         let mut first = warp_id() * WARP_SIZE;
+        #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+        if const { Self::WAY.blocks > 1 } {
+            const { assert!(Self::WAY.blocks == 1 || Self::POINTS <= Self::WAY.threads) };
+            let has_points = first < Self::POINTS && self.own() + first < self.len;
+            let mut found = Labelled::NONE;
+            if has_points {
+                found = self.label(first, arrays);
+                self.tell(first, found.label);
+            }
+            // Nobody has to wait for what goes to memory.
+            cluster_arrive();
+            if has_points {
+                self.store_labels(first, found, results);
+            }
+            return cluster_wait();
+        }
         while first < Self::POINTS && self.own() + first < self.len {
-            let row = first + lane_id();
-            let of_panel = self.own() + row;
-            let is_inside = of_panel < self.len;
-            let (best, tallies) = (Self::SHARED.best.here(), Self::SHARED.tallies.here());
-            let (norm, labels) = (Self::SHARED.norms.here().get(row), Self::SHARED.labels.here());
-            let before = labels.get(of_panel);
-            let mut score = best.get(row);
-            let mut tally = tallies.get(row);
-            let mut limit = f32::NEG_INFINITY;
-            if teams > 1 {
-                let mut team = 1;
-                while team < teams {
-                    score = max(score, best.get(team * Self::POINTS + row));
-                    team += 1;
-                }
-                limit = score - Self::SHARED.bounds.here().get(row);
-                tally = 0;
-                team = 0;
-                while team < teams {
-                    let theirs = tallies.get(team * Self::POINTS + row);
-                    tally += if best.get(team * Self::POINTS + row) < limit { 0 } else { theirs };
-                    team += 1;
-                }
-            }
-            let mut label = tally & 0xffff;
-            let mut unsure = warp_vote_ballot(FULL_MASK, is_inside && tally >> 16 != 1);
-            while unsure != 0 {
-                let lane = unsure.trailing_zeros();
-                unsure &= unsure - 1;
-                let of_lane = warp_shuffle_idx(FULL_MASK, limit, lane);
-                let settled = self.settle(first + lane, of_lane, arrays);
-                label = if lane_id() == lane { settled } else { label };
-            }
-            let differs = is_inside && label != before;
-            if differs {
-                *results.labels.add(self.place(of_panel)) = label;
-            }
-            labels.set(of_panel, label);
-            let cost = warp_sum_f64(if is_inside { (norm - 2.0 * score) as f64 } else { 0.0 });
-            let changed = warp_vote_ballot(FULL_MASK, differs).count_ones();
-            if lane_id() == 0 {
-                let entry = (self.first + self.own() + first) / STATISTICS_POINTS;
-                let entry = (self.batch * self.params.shape.statistics() + entry) as usize;
-                *results.cost.add(entry) = cost;
-                *results.changed.add(entry) = changed;
-            }
+            self.store_labels(first, self.label(first, arrays), results);
             first += Self::WAY.threads;
+        }
+        sync_threads();
+    }
+
+    /// Labels of the 32 points from `first` on, a lane each; a warp together.
+    #[inline(always)]
+    unsafe fn label(self, first: u32, arrays: Arrays<C::Scalar>) -> Labelled {
+        let teams = self.params.shape.k.div_ceil(MMA_CENTROIDS);
+        let row = first + lane_id();
+        let of_panel = self.own() + row;
+        let is_inside = of_panel < self.len;
+        let (best, tallies) = (Self::SHARED.best.here(), Self::SHARED.tallies.here());
+        let (norm, labels) = (Self::SHARED.norms.here().get(row), Self::SHARED.labels.here());
+        let before = labels.get(of_panel);
+        let mut score = best.get(row);
+        let mut tally = tallies.get(row);
+        let mut limit = f32::NEG_INFINITY;
+        if teams > 1 {
+            let mut team = 1;
+            while team < teams {
+                score = max(score, best.get(team * Self::POINTS + row));
+                team += 1;
+            }
+            limit = score - Self::SHARED.bounds.here().get(row);
+            tally = 0;
+            team = 0;
+            while team < teams {
+                let theirs = tallies.get(team * Self::POINTS + row);
+                tally += if best.get(team * Self::POINTS + row) < limit { 0 } else { theirs };
+                team += 1;
+            }
+        }
+        let mut label = tally & 0xffff;
+        let mut unsure = warp_vote_ballot(FULL_MASK, is_inside && tally >> 16 != 1);
+        while unsure != 0 {
+            let lane = unsure.trailing_zeros();
+            unsure &= unsure - 1;
+            let of_lane = warp_shuffle_idx(FULL_MASK, limit, lane);
+            let settled = self.settle(first + lane, of_lane, arrays);
+            label = if lane_id() == lane { settled } else { label };
+        }
+        labels.set(of_panel, label);
+        let cost = if is_inside { norm - 2.0 * score } else { 0.0 };
+        Labelled { label, differs: is_inside && label != before, cost }
+    }
+
+    /// Stores what is new of the labels of 32 points, and their statistics.
+    #[inline(always)]
+    unsafe fn store_labels(self, first: u32, found: Labelled, results: Results) {
+        if found.differs {
+            *results.labels.add(self.place(self.own() + first + lane_id())) = found.label;
+        }
+        let cost = warp_sum_f64(found.cost as f64);
+        let changed = warp_vote_ballot(FULL_MASK, found.differs).count_ones();
+        if lane_id() == 0 {
+            let entry = (self.first + self.own() + first) / STATISTICS_POINTS;
+            let entry = (self.batch * self.params.shape.statistics() + entry) as usize;
+            *results.cost.add(entry) = cost;
+            *results.changed.add(entry) = changed;
+        }
+    }
+
+    /// Tells the other blocks the labels of 32 points, of which each lane has one.
+    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    #[inline(always)]
+    unsafe fn tell(self, first: u32, label: u32) {
+        let pair = lane_id() % 16 * 2;
+        let low = warp_shuffle_idx(FULL_MASK, label, pair);
+        let high = warp_shuffle_idx(FULL_MASK, label, pair + 1);
+        let place = Self::SHARED.labels.here().add(self.own() + first + pair);
+        let both = low as u64 | (high as u64) << 32;
+        let mut to = lane_id() / 16;
+        while to < Self::WAY.blocks {
+            if to != rank::<C>() {
+                store_to_block(Shared::of(place.address()), to, both);
+            }
+            to += 2;
         }
     }
 
@@ -528,28 +579,6 @@ impl<C: Operand> Panel<C> {
             centroid += WARP_SIZE;
         }
         nearest.of_warp().label
-    }
-
-    /// Brings the labels of the panel's points to all blocks that share it.
-    #[inline(always)]
-    unsafe fn share_labels(self) {
-        #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
-        if const { Self::WAY.blocks > 1 } {
-            sync_threads();
-            // Two labels a thread, to each other block.
-            let pairs = const { Self::POINTS / 2 };
-            let mut at = thread_idx_x();
-            while at < pairs * Self::WAY.blocks {
-                let (to, pair) = (at / pairs, at % pairs);
-                let place =
-                    Shared::<u64>::of(Self::SHARED.labels.here().add(self.own() + pair * 2).address());
-                if to != rank::<C>() {
-                    store_to_block(place, to, place.get(0));
-                }
-                at += Self::WAY.threads;
-            }
-        }
-        sync_team::<C>();
     }
 
     /// Sorts the panel's points by label: `[place]` label above, and where the point is below 2¹⁶.

@@ -1491,10 +1491,12 @@ pub struct SweepWay {
 
 impl SweepWay {
     /// All there are; an entry is named by its place.
-    pub const ALL: [SweepWay; 5] = [
+    pub const ALL: [SweepWay; 7] = [
         SweepWay { steps: 4, halves: 2, threads: 256, lanes: 8, blocks: 1, blocks_per_sm: 2 },
         SweepWay { steps: 4, halves: 4, threads: 512, lanes: 16, blocks: 1, blocks_per_sm: 1 },
         SweepWay { steps: 8, halves: 2, threads: 512, lanes: 16, blocks: 1, blocks_per_sm: 1 },
+        SweepWay { steps: 4, halves: 4, threads: 512, lanes: 8, blocks: 2, blocks_per_sm: 1 },
+        SweepWay { steps: 8, halves: 4, threads: 512, lanes: 16, blocks: 2, blocks_per_sm: 1 },
         SweepWay { steps: 4, halves: 4, threads: 256, lanes: 8, blocks: 4, blocks_per_sm: 2 },
         SweepWay { steps: 8, halves: 4, threads: 256, lanes: 16, blocks: 4, blocks_per_sm: 2 },
     ];
@@ -1956,10 +1958,9 @@ impl FinishParams {
     /// nothing that blocks would have to share to add it up.
     #[inline]
     pub fn new(panels: Panels, converge: ConvergeParams, multiprocessors: u32) -> Option<Self> {
-        /// What takes a warp as long as waiting for others would.
+        /// What takes a warp as long as all of the block's together, which take one cluster after the other; and at most.
+        const ROWS_A_CLUSTER: u32 = 2 * FINALISE_IN_FLIGHT;
         const MANY_ROWS: u32 = 32;
-        /// The same where it is the only one that has a cluster.
-        const FEW_ROWS: u32 = 2 * FINALISE_IN_FLIGHT;
         let shape = converge.shape;
         let fits = panels.fit_a_block(shape.k)
             && panels.stretch() == SHORT_STRETCH
@@ -1985,8 +1986,9 @@ impl FinishParams {
         };
         while params.clusters_of_block > 1 && params.blocks() < multiprocessors as u64 {
             params.clusters_of_block /= 2;
-            params.rows_of_warp = FEW_ROWS;
         }
+        let alone = params.clusters_of_block * ROWS_A_CLUSTER;
+        params.rows_of_warp = if alone < MANY_ROWS { alone } else { MANY_ROWS };
         Some(params)
     }
     /// Blocks that share a problem.

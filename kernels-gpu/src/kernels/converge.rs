@@ -65,47 +65,20 @@ pub(super) unsafe fn converge(
 
 /// What a part of a problem's moves and statistics come to, in every thread of a block.
 #[inline(always)]
-unsafe fn sum_of_part(
+pub(super) unsafe fn sum_of_part(
     batch: u64,
     part: u32,
     parts: u32,
     (moves, tile_cost, tile_changed): (*const f64, *const f64, *const u32),
     params: ConvergeParams,
 ) -> IterationRecord {
-    let shift = shift_of_thread(batch, part, parts, moves, params);
-    let costs = costs_of_thread(batch, part, parts, (tile_cost, tile_changed), params);
-    sum_of_block(IterationRecord { shift, ..costs })
-}
-
-/// The moves that this thread adds up.
-#[inline(always)]
-pub(super) unsafe fn shift_of_thread(
-    batch: u64,
-    part: u32,
-    parts: u32,
-    moves: *const f64,
-    params: ConvergeParams,
-) -> f64 {
-    let mut shift = 0.0;
+    let mut mine = NOTHING;
     let (mut entry, to) = part_of(params.moves, part, parts);
     entry += thread_idx_x();
     while entry < to {
-        shift += *moves.add((batch * params.moves as u64 + entry as u64) as usize);
+        mine.shift += *moves.add((batch * params.moves as u64 + entry as u64) as usize);
         entry += REDUCE_THREADS;
     }
-    shift
-}
-
-/// The statistics that this thread adds up.
-#[inline(always)]
-pub(super) unsafe fn costs_of_thread(
-    batch: u64,
-    part: u32,
-    parts: u32,
-    (tile_cost, tile_changed): (*const f64, *const u32),
-    params: ConvergeParams,
-) -> IterationRecord {
-    let mut mine = NOTHING;
     let (mut tile, to) = part_of(params.tiles, part, parts);
     tile += thread_idx_x();
     while tile < to {
@@ -114,7 +87,7 @@ pub(super) unsafe fn costs_of_thread(
         mine.changed += *tile_changed.add(place);
         tile += REDUCE_THREADS;
     }
-    mine
+    sum_of_block(mine)
 }
 
 /// Records a problem's iteration, and stops it if it is done; one thread.
@@ -155,25 +128,13 @@ unsafe fn part_of(all: u32, part: u32, parts: u32) -> (u32, u32) {
 /// The sum of the threads' records, in every one of them.
 #[inline(always)]
 unsafe fn sum_of_block(mine: IterationRecord) -> IterationRecord {
-    // What was there has been read.
-    sync_threads();
-    keep(mine);
-    sum_of_kept(mine.shift)
-}
-
-/// Keeps a thread's costs until they are added up.
-#[inline(always)]
-pub(super) unsafe fn keep(mine: IterationRecord) {
-    SHARED.cost.here().set(thread_idx_x(), mine.cost);
-    SHARED.changed.here().set(thread_idx_x(), mine.changed);
-}
-
-/// The sum of the threads' shifts, and of the costs that they keep, in every one of them.
-#[inline(always)]
-pub(super) unsafe fn sum_of_kept(of_thread: f64) -> IterationRecord {
     let (shift, cost, changed) = (SHARED.shift.here(), SHARED.cost.here(), SHARED.changed.here());
     let me = thread_idx_x();
-    shift.set(me, of_thread);
+    // What was there has been read.
+    sync_threads();
+    shift.set(me, mine.shift);
+    cost.set(me, mine.cost);
+    changed.set(me, mine.changed);
     sync_threads();
     let mut half = REDUCE_THREADS / 2;
     while half > 0 {

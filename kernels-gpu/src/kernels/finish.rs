@@ -10,7 +10,7 @@
 //! ```
 //! For such problems most of a launch is waiting for the one before, and then for memory: once for where clusters begin, and once
 //! for their rows.
-use super::converge::{costs_of_thread, keep, record, shift_of_thread, sum_of_kept};
+use super::converge::{record, sum_of_part};
 use super::finalise::rows_of_share;
 use super::pack_centroids::{Most, Packed, length_of, place_of_bias, place_of_chunk, sum_of_row};
 use super::pack_points::tensor_scale;
@@ -79,11 +79,9 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
         let first = (item - batch * of_problem) * params.clusters_of_block;
         let rest = shape.k - first;
         let count = if rest < params.clusters_of_block { rest } else { params.clusters_of_block };
-        // Under way with all else that is there; nobody knows yet which block needs them.
-        let costs = costs_of_thread(batch as u64, 0, 1, (tile_cost, tile_changed), params.converge);
+        // Under way with all else that is there; nobody knows yet which block needs it.
         let threshold = if me == 0 { *thresholds.add(batch as usize) } else { 0.0 };
         list_rows(starts, batch, first, count, is_done, params);
-        keep(costs);
         if me == 0 {
             SHARED.threshold.here().set(0, threshold);
         }
@@ -102,12 +100,12 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
             sync_threads();
             if ended.get(0) == of_problem {
                 device_fence();
-                // All loads are under way before the first is waited for.
+                // Under way before the others are waited for.
                 let mosts = tiles.load(batch);
-                let shift = shift_of_thread(batch as u64, 0, 1, moves, params.converge);
+                let found = (moves.cast_const(), tile_cost, tile_changed);
+                let all = sum_of_part(batch as u64, 0, 1, found, params.converge);
                 tiles.end(batch, mosts);
-                // Everyone is together in between.
-                let all = sum_of_kept(shift);
+                sync_threads();
                 if me == 0 {
                     // For the next launch.
                     *counters.add(batch as usize) = 0;

@@ -850,9 +850,11 @@ kernels! {
              starts: *mut u32, sums: *mut f32, heads: *mut f32; params: SweepParams) of Sweep
             = sweep::sweep::<C>, sweep_hopper, [
                 fk_sweep_hopper_f16_s8 = Swept<F16, 2>,
-                fk_sweep_cluster_f16_s4 = Swept<F16, 3>, fk_sweep_cluster_f16_s8 = Swept<F16, 4>,
+                fk_sweep_pair_f16_s4 = Swept<F16, 3>, fk_sweep_pair_f16_s8 = Swept<F16, 4>,
+                fk_sweep_four_f16_s4 = Swept<F16, 5>, fk_sweep_four_f16_s8 = Swept<F16, 6>,
                 fk_sweep_hopper_bf16_s8 = Swept<BF16, 2>,
-                fk_sweep_cluster_bf16_s4 = Swept<BF16, 3>, fk_sweep_cluster_bf16_s8 = Swept<BF16, 4>
+                fk_sweep_pair_bf16_s4 = Swept<BF16, 3>, fk_sweep_pair_bf16_s8 = Swept<BF16, 4>,
+                fk_sweep_four_bf16_s4 = Swept<BF16, 5>, fk_sweep_four_bf16_s8 = Swept<BF16, 6>
             ];
         /// Pairs of a point and a row of a pool, on Hopper's tensor cores.
         ListHopper<C>

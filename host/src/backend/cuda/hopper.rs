@@ -361,6 +361,8 @@ where
     SweepHopper<Swept<T, 2>>: Kernel,
     SweepHopper<Swept<T, 3>>: Kernel,
     SweepHopper<Swept<T, 4>>: Kernel,
+    SweepHopper<Swept<T, 5>>: Kernel,
+    SweepHopper<Swept<T, 6>>: Kernel,
 {
     let entries = [
         sweep::<Swept<T, 0>>(),
@@ -368,6 +370,8 @@ where
         sweep_on_hopper::<Swept<T, 2>>(),
         sweep_on_hopper::<Swept<T, 3>>(),
         sweep_on_hopper::<Swept<T, 4>>(),
+        sweep_on_hopper::<Swept<T, 5>>(),
+        sweep_on_hopper::<Swept<T, 6>>(),
     ];
     /// Each has a block of its own: that grids have no more is CUDA's rule.
     const MOST_PANELS: u64 = i32::MAX as u64;

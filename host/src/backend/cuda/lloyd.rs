@@ -21,6 +21,7 @@ use crate::backend::{LloydOptions, LloydOutcome};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::init::First;
+use crate::memory::zeroed;
 use crate::metric::Metric;
 use crate::model::{BatchSummary, IterationStats};
 use crate::params::{EmptyClusters, Precision};
@@ -167,6 +168,15 @@ pub(crate) enum Start<'a> {
     Rows(&'a [u32]),
     /// The centroids of the run before.
     SameCentroids,
+}
+
+/// What the host is told, of each problem.
+struct Look {
+    states: Vec<LoopState>,
+    /// `[iteration][problem]`
+    records: Vec<IterationRecord>,
+    /// None before there are any.
+    inertias: Vec<f64>,
 }
 
 /// Launches that a second run of a call replays.
@@ -941,7 +951,7 @@ impl<T: GpuElement> Call<T> {
             if is_last {
                 self.close()?;
             }
-            let (states, records) = self.look(update, window)?;
+            let Look { states, records, inertias } = self.look(update, window, is_last)?;
             for (problem, (state, history)) in states.iter().zip(&mut histories).enumerate() {
                 // A window before the last is whole, so its iterations have the slots from 0 on.
                 for slot in 0..(state.n_iter as usize).saturating_sub(done - window) {
@@ -958,7 +968,8 @@ impl<T: GpuElement> Call<T> {
             } else if !is_last {
                 self.inertia()?;
             }
-            let problems = states.iter().zip(histories).zip(self.inertias()?);
+            let inertias = if is_last { inertias } else { self.inertias()? };
+            let problems = states.iter().zip(histories).zip(inertias);
             return Ok(problems
                 .map(|((state, history), inertia)| BatchSummary {
                     inertia,
@@ -979,13 +990,26 @@ impl<T: GpuElement> Call<T> {
         })
     }
 
-    /// States, and records of the last `window` iterations.
-    fn look(&self, update: &UpdatePlaces, window: usize) -> Result<(Vec<LoopState>, Vec<IterationRecord>)> {
+    /// What the host is told of the last `window` iterations; with the inertia, where that is there.
+    fn look(&self, update: &UpdatePlaces, window: usize, has_inertia: bool) -> Result<Look> {
         let batch = self.shape.batch as usize;
-        let states: Vec<State> = self.download(self.places.states, batch)?;
-        let records: Vec<Record> = self.download(update.records, window * batch)?;
-        let states = states.into_iter().map(|State(state)| state).collect();
-        Ok((states, records.into_iter().map(|Record(record)| record).collect()))
+        let params = InertiaParams { shape: self.shape };
+        let what = "what the device has found";
+        let mut states: Vec<State> = zeroed(batch, what)?;
+        let mut records: Vec<Record> = zeroed(window * batch, what)?;
+        let mut partial: Vec<f64> = zeroed(if has_inertia { params.blocks() as usize } else { 0 }, what)?;
+        let arena = self.arena()?;
+        let parts = &mut [
+            arena.part(self.places.states, &mut states)?,
+            arena.part(update.records, &mut records)?,
+            arena.part(self.places.partial, &mut partial)?,
+        ];
+        Arena::download_all(&self.device, &self.stream, parts)?;
+        Ok(Look {
+            states: states.into_iter().map(|State(state)| state).collect(),
+            records: records.into_iter().map(|Record(record)| record).collect(),
+            inertias: sums_of_inertia(&partial, params),
+        })
     }
 
     /// Sets all 32-bit values of `place` to `bits`.
@@ -1706,7 +1730,7 @@ impl<T: GpuElement> Call<T> {
     fn inertias(&self) -> Result<Vec<f64>> {
         let params = InertiaParams { shape: self.shape };
         let partial = self.download(self.places.partial, params.blocks() as usize)?;
-        Ok(partial.chunks(params.tiles() as usize).map(|tiles| tiles.iter().sum()).collect())
+        Ok(sums_of_inertia(&partial, params))
     }
 
     /// `tol` times the mean variance of the features, for each problem.
@@ -1768,6 +1792,11 @@ impl<T: GpuElement> Call<T> {
             || Error::Cuda { call: "updating centroids".into(), code: "planned without an update".into() };
         self.places.update.as_ref().ok_or_else(missing)
     }
+}
+
+/// The inertia of each problem by those of its parts.
+fn sums_of_inertia(partial: &[f64], params: InertiaParams) -> Vec<f64> {
+    partial.chunks(params.tiles() as usize).map(|tiles| tiles.iter().sum()).collect()
 }
 
 /// A run without points is a bug of this crate; it is reported.

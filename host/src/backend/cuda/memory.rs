@@ -176,6 +176,9 @@ impl Arena {
     ) -> Result<()> {
         assert_len(values.len().max(place.len), place.len)?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
+        if bytes.len() <= STAGE_BYTES {
+            return Self::download_all(device, stream, &mut [(self.at(place) as u64, bytes)]);
+        }
         let mut stages = Stages::new(device, stream, bytes.len(), 1)?;
         let mut waiting: Option<&mut [u8]> = None;
         for (turn, part) in bytes.chunks_mut(STAGE_BYTES).enumerate() {
@@ -199,6 +202,44 @@ impl Arena {
             spread(&stage.bytes()[..last.len()], last, 1, 1);
         }
         stages.end()
+    }
+
+    /// What a part of [`Self::download_all`] is filled with: the first values at `place`.
+    pub(super) fn part<'a, T: bytemuck::Pod>(
+        &self,
+        place: Place<T>,
+        values: &'a mut [T],
+    ) -> Result<(u64, &'a mut [u8])> {
+        assert_len(values.len().max(place.len), place.len)?;
+        Ok((self.at(place) as u64, bytemuck::cast_slice_mut(values)))
+    }
+
+    /// Fills a few parts, each from an address in device memory, after all of the stream's work, which is waited for once.
+    pub(super) fn download_all(
+        device: &Device,
+        stream: &Stream,
+        parts: &mut [(u64, &mut [u8])],
+    ) -> Result<()> {
+        let mut stage = device.pinned(parts.iter().map(|(_, part)| part.len()).sum())?;
+        let mut place = 0;
+        for (from, part) in parts.iter().filter(|(_, part)| !part.is_empty()) {
+            // SAFETY: the stage has room for all parts, one after the other, and is read only when the stream has passed.
+            let code = unsafe {
+                let to = stage.buffer.as_mut_ptr().add(place).cast();
+                sys::cuMemcpyDtoHAsync_v2(to, *from, part.len(), stream.as_inner())
+            };
+            check("cuMemcpyDtoHAsync", code)?;
+            place += part.len();
+        }
+        stream.synchronize().map_err(|code| failed("waiting for copies", code))?;
+        let mut rest = &stage.bytes()[..];
+        for (_, part) in parts {
+            let (these, after) = rest.split_at(part.len());
+            spread(these, part, 1, 1);
+            rest = after;
+        }
+        device.keep_pinned(stage);
+        Ok(())
     }
 
     /// Copies rows of `d` values from elsewhere in device memory to rows `pitch` values apart, with zeros between.
@@ -415,8 +456,7 @@ impl<'a> Stages<'a> {
 fn spread(from: &[u8], to: &mut [u8], d: usize, pitch: usize) {
     /// Smaller pieces cost more to hand out than to copy.
     const PIECE: usize = 512 << 10;
-    let rows = (PIECE / pitch).max(1);
-    to.par_chunks_mut(rows * pitch).zip(from.par_chunks(rows * d)).for_each(|(to, from)| {
+    let copy = |to: &mut [u8], from: &[u8]| {
         if d == pitch {
             return to.copy_from_slice(from);
         }
@@ -425,16 +465,12 @@ fn spread(from: &[u8], to: &mut [u8], d: usize, pitch: usize) {
             row.copy_from_slice(from);
             rest.fill(0);
         }
-    });
-}
-
-/// A copy of the wrong length is a bug of this crate; it is reported, not made.
-fn assert_len(expected: usize, actual: usize) -> Result<()> {
-    if expected == actual {
-        return Ok(());
+    };
+    if to.len() <= PIECE {
+        return copy(to, from);
     }
-    let (expected, actual) = (expected.to_string(), actual.to_string());
-    Err(Error::Shape { what: "device array", expected, actual })
+    let rows = (PIECE / pitch).max(1);
+    to.par_chunks_mut(rows * pitch).zip(from.par_chunks(rows * d)).for_each(|(to, from)| copy(to, from));
 }
 
 #[cfg(test)]
@@ -460,4 +496,13 @@ mod tests {
         let b = plan.array::<f64>(1);
         assert_eq!((a.offset, b.offset, plan.bytes()), (0, 256, 264));
     }
+}
+
+/// A copy of the wrong length is a bug of this crate; it is reported, not made.
+fn assert_len(expected: usize, actual: usize) -> Result<()> {
+    if expected == actual {
+        return Ok(());
+    }
+    let (expected, actual) = (expected.to_string(), actual.to_string());
+    Err(Error::Shape { what: "device array", expected, actual })
 }

@@ -1958,8 +1958,9 @@ impl FinishParams {
     /// nothing that blocks would have to share to add it up.
     #[inline]
     pub fn new(panels: Panels, converge: ConvergeParams, multiprocessors: u32) -> Option<Self> {
-        /// What takes a warp as long as all of the block's together, which take one cluster after the other; and at most.
-        const ROWS_A_CLUSTER: u32 = 2 * FINALISE_IN_FLIGHT;
+        /// Rows that take a warp as long as all of a block's warps take for a cluster, for they have one after the other.
+        const FEW_ROWS: u32 = 2 * FINALISE_IN_FLIGHT;
+        /// Rows that it has no more of than others, where clusters of its block wait for each other.
         const MANY_ROWS: u32 = 32;
         let shape = converge.shape;
         let fits = panels.fit_a_block(shape.k)
@@ -1987,8 +1988,10 @@ impl FinishParams {
         while params.clusters_of_block > 1 && params.blocks() < multiprocessors as u64 {
             params.clusters_of_block /= 2;
         }
-        let alone = params.clusters_of_block * ROWS_A_CLUSTER;
-        params.rows_of_warp = if alone < MANY_ROWS { alone } else { MANY_ROWS };
+        // A row of each panel, and heads: whether all are shared or none, for both take longer than either.
+        if panels.count + 2 > params.clusters_of_block * FEW_ROWS {
+            params.rows_of_warp = FEW_ROWS;
+        }
         Some(params)
     }
     /// Blocks that share a problem.

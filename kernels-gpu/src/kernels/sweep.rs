@@ -94,6 +94,11 @@ pub(super) unsafe fn sweep<C: Operand>(
         return await_launch_before();
     }
     let panel = Panel::<C>::of(item, params);
+    // Nobody writes to a block that has not begun: see `label_all`.
+    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    if const { way::<C>().blocks > 1 } {
+        cluster_arrive();
+    }
     // Points are older than what the launch before may still write, and labels are.
     let rows = panel.begin(arrays, labels);
     await_launch_before();
@@ -433,11 +438,13 @@ impl<C: Operand> Panel<C> {
             const { assert!(Self::WAY.blocks == 1 || Self::POINTS <= Self::WAY.threads) };
             let has_points = first < Self::POINTS && self.own() + first < self.len;
             let mut found = Labelled::NONE;
+            // The others have begun.
+            cluster_wait();
             if has_points {
                 found = self.label(first, arrays);
                 self.tell(first, found.label);
             }
-            // Nobody has to wait for what goes to memory.
+            // Labels are told; nobody has to wait for what goes to memory.
             cluster_arrive();
             if has_points {
                 self.store_labels(first, found, results);

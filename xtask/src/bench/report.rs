@@ -157,8 +157,8 @@ to sample, the cache is overwritten in between, for every implementation alike. 
 sample (`assign`) or the sample's inertia under the centroids found (others) are compared with float64's; where a whole
 fit in float64 would take too long, the inertia of other implementations is compared with this project's. `≈` marks a
 time whose result misses the bound by its precision (inertia 1e-3 relative for 16-bit points, 1e-5 for f32; 99 % of the
-labels), `wrong` one that does not count. Who takes more than 20 times as long as the best is not asked for a suite's
-larger problems (–).
+labels), `wrong` one that does not count. Who takes more than 20 times as long as the best, and more than 5 ms, is not
+asked for a suite's larger problems (–).
 
 ",
     )

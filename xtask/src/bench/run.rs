@@ -39,6 +39,8 @@ const SAMPLING_MS: f64 = 1000.0;
 const QUICK_SAMPLING_MS: f64 = 250.0;
 /// Who takes so many times as long as the best is not asked for larger cases of a suite: time is for who may be the best.
 const FAR_BEHIND: f64 = 20.0;
+/// But where so many milliseconds are more than it takes, what takes the time may be calls, and little of it larger cases'.
+const BEHIND_MS: f64 = 5.0;
 /// Times a process that died is started again.
 const RESTARTS: usize = 2;
 
@@ -503,7 +505,7 @@ pub(crate) fn in_workspace() -> bool {
     !beside("bench-worker").is_file() && root().join("xtask").join("peers").is_dir()
 }
 
-/// Those others than this project that took [`FAR_BEHIND`] times as long as the best.
+/// Those others than this project that took [`FAR_BEHIND`] times as long as the best, and [`BEHIND_MS`].
 fn far_behind<'a>(names: &'a [String], outcomes: &[Option<Outcome>]) -> Vec<&'a String> {
     let times: Vec<Option<f64>> = outcomes
         .iter()
@@ -513,7 +515,7 @@ fn far_behind<'a>(names: &'a [String], outcomes: &[Option<Outcome>]) -> Vec<&'a 
         })
         .collect();
     let best = times.iter().flatten().copied().fold(f64::INFINITY, f64::min);
-    let is_far = |time: &Option<f64>| time.is_some_and(|time| time > FAR_BEHIND * best);
+    let is_far = |time: &Option<f64>| time.is_some_and(|time| time > FAR_BEHIND * best && time > BEHIND_MS);
     names
         .iter()
         .zip(&times)

@@ -111,7 +111,8 @@ pub struct StageTimes {
     pub finalise: Samples,
     /// From labels to centroids: the three before as one.
     pub update: Samples,
-    /// A whole iteration: of two, launched without waiting in between, the mean.
+    /// A whole iteration: of two, launched without waiting in between, the mean. Of few points it may take less than its stages, which
+    /// are launches of their own then.
     pub iteration: Samples,
     /// Share of the points that the tensor-core pass left two candidates for, in the last iteration.
     pub settled: f64,

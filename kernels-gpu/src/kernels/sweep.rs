@@ -717,7 +717,7 @@ impl<C: Operand> Panel<C> {
         let row = entry & 0xffff;
         let at = lane * const { Self::WORDS * 4 };
         // Chunks are swizzled by what the place has of the row.
-        let place = if const { Self::WAY.blocks > 1 } { of_lane + row } else { of_lane + (row ^ at % 128) };
+        let place = if const { Self::WAY.blocks > 1 } { of_lane + row } else { of_lane + (row ^ (at % 128)) };
         match const { Self::WORDS } {
             4 => Shared::<f32>::of(place).get4(0).map(f32::to_bits),
             2 => {
@@ -848,7 +848,7 @@ unsafe fn copy_rows(
 /// A bit for each of a thread's 16 columns, two of each 8 from `first` on, that is one of `k`.
 #[inline(always)]
 fn columns_inside(k: u32, first: u32) -> u32 {
-    let rest = if k > first { k - first } else { 0 };
+    let rest = k.saturating_sub(first);
     let whole = rest / 8 * 2;
     let bits = whole + if rest % 8 < 2 { rest % 8 } else { 2 };
     if bits < 16 { (1 << bits) - 1 } else { 0xffff }

@@ -473,6 +473,15 @@ fn spread(from: &[u8], to: &mut [u8], d: usize, pitch: usize) {
     to.par_chunks_mut(rows * pitch).zip(from.par_chunks(rows * d)).for_each(|(to, from)| copy(to, from));
 }
 
+/// A copy of the wrong length is a bug of this crate; it is reported, not made.
+fn assert_len(expected: usize, actual: usize) -> Result<()> {
+    if expected == actual {
+        return Ok(());
+    }
+    let (expected, actual) = (expected.to_string(), actual.to_string());
+    Err(Error::Shape { what: "device array", expected, actual })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -496,13 +505,4 @@ mod tests {
         let b = plan.array::<f64>(1);
         assert_eq!((a.offset, b.offset, plan.bytes()), (0, 256, 264));
     }
-}
-
-/// A copy of the wrong length is a bug of this crate; it is reported, not made.
-fn assert_len(expected: usize, actual: usize) -> Result<()> {
-    if expected == actual {
-        return Ok(());
-    }
-    let (expected, actual) = (expected.to_string(), actual.to_string());
-    Err(Error::Shape { what: "device array", expected, actual })
 }

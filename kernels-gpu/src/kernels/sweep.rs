@@ -61,8 +61,8 @@ struct Results {
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`, whose panels [`Panels::fit_a_block`], `points`, `packed`, `biases`, `sums` and `heads`
-/// aligned to 16 bytes; clusters are packed in their own order; a block has [`SWEEP_THREADS`] threads; problems have no more dimensions
-/// and clusters than the entry is for; each panel has a block, or a cluster of them.
+/// aligned to 16 bytes; clusters are packed in their own order; problems have no more dimensions and clusters than the entry is for, the
+/// operand's [`SweepWay`], and a block has its threads; each panel has a block, or a cluster of them.
 #[inline(always)]
 pub(super) unsafe fn sweep<C: Operand>(
     points: *const u16,

@@ -9,7 +9,7 @@
 //! same points sort them again, which takes less than to tell each other.
 use super::await_launch_before;
 use super::segment_sums::{origin_of, pitch, store_mass, sums_about_first};
-use super::sort::{bits_of, lanes_of, sum_before};
+use super::sort::{bits_of, half_of, lanes_of, sum_before};
 use crate::spec::*;
 use cuda_std::async_copy::*;
 use cuda_std::float::Scalar;
@@ -183,6 +183,28 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
     }
     sync_threads();
 
+    place_clusters::<WARPS>(counts, bases, SHARED.warp_sums.here(), k, starts, writes_starts);
+    sync_threads();
+    if label != NONE {
+        let of_warps = half_of(mine.get(label / 2), label);
+        SHARED.order.here().set(bases.get(label) + of_warps + earlier, label << 16 | me);
+    }
+    cp_async_wait_group::<0>();
+    sync_threads();
+}
+
+/// Where each of `k` clusters begins in a panel that `WARPS` warps sort, to `bases` and, if it `writes_starts`, to `starts`; and what
+/// earlier warps have of each, in place of its `counts` in a warp, two clusters a word. The block is together before.
+#[inline(always)]
+pub(super) unsafe fn place_clusters<const WARPS: u32>(
+    counts: Shared<u32>,
+    bases: Shared<u32>,
+    warp_sums: Shared<u32>,
+    k: u32,
+    starts: *mut u32,
+    writes_starts: bool,
+) {
+    let (me, words) = (thread_idx_x(), k.div_ceil(2));
     // What earlier warps have of both clusters of a word, at once: neither reaches 2¹⁶.
     let mut both = 0;
     if me < words {
@@ -198,7 +220,7 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
         }
     }
     let (even, odd) = (both & 0xffff, both >> 16);
-    let base = sum_before::<WARPS>(even + odd, SHARED.warp_sums.here());
+    let base = sum_before::<WARPS>(even + odd, warp_sums);
     // Said otherwise than above: of the same condition, LLVM would make one branch around two clones of the scan, in which
     // the lanes of a warp would not meet.
     if 2 * me < k {
@@ -213,13 +235,6 @@ unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_st
             }
         }
     }
-    sync_threads();
-    if label != NONE {
-        let of_warps = mine.get(label / 2) >> (label % 2 * 16) & 0xffff;
-        SHARED.order.here().set(bases.get(label) + of_warps + earlier, label << 16 | me);
-    }
-    cp_async_wait_group::<0>();
-    sync_threads();
 }
 
 /// Some features of a panel's points.

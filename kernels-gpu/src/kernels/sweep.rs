@@ -13,9 +13,10 @@
 use super::assign_mma::{Operand, Scores, multiply, of_centroids, of_points};
 use super::await_launch_before;
 use super::bound::Bound;
+use super::panel_sums::place_clusters;
 use super::rank::{Distance, Rank};
 use super::settle::{self, is_close};
-use super::sort::{bits_of, half_of, lanes_of, sum_before};
+use super::sort::{bits_of, half_of, lanes_of};
 use crate::spec::*;
 use cuda_std::async_copy::*;
 use cuda_std::float::{Scalar, at_least, fma, max, sqrt_approx};
@@ -631,43 +632,13 @@ impl<C: Operand> Panel<C> {
         });
         sync_threads();
 
-        // What earlier warps have of both clusters of a word, at once: neither reaches 2¹⁶.
-        let mut both = 0;
-        if me < words {
-            let mut warp = 0;
-            while warp < Self::WARPS {
-                let mut found = [0; 8];
-                unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    found[W] = counts.get((warp + W as u32) * words + me);
-                });
-                unroll!(W in [0, 1, 2, 3, 4, 5, 6, 7] => {
-                    counts.set((warp + W as u32) * words + me, both);
-                    both += found[W];
-                });
-                warp += 8;
-            }
-        }
-        let (even, odd) = (both & 0xffff, both >> 16);
-        let sums = Self::SHARED.warp_sums.here();
-        let base = if const { Self::WARPS == 8 } {
-            sum_before::<8>(even + odd, sums)
+        let (sums, is_first) = (Self::SHARED.warp_sums.here(), rank::<C>() == 0);
+        let starts = results.starts.add((self.item as u64 * (k as u64 + 1)) as usize);
+        if const { Self::WARPS == 8 } {
+            place_clusters::<8>(counts, bases, sums, k, starts, is_first);
         } else {
-            sum_before::<16>(even + odd, sums)
-        };
-        // Said otherwise than above: of the same condition, LLVM would make one branch around two clones of the scan, in which
-        // the lanes of a warp would not meet.
-        if 2 * me < k {
-            bases.set(2 * me, base);
-            bases.set(2 * me + 1, base + even);
-            if rank::<C>() == 0 {
-                let starts = results.starts.add((self.item as u64 * (k as u64 + 1)) as usize);
-                *starts.add(2 * me as usize) = base;
-                // The end of the panel, or the cluster between.
-                *starts.add(2 * me as usize + 1) = base + even;
-                if 2 * me + 2 == k {
-                    *starts.add(k as usize) = base + even + odd;
-                }
-            }
+            const { assert!(Self::WARPS == 8 || Self::WARPS == 16) };
+            place_clusters::<16>(counts, bases, sums, k, starts, is_first);
         }
         sync_threads();
         let order = Self::SHARED.order.here();
@@ -691,7 +662,7 @@ impl<C: Operand> Panel<C> {
         sync_threads();
     }
 
-    /// Where the features of row `row` that the block sums begin in shared memory; a lane's are where its own place differs from this.
+    /// Where the features of row `row` that the block sums begin, from where a lane's begin; below 2¹⁶.
     #[inline(always)]
     fn place_of_row(row: u32) -> u32 {
         if const { Self::WAY.blocks > 1 } {

@@ -379,9 +379,8 @@ where
     // Panels enough for all multiprocessors are not shared.
     let is_shared = |way: &SweepWay| items * u64::from(way.blocks) <= u64::from(device.multiprocessors());
     let fits = |way: &SweepWay, spec: KernelSpec| {
-        hopper_steps(shape.d) <= way.steps
+        hopper_panels(shape.d) == way.panels()
             && items <= MOST_PANELS
-            && hopper_panels(shape.d) == way.panels()
             && shape.k <= way.clusters()
             && spec.shared_bytes <= device.hardware().shared_bytes
             && (spec.min_sm == 80 || device.is_hopper())

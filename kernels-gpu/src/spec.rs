@@ -248,6 +248,11 @@ impl Panels {
     pub const fn stretches(&self) -> u32 {
         self.len.div_ceil(self.stretch())
     }
+    /// The same of panels that have [`SHORT_STRETCH`] places in each.
+    #[inline]
+    pub const fn short_stretches(&self) -> u32 {
+        self.len.div_ceil(SHORT_STRETCH)
+    }
 }
 
 /// Shared memory of the portable assignment.
@@ -1487,18 +1492,68 @@ pub struct SweepWay {
     pub blocks: u32,
     /// Blocks that a multiprocessor has room for: one multiplies or sums while another waits.
     pub blocks_per_sm: u32,
+    /// Whether `iterate` has an entry of the same kind.
+    pub iterates: bool,
 }
 
 impl SweepWay {
     /// All there are; an entry is named by its place.
     pub const ALL: [SweepWay; 7] = [
-        SweepWay { steps: 4, halves: 2, threads: 256, lanes: 8, blocks: 1, blocks_per_sm: 2 },
-        SweepWay { steps: 4, halves: 4, threads: 512, lanes: 16, blocks: 1, blocks_per_sm: 1 },
-        SweepWay { steps: 8, halves: 2, threads: 512, lanes: 16, blocks: 1, blocks_per_sm: 1 },
-        SweepWay { steps: 4, halves: 4, threads: 512, lanes: 8, blocks: 2, blocks_per_sm: 1 },
-        SweepWay { steps: 8, halves: 4, threads: 512, lanes: 16, blocks: 2, blocks_per_sm: 1 },
-        SweepWay { steps: 4, halves: 4, threads: 256, lanes: 8, blocks: 4, blocks_per_sm: 2 },
-        SweepWay { steps: 8, halves: 4, threads: 256, lanes: 16, blocks: 4, blocks_per_sm: 2 },
+        SweepWay {
+            steps: 4,
+            halves: 2,
+            threads: 256,
+            lanes: 8,
+            blocks: 1,
+            blocks_per_sm: 2,
+            iterates: true,
+        },
+        SweepWay {
+            steps: 4,
+            halves: 4,
+            threads: 512,
+            lanes: 16,
+            blocks: 1,
+            blocks_per_sm: 1,
+            iterates: false,
+        },
+        SweepWay {
+            steps: 8,
+            halves: 2,
+            threads: 512,
+            lanes: 16,
+            blocks: 1,
+            blocks_per_sm: 1,
+            iterates: true,
+        },
+        SweepWay {
+            steps: 4,
+            halves: 4,
+            threads: 512,
+            lanes: 8,
+            blocks: 2,
+            blocks_per_sm: 1,
+            iterates: true,
+        },
+        SweepWay {
+            steps: 8,
+            halves: 4,
+            threads: 512,
+            lanes: 16,
+            blocks: 2,
+            blocks_per_sm: 1,
+            iterates: true,
+        },
+        SweepWay { steps: 4, halves: 4, threads: 256, lanes: 8, blocks: 4, blocks_per_sm: 2, iterates: true },
+        SweepWay {
+            steps: 8,
+            halves: 4,
+            threads: 256,
+            lanes: 16,
+            blocks: 4,
+            blocks_per_sm: 2,
+            iterates: true,
+        },
     ];
     /// Most clusters.
     #[inline]
@@ -1530,37 +1585,37 @@ impl<T: Copy + 'static, const WAY: u32> HopperOperand for Swept<T, WAY> {
     const STEPS: u32 = WAY;
 }
 
-/// Shared memory of `sweep`.
+/// Shared memory of `sweep`, and of `iterate`, to which points and what is known of them are there from iteration to iteration.
 #[derive(Clone, Copy, Debug)]
 pub struct SweepShared {
-    /// `[panel of features][point]` the points that are multiplied, swizzled.
-    pub points: Slot<u8>,
-    /// `[half][panel of features][centroid]`, swizzled.
-    pub centroids: Slot<u8>,
-    /// `[point]` the features that are summed, where those are not of the points that are multiplied; in the centroids' place.
-    pub features: Slot<u8>,
-    /// `[tile]` biases.
-    pub biases: Slot<f32>,
-    /// Squared norms of the points that are multiplied.
-    pub norms: Slot<f32>,
-    /// How far apart two scores of a point have to be to be in the right order.
-    pub bounds: Slot<f32>,
     /// `[team][point]` the best score.
     pub best: Slot<f32>,
     /// `[team][point]` how many centroids may be the nearest, and in the lower half the sum of their columns.
     pub tallies: Slot<u32>,
     /// `[team][point][pair of quarters]` a bit for each centroid that may be the nearest, of warps that have found several.
     pub candidates: Slot<u32>,
-    /// Labels of the panel's points: those they had, and then the new ones.
-    pub labels: Slot<u32>,
-    /// As in [`PanelSumsShared`]; in the candidates' place.
+    /// The sorted points: where they are, with their labels above. Four more than there are; in the candidates' place.
+    pub order: Slot<u32>,
+    /// As in [`PanelSumsShared`]; in the candidates' place, too.
     pub counts: Slot<u32>,
     /// As in [`PanelSumsShared`].
     pub bases: Slot<u32>,
-    /// The sorted points: where they are, with their labels above. Four more than there are; in the candidates' place, too.
-    pub order: Slot<u32>,
     /// As in [`PanelSumsShared`].
     pub warp_sums: Slot<u32>,
+    /// `[tile]` biases.
+    pub biases: Slot<f32>,
+    /// How far apart two scores of a point have to be to be in the right order.
+    pub bounds: Slot<f32>,
+    /// `[half][panel of features][centroid]`, swizzled.
+    pub centroids: Slot<u8>,
+    /// `[point]` the features that are summed, where those are not of the points that are multiplied; in the centroids' place.
+    pub features: Slot<u8>,
+    /// `[panel of features][point]` the points that are multiplied, swizzled.
+    pub points: Slot<u8>,
+    /// Their squared norms.
+    pub norms: Slot<f32>,
+    /// Labels of the panel's points: those they had, and then the new ones.
+    pub labels: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -1571,36 +1626,48 @@ impl SweepShared {
     pub const fn new(way: SweepWay) -> Self {
         let mut layout = Layout::new();
         let points = way.points();
-        let multiplied = layout.aligned_array(way.panels() * points * 128, 1024);
-        // Once products are there, centroids are not needed.
+        let best = layout.array(way.halves * points);
+        let tallies = layout.array(way.halves * points);
+        // Once labels are there, candidates are not needed.
+        let mut later = layout;
+        let candidates = layout.array(way.halves * points * 2);
+        let order = later.array(BLOCK_PANEL_POINTS + 4);
+        let counts = later.array(way.threads / 32 * way.clusters() / 2);
+        if later.bytes() > layout.bytes() {
+            layout = later;
+        }
+        let bases = layout.array(way.clusters() + 1);
+        let warp_sums = layout.array(way.threads / 32);
+        let biases = layout.array(way.halves / 2 * HOPPER_BIASES);
+        let bounds = layout.array(points);
+        // Once products are there, centroids are not.
         let mut later = layout;
         let centroids = layout.aligned_array(way.halves * way.panels() * MMA_CENTROIDS * 128, 1024);
         let summed = if way.blocks > 1 { BLOCK_PANEL_POINTS * way.words() * 4 } else { 0 };
         let features = later.aligned_array(summed, 1024);
         assert!(later.bytes() <= layout.bytes());
-        // Once labels are there, candidates are not.
-        let mut later = layout;
-        let order = later.array(BLOCK_PANEL_POINTS + 4);
-        let counts = later.array(way.threads / 32 * way.clusters() / 2);
-        let candidates = layout.array(way.halves * points * 2);
-        if later.bytes() > layout.bytes() {
-            layout = later;
+        // What means take is in the place of all that is not of the points; what is copied meanwhile is not in the place of what the
+        // last of an iteration takes.
+        let finish = FinishShared::new();
+        assert!(!way.iterates || biases.offset >= finish.last_bytes);
+        if way.iterates && finish.bytes > layout.bytes() {
+            let _rest: Slot<u8> = layout.array(finish.bytes - layout.bytes());
         }
         SweepShared {
-            points: multiplied,
+            best,
+            tallies,
+            candidates,
+            order,
+            counts,
+            bases,
+            warp_sums,
+            biases,
+            bounds,
             centroids,
             features,
-            biases: layout.array(way.halves / 2 * HOPPER_BIASES),
+            points: layout.aligned_array(way.panels() * points * 128, 1024),
             norms: layout.array(points),
-            bounds: layout.array(points),
-            best: layout.array(way.halves * points),
-            tallies: layout.array(way.halves * points),
-            candidates,
             labels: layout.array(BLOCK_PANEL_POINTS),
-            counts,
-            bases: layout.array(way.clusters() + 1),
-            order,
-            warp_sums: layout.array(way.threads / 32),
             bytes: layout.bytes(),
         }
     }
@@ -1621,6 +1688,26 @@ impl Items for SweepParams {
     #[inline]
     fn blocks(&self) -> u64 {
         self.shape.batch as u64 * self.panels.count as u64
+    }
+}
+
+/// Parameters of `iterate`: a block, or a cluster of them, for each panel, and those of a problem together.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct IterateParams {
+    /// What is swept.
+    pub sweep: SweepParams,
+    /// How the blocks of a problem end an iteration.
+    pub finish: FinishParams,
+    /// Iterations at most: no more than records are kept of, from the first slot on.
+    pub iterations: u32,
+    /// Whether those that end the last of them not done are labelled once more, as those are that end at no fixed point.
+    pub closes: u32,
+}
+impl Items for IterateParams {
+    #[inline]
+    fn blocks(&self) -> u64 {
+        self.sweep.blocks()
     }
 }
 
@@ -1880,24 +1967,16 @@ impl Items for ConvergeParams {
 
 /// Most clusters of a block of `finish`.
 pub const FINISH_CLUSTERS: u32 = 16;
+/// Clusters whose rows all of its warps share, at a time.
+pub const FINISH_LONG: u32 = 2;
 /// Most panels of a problem that it takes: a lane each.
 pub const FINISH_PANELS: u32 = 32;
-/// Most rows of partial sums that a cluster of such a problem has.
-pub const FINISH_ROWS: u32 = FINISH_PANELS * (BLOCK_PANEL_POINTS / SHORT_STRETCH);
+/// Most rows of partial sums of all clusters of a block.
+pub const FINISH_ROWS: u32 = 4096;
 
 /// Shared memory of `finish`: that of `converge`, which comes last, and its own.
 #[derive(Clone, Copy, Debug)]
 pub struct FinishShared {
-    /// `[cluster][row]` the numbers of its rows.
-    pub rows: Slot<u32>,
-    /// How many each cluster has.
-    pub counts: Slot<u32>,
-    /// What a point is of its mean.
-    pub weights: Slot<f64>,
-    /// `[warp][value][lane]` sums of shares.
-    pub shares: Slot<f64>,
-    /// `[thread][value]` a lane's features of the centroid so far: there, for they are not needed while rows are added.
-    pub before: Slot<f32>,
     /// Blocks of the problem that have ended.
     pub ended: Slot<u32>,
     /// What shifts are compared with.
@@ -1906,6 +1985,18 @@ pub struct FinishShared {
     pub lengths: Slot<f32>,
     /// Largest residual of each.
     pub residuals: Slot<f32>,
+    /// Bytes of what is used once all means are there: what comes after it is for these.
+    pub last_bytes: u32,
+    /// `[cluster][row]` the numbers of its rows.
+    pub rows: Slot<u32>,
+    /// How many each cluster has.
+    pub counts: Slot<u32>,
+    /// What a point is of its mean.
+    pub weights: Slot<f64>,
+    /// `[cluster][warp][value][lane]` sums of shares.
+    pub shares: Slot<f64>,
+    /// `[thread][value]` a lane's features of the centroid so far: there, for they are not needed while rows are added.
+    pub before: Slot<f32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -1917,15 +2008,16 @@ impl FinishShared {
         let mut layout = Layout::new();
         let _converge: Slot<u8> = layout.array(ConvergeShared::new().bytes);
         FinishShared {
-            rows: layout.array(FINISH_CLUSTERS * FINISH_ROWS),
-            counts: layout.array(FINISH_CLUSTERS),
-            weights: layout.array(FINISH_CLUSTERS),
-            shares: layout.array(UPDATE_THREADS * FINALISE_VALUES),
-            before: layout.aligned_array(UPDATE_THREADS * FINALISE_VALUES, 16),
             ended: layout.array(1),
             threshold: layout.array(1),
             lengths: layout.array(UPDATE_WARPS),
             residuals: layout.array(UPDATE_WARPS),
+            last_bytes: layout.bytes(),
+            rows: layout.array(FINISH_ROWS),
+            counts: layout.array(FINISH_CLUSTERS),
+            weights: layout.array(FINISH_CLUSTERS),
+            shares: layout.array(FINISH_LONG * UPDATE_THREADS * FINALISE_VALUES),
+            before: layout.aligned_array(UPDATE_THREADS * FINALISE_VALUES, 16),
             bytes: layout.bytes(),
         }
     }
@@ -1933,6 +2025,7 @@ impl FinishShared {
 // A thread of a block does its share of both parts, in the same order of additions; and what a thread counts has 16 bits.
 const _: () = assert!(UPDATE_THREADS == REDUCE_THREADS);
 const _: () = assert!(FINISH_PANELS * BLOCK_PANEL_POINTS < 1 << 16);
+const _: () = assert!(FINISH_PANELS * (BLOCK_PANEL_POINTS / SHORT_STRETCH) <= FINISH_ROWS);
 
 /// Parameters of `finish`: some blocks for each problem.
 #[derive(Clone, Copy, Debug)]
@@ -1958,6 +2051,11 @@ impl FinishParams {
     /// nothing that blocks would have to share to add it up.
     #[inline]
     pub fn new(panels: Panels, converge: ConvergeParams, multiprocessors: u32) -> Option<Self> {
+        Self::by_blocks(panels, converge, multiprocessors.div_ceil(converge.shape.batch))
+    }
+    /// The same, where so many blocks share a problem, or about as many.
+    #[inline]
+    pub fn by_blocks(panels: Panels, converge: ConvergeParams, blocks: u32) -> Option<Self> {
         /// Rows that take a warp as long as all of a block's warps take for a cluster, for they have one after the other.
         const FEW_ROWS: u32 = 2 * FINALISE_IN_FLIGHT;
         /// Rows that it has no more of than others, where clusters of its block wait for each other.
@@ -1985,7 +2083,10 @@ impl FinishParams {
             rows_of_warp: MANY_ROWS,
             slot: 0,
         };
-        while params.clusters_of_block > 1 && params.blocks() < multiprocessors as u64 {
+        while params.clusters_of_block * params.rows_of_cluster() > FINISH_ROWS {
+            params.clusters_of_block /= 2;
+        }
+        while params.clusters_of_block > 1 && params.blocks_of_problem() < blocks {
             params.clusters_of_block /= 2;
         }
         // A row of each panel, and heads: whether all are shared or none, for both take longer than either.
@@ -1993,6 +2094,11 @@ impl FinishParams {
             params.rows_of_warp = FEW_ROWS;
         }
         Some(params)
+    }
+    /// Most rows of partial sums that a cluster has: one where it begins in a panel, and a head of each stretch that it goes on through.
+    #[inline]
+    pub const fn rows_of_cluster(&self) -> u32 {
+        self.panels.count * self.panels.short_stretches()
     }
     /// Blocks that share a problem.
     #[inline]

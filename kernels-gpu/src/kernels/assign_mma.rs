@@ -220,8 +220,8 @@ unsafe fn narrow<C: Operand, F: Fold>(
     unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
         if (S as u32) < C::STEPS {
             let panel = points + S as u32 / 4 * (MMA_POINTS * 128);
-            x[0][S] = of_points(panel, warp_id() * 32, S as u32 % 4);
-            x[1][S] = of_points(panel, warp_id() * 32 + 16, S as u32 % 4);
+            x[0][S] = of_points(panel, lane_id(), warp_id() * 32, S as u32 % 4);
+            x[1][S] = of_points(panel, lane_id(), warp_id() * 32 + 16, S as u32 % 4);
         }
     });
 
@@ -247,7 +247,7 @@ unsafe fn narrow<C: Operand, F: Fold>(
         let mut scores: Scores = [[0.0; 32]; 2];
         let panel = stages + stage * shared.stage_bytes;
         // Loaded one ahead of their products.
-        let mut next = of_centroids(panel, 0, 0);
+        let mut next = of_centroids(panel, lane_id(), 0, 0);
         unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
             if (S as u32) < C::STEPS {
                 unroll!(J in [0, 1, 2, 3] => {
@@ -255,7 +255,7 @@ unsafe fn narrow<C: Operand, F: Fold>(
                     const NEXT: u32 = (S * 4 + J + 1) as u32;
                     if NEXT < C::STEPS * 4 {
                         let panel = panel + NEXT / 16 * (MMA_CENTROIDS * 128);
-                        next = of_centroids(panel, NEXT % 4, NEXT / 4 % 4);
+                        next = of_centroids(panel, lane_id(), NEXT % 4, NEXT / 4 % 4);
                     }
                     multiply::<C, J>(&mut scores, [x[0][S], x[1][S]], centroids);
                 });
@@ -302,15 +302,15 @@ unsafe fn wide<C: Operand, F: Fold>(
             let centroids = points + MMA_POINTS * 128;
             unroll!(S in [0, 1, 2, 3] => {
                 let x = [
-                    of_points(points, warp_id() * 32, S as u32),
-                    of_points(points, warp_id() * 32 + 16, S as u32),
+                    of_points(points, lane_id(), warp_id() * 32, S as u32),
+                    of_points(points, lane_id(), warp_id() * 32 + 16, S as u32),
                 ];
                 // Loaded one ahead of their products.
-                let mut next = of_centroids(centroids, 0, S as u32);
+                let mut next = of_centroids(centroids, lane_id(), 0, S as u32);
                 unroll!(J in [0, 1, 2, 3, 4, 5, 6, 7] => {
                     let these = next;
                     if J < 7 {
-                        next = of_centroids(centroids, J as u32 + 1, S as u32);
+                        next = of_centroids(centroids, lane_id(), J as u32 + 1, S as u32);
                     }
                     multiply::<C, { J % 4 }>(&mut scores[J / 4], x, these);
                 });
@@ -332,15 +332,15 @@ unsafe fn wide<C: Operand, F: Fold>(
 
 /// 16 features of 16 points, from row `first` on.
 #[inline(always)]
-pub(super) unsafe fn of_points(panel: u32, first: u32, step: u32) -> [u32; 4] {
-    let (row, chunk) = (first + lane_id() % 16, step * 2 + lane_id() / 16);
+pub(super) unsafe fn of_points(panel: u32, lane: u32, first: u32, step: u32) -> [u32; 4] {
+    let (row, chunk) = (first + lane % 16, step * 2 + lane / 16);
     ldmatrix_x4(Shared::<u32>::of(panel + row * 128 + (chunk ^ row & 7) * 16))
 }
 
 /// 16 features of 16 centroids, group `group` of those in a panel: of each 8, two registers.
 #[inline(always)]
-pub(super) unsafe fn of_centroids(panel: u32, group: u32, step: u32) -> [u32; 4] {
-    let (row, chunk) = (lane_id() / 16 * 8 + lane_id() % 8, step * 2 + lane_id() / 8 % 2);
+pub(super) unsafe fn of_centroids(panel: u32, lane: u32, group: u32, step: u32) -> [u32; 4] {
+    let (row, chunk) = (lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2);
     ldmatrix_x4(Shared::<u32>::of(panel + group * (16 * 128) + row * 128 + (chunk ^ row & 7) * 16))
 }
 

@@ -1,6 +1,7 @@
 //! Whether a problem has converged, decided on the device, so that the host need not wait.
 use crate::spec::*;
 use cuda_std::atomic;
+use cuda_std::barrier::barrier_sync;
 use cuda_std::thread::*;
 use cuda_std::warp::*;
 
@@ -63,6 +64,24 @@ pub(super) unsafe fn converge(
     }
 }
 
+/// This thread's number in its block, of which nothing is worked out ahead: `iterate`'s loop has no registers for it.
+#[inline(always)]
+pub(super) unsafe fn my_thread() -> u32 {
+    opaque(thread_idx_x())
+}
+
+/// The same of its warp.
+#[inline(always)]
+pub(super) unsafe fn my_lane() -> u32 {
+    my_thread() % WARP_SIZE
+}
+
+/// The warp's in its block.
+#[inline(always)]
+pub(super) unsafe fn my_warp() -> u32 {
+    my_thread() / WARP_SIZE
+}
+
 /// What a part of a problem's moves and statistics come to, in every thread of a block.
 #[inline(always)]
 pub(super) unsafe fn sum_of_part(
@@ -74,13 +93,13 @@ pub(super) unsafe fn sum_of_part(
 ) -> IterationRecord {
     let mut mine = NOTHING;
     let (mut entry, to) = part_of(params.moves, part, parts);
-    entry += thread_idx_x();
+    entry += my_thread();
     while entry < to {
         mine.shift += *moves.add((batch * params.moves as u64 + entry as u64) as usize);
         entry += REDUCE_THREADS;
     }
     let (mut tile, to) = part_of(params.tiles, part, parts);
-    tile += thread_idx_x();
+    tile += my_thread();
     while tile < to {
         let place = (batch * params.tiles as u64 + tile as u64) as usize;
         mine.cost += *tile_cost.add(place);
@@ -100,17 +119,36 @@ pub(super) unsafe fn record(
     records: *mut IterationRecord,
     params: ConvergeParams,
 ) {
-    let state = states.add(batch as usize);
-    let iteration = (*state).n_iter;
+    let iteration = (*states.add(batch as usize)).n_iter;
     let slot = iteration - div(iteration, params.window) * params.window;
+    record_in(slot, batch, all, threshold, states, records, params);
+}
+
+/// The same, whose slot is known.
+#[inline(always)]
+pub(super) unsafe fn record_in(
+    slot: u32,
+    batch: u64,
+    all: IterationRecord,
+    threshold: f64,
+    states: *mut LoopState,
+    records: *mut IterationRecord,
+    params: ConvergeParams,
+) {
     *records.add((slot as u64 * params.shape.batch as u64 + batch) as usize) = all;
-    let stopped = all.changed == 0 || all.shift <= threshold;
+    let state = states.add(batch as usize);
     *state = LoopState {
-        done: stopped as u32,
-        n_iter: iteration + 1,
+        done: has_ended(all, threshold) as u32,
+        n_iter: (*state).n_iter + 1,
         fixed_point: (all.changed == 0) as u32,
         reserved: 0,
     };
+}
+
+/// Whether a problem is done after an iteration.
+#[inline(always)]
+pub(super) fn has_ended(all: IterationRecord, threshold: f64) -> bool {
+    all.changed == 0 || all.shift <= threshold
 }
 
 const NOTHING: IterationRecord = IterationRecord { cost: 0.0, shift: 0.0, changed: 0, reserved: 0 };
@@ -129,13 +167,13 @@ unsafe fn part_of(all: u32, part: u32, parts: u32) -> (u32, u32) {
 #[inline(always)]
 unsafe fn sum_of_block(mine: IterationRecord) -> IterationRecord {
     let (shift, cost, changed) = (SHARED.shift.here(), SHARED.cost.here(), SHARED.changed.here());
-    let me = thread_idx_x();
+    let me = my_thread();
     // What was there has been read.
-    sync_threads();
+    sync_reduce();
     shift.set(me, mine.shift);
     cost.set(me, mine.cost);
     changed.set(me, mine.changed);
-    sync_threads();
+    sync_reduce();
     let mut half = REDUCE_THREADS / 2;
     while half > 0 {
         if me < half {
@@ -144,13 +182,26 @@ unsafe fn sum_of_block(mine: IterationRecord) -> IterationRecord {
             changed.set(me, changed.get(me) + changed.get(me + half));
         }
         if half > WARP_SIZE {
-            sync_threads();
+            sync_reduce();
         } else {
             // The first warp goes on alone.
             sync_warp(FULL_MASK);
         }
         half /= 2;
     }
-    sync_threads();
+    sync_reduce();
+    found()
+}
+
+/// What [`sum_of_part`] has found, for those threads of the block that were not in it, once the block was together again.
+#[inline(always)]
+pub(super) unsafe fn found() -> IterationRecord {
+    let (shift, cost, changed) = (SHARED.shift.here(), SHARED.cost.here(), SHARED.changed.here());
     IterationRecord { cost: cost.get(0), shift: shift.get(0), changed: changed.get(0), reserved: 0 }
+}
+
+/// The barrier of the threads that add up: the first of a block that has more.
+#[inline(always)]
+pub(super) unsafe fn sync_reduce() {
+    barrier_sync(1, REDUCE_THREADS)
 }

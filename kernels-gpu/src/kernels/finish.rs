@@ -10,7 +10,7 @@
 //! ```
 //! For such problems most of a launch is waiting for the one before, and then for memory: once for where clusters begin, and once
 //! for their rows.
-use super::converge::{record, sum_of_part};
+use super::converge::{my_lane, my_thread, my_warp, record, sum_of_part, sync_reduce};
 use super::finalise::rows_of_share;
 use super::pack_centroids::{Most, Packed, length_of, place_of_bias, place_of_chunk, sum_of_row};
 use super::pack_points::tensor_scale;
@@ -31,6 +31,8 @@ const SHARED: FinishShared = FinishShared::new();
 const VALUES: usize = FINALISE_VALUES as usize;
 /// In a row's number: it is one of the heads.
 const HEAD: u32 = 1 << 31;
+/// No cluster.
+const NONE: u32 = u32::MAX;
 
 /// New centroids, rounded and packed, and the end of the iteration. An empty cluster keeps its centroid.
 ///
@@ -101,23 +103,19 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
             if ended.get(0) == of_problem {
                 device_fence();
                 // Under way before the others are waited for.
-                let mosts = tiles.load(batch);
+                let of_tiles = tiles.load(batch);
                 let found = (moves.cast_const(), tile_cost, tile_changed);
                 let all = sum_of_part(batch as u64, 0, 1, found, params.converge);
-                tiles.end(batch, mosts);
+                let most = tiles.largest_of_tile(of_tiles);
+                tiles.store_most(batch, most);
                 sync_threads();
                 if me == 0 {
                     // For the next launch.
                     *counters.add(batch as usize) = 0;
-                    record(
-                        batch as u64,
-                        all,
-                        SHARED.threshold.here().get(0),
-                        states,
-                        records,
-                        params.converge,
-                    );
-                    tiles.store_largest(largest.add(batch as usize * 4), params.slot);
+                    let threshold = SHARED.threshold.here().get(0);
+                    record(batch as u64, all, threshold, states, records, params.converge);
+                    let largest = largest.add(batch as usize * 4);
+                    store_largest(tiles.largest(), largest, params.slot);
                 }
             }
         }
@@ -130,7 +128,7 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
 /// Lists the rows of partial sums of `count` clusters, from cluster `first` on, in the order in which they are added up: of each
 /// panel what it has where the cluster begins, and the heads of the stretches that it goes on through. A thread a cluster and panel.
 #[inline(always)]
-unsafe fn list_rows(
+pub(super) unsafe fn list_rows(
     starts: *const u32,
     batch: u32,
     first: u32,
@@ -140,8 +138,7 @@ unsafe fn list_rows(
 ) {
     let (panels, k) = (params.panels, params.converge.shape.k);
     let lanes = params.lanes_of_cluster;
-    // Not worth registers from item to item.
-    let me = opaque(thread_idx_x());
+    let me = my_thread();
     let panel = me & (lanes - 1);
     let at_once = UPDATE_THREADS >> lanes.trailing_zeros();
     let mut first_at = 0;
@@ -168,7 +165,7 @@ unsafe fn list_rows(
             offset <<= 1;
         }
         if at < count {
-            let list = SHARED.rows.here().add(at * FINISH_ROWS);
+            let list = SHARED.rows.here().add(at * params.rows_of_cluster());
             let mut place = (through >> 16) - rows;
             if rows > 0 {
                 list.set(place, panel * k + first + at);
@@ -176,7 +173,7 @@ unsafe fn list_rows(
             }
             let mut head = stretch + 1;
             while place < through >> 16 {
-                list.set(place, HEAD | (panel * panels.stretches() + head));
+                list.set(place, HEAD | (panel * panels.short_stretches() + head));
                 place += 1;
                 head += 1;
             }
@@ -193,35 +190,35 @@ unsafe fn list_rows(
 
 /// The means of some clusters of a problem.
 #[derive(Clone, Copy)]
-struct Means<T> {
-    origin: *const T,
-    sums: *const f32,
-    heads: *const f32,
-    centroids: *mut f32,
-    rounded: *mut T,
-    moves: *mut f64,
-    tiles: Tiles,
-    batch: u32,
+pub(super) struct Means<T> {
+    pub(super) origin: *const T,
+    pub(super) sums: *const f32,
+    pub(super) heads: *const f32,
+    pub(super) centroids: *mut f32,
+    pub(super) rounded: *mut T,
+    pub(super) moves: *mut f64,
+    pub(super) tiles: Tiles,
+    pub(super) batch: u32,
     /// The first cluster, and how many there are.
-    first: u32,
-    count: u32,
-    params: FinishParams,
+    pub(super) first: u32,
+    pub(super) count: u32,
+    pub(super) params: FinishParams,
 }
 
 impl<T: Scalar + Packed> Means<T> {
     /// The lane's first feature.
     #[inline(always)]
     unsafe fn feature(self) -> u32 {
-        (lane_id() & (self.params.lanes_of_row - 1)) * FINALISE_VALUES
+        (my_lane() & (self.params.lanes_of_row - 1)) * FINALISE_VALUES
     }
 
     /// The means of all of them; rows are listed.
     #[inline(always)]
-    unsafe fn find(self) {
+    pub(super) unsafe fn find(self) {
         let (counts, weights) = (SHARED.counts.here(), SHARED.weights.here());
         let of_warp = WARP_SIZE >> self.params.lanes_of_row.trailing_zeros();
-        let of_lane = lane_id() >> self.params.lanes_of_row.trailing_zeros();
-        let mut at = warp_id() * of_warp;
+        let of_lane = my_lane() >> self.params.lanes_of_row.trailing_zeros();
+        let mut at = my_warp() * of_warp;
         while at < self.count {
             let here = at + of_lane;
             let rows = if here < self.count { counts.get(here) } else { 0 };
@@ -233,38 +230,45 @@ impl<T: Scalar + Packed> Means<T> {
             }
             at += of_warp * UPDATE_WARPS;
         }
-        // Of a cluster of many rows each warp has a share: a lane looks at each, and all warps at the same.
-        const { assert!(FINISH_CLUSTERS <= WARP_SIZE) };
-        let is_long = lane_id() < self.count && counts.get(lane_id()) > self.params.rows_of_warp;
+        // Of a cluster of many rows each warp has a share, and then one of them all; of two such clusters each has one.
+        const { assert!(FINISH_CLUSTERS <= WARP_SIZE && FINISH_LONG <= UPDATE_WARPS) };
+        let is_long = my_lane() < self.count && counts.get(my_lane()) > self.params.rows_of_warp;
         let mut long = warp_vote_ballot(FULL_MASK, is_long);
+        let parts = SHARED.shares.here();
         while long != 0 {
-            let at = long.trailing_zeros();
-            long &= long - 1;
-            let rows = counts.get(at);
-            let of_share = rows_of_share(rows);
-            let from = (warp_id() * of_share).min(rows);
-            let share = self.add(at, rows, from, (from + of_share).min(rows));
-            if warp_id() == 0 {
-                self.fetch(at, of_lane == 0);
+            let mut mine = NONE;
+            let mut turn = 0;
+            while turn < FINISH_LONG && long != 0 {
+                let at = long.trailing_zeros();
+                long &= long - 1;
+                let rows = counts.get(at);
+                let of_share = rows_of_share(rows);
+                let from = (my_warp() * of_share).min(rows);
+                if my_warp() == turn {
+                    mine = at;
+                    self.fetch(at, of_lane == 0);
+                }
+                let share = self.add(at, rows, from, (from + of_share).min(rows));
+                let to =
+                    parts.add((turn * UPDATE_WARPS + my_warp()) * (FINALISE_VALUES * WARP_SIZE) + my_lane());
+                unroll!(V in [0, 1, 2, 3] => { to.set(V as u32 * WARP_SIZE, share[V]); });
+                turn += 1;
             }
-            let parts = SHARED.shares.here();
-            unroll!(V in [0, 1, 2, 3] => {
-                parts.set((warp_id() * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id(), share[V]);
-            });
-            sync_threads();
-            if warp_id() == 0 {
+            sync_reduce();
+            if mine != NONE {
                 let is_mine = of_lane == 0;
                 let mut total = [0.0; VALUES];
+                let from = parts.add(my_warp() * (UPDATE_WARPS * FINALISE_VALUES * WARP_SIZE) + my_lane());
                 unroll!(V in [0, 1, 2, 3] => {
                     let mut warp = 0;
                     while warp < UPDATE_WARPS {
-                        total[V] += parts.get((warp * FINALISE_VALUES + V as u32) * WARP_SIZE + lane_id());
+                        total[V] += from.get((warp * FINALISE_VALUES + V as u32) * WARP_SIZE);
                         warp += 1;
                     }
                 });
-                self.end(at, is_mine, total, if is_mine { weights.get(at) } else { 0.0 });
+                self.end(mine, is_mine, total, if is_mine { weights.get(mine) } else { 0.0 });
             }
-            sync_threads();
+            sync_reduce();
         }
     }
 
@@ -272,14 +276,16 @@ impl<T: Scalar + Packed> Means<T> {
     #[inline(always)]
     unsafe fn add(self, at: u32, rows: u32, from: u32, to: u32) -> [f64; VALUES] {
         let (shape, panels) = (self.params.converge.shape, self.params.panels);
-        let list = SHARED.rows.here().add(at * FINISH_ROWS);
+        let list = SHARED.rows.here().add(at * self.params.rows_of_cluster());
         // Past the last feature a lane adds up others, which it does not use.
         let feature = if self.feature() < shape.d { self.feature() } else { 0 };
-        let pitch = sums_pitch(shape.d);
+        // As with threads: what follows from it alone is not worth registers ahead.
+        let pitch = opaque(sums_pitch(shape.d));
         let groups = (self.batch * panels.count) as u64;
         let sums = self.sums.add((groups * shape.k as u64 * pitch as u64) as usize + feature as usize);
-        let heads =
-            self.heads.add((groups * panels.stretches() as u64 * pitch as u64) as usize + feature as usize);
+        let heads = self
+            .heads
+            .add((groups * panels.short_stretches() as u64 * pitch as u64) as usize + feature as usize);
         let of_share = rows_of_share(rows);
         let (mut row, mut share_end) = (from, from + of_share);
         let (mut total, mut share) = ([0.0; VALUES], [0.0; VALUES]);
@@ -343,7 +349,7 @@ impl<T: Scalar + Packed> Means<T> {
     /// Where the lane's are.
     #[inline(always)]
     unsafe fn fetched() -> Shared<f32> {
-        SHARED.before.here().add(thread_idx_x() * FINALISE_VALUES)
+        SHARED.before.here().add(my_thread() * FINALISE_VALUES)
     }
 
     /// The lane's features of the centroid so far, after [`Self::fetch`]; of one that is not wanted any.
@@ -429,7 +435,7 @@ unsafe fn sum_by_chunks<S: Copy + Default + AddAssign + WarpShuffleValue>(
     // Of two lanes the second has what the first begins.
     let whole = add(warp_shuffle_up(FULL_MASK, first, 1));
     let beside = warp_shuffle_xor(FULL_MASK, whole, 1);
-    let mut sum = if lane_id() & 1 == 1 { whole } else { beside };
+    let mut sum = if my_lane() & 1 == 1 { whole } else { beside };
     let mut offset = lanes / 2;
     while offset > 1 {
         sum += warp_shuffle_xor(FULL_MASK, sum, offset);
@@ -440,14 +446,14 @@ unsafe fn sum_by_chunks<S: Copy + Default + AddAssign + WarpShuffleValue>(
 
 /// Centroids as the tensor cores take them: see `pack_centroids`.
 #[derive(Clone, Copy)]
-struct Tiles {
-    centre: *const f32,
-    extents: *const u32,
-    packed: *mut u16,
-    biases: *mut f32,
-    norms: *mut f32,
-    residuals: *mut f32,
-    shape: Shape,
+pub(super) struct Tiles {
+    pub(super) centre: *const f32,
+    pub(super) extents: *const u32,
+    pub(super) packed: *mut u16,
+    pub(super) biases: *mut f32,
+    pub(super) norms: *mut f32,
+    pub(super) residuals: *mut f32,
+    pub(super) shape: Shape,
 }
 
 impl Tiles {
@@ -506,11 +512,11 @@ impl Tiles {
 
     /// Norms and residuals of a tile's centroids, 4 a lane, a warp a tile: nothing where there are none.
     #[inline(always)]
-    unsafe fn load(self, batch: u32) -> [[f32; 2]; 4] {
+    pub(super) unsafe fn load(self, batch: u32) -> [[f32; 2]; 4] {
         let mut values = [[0.0; 2]; 4];
         unroll!(I in [0, 1, 2, 3] => {
             const { assert!(HOPPER_CENTROIDS == 4 * WARP_SIZE) };
-            let cluster = warp_id() * HOPPER_CENTROIDS + I as u32 * WARP_SIZE + lane_id();
+            let cluster = my_warp() * HOPPER_CENTROIDS + I as u32 * WARP_SIZE + my_lane();
             if cluster < self.shape.k {
                 let place = (batch as u64 * self.shape.k as u64 + cluster as u64) as usize;
                 values[I] = [*self.norms.add(place), *self.residuals.add(place)];
@@ -519,32 +525,38 @@ impl Tiles {
         values
     }
 
-    /// The largest of each tile, a warp each, once all centroids are there.
+    /// The largest of the warp's tile, once all centroids are there; its length and residual for [`Self::largest`].
     #[inline(always)]
-    unsafe fn end(self, batch: u32, values: [[f32; 2]; 4]) {
-        let tile = warp_id();
+    pub(super) unsafe fn largest_of_tile(self, values: [[f32; 2]; 4]) -> Most {
+        let tile = my_warp();
+        let mut most = Most::NONE;
         if tile < self.shape.centroid_tiles() {
-            let mut most = Most::NONE;
             unroll!(I in [0, 1, 2, 3] => {
-                if tile * HOPPER_CENTROIDS + I as u32 * WARP_SIZE + lane_id() < self.shape.k {
+                if tile * HOPPER_CENTROIDS + I as u32 * WARP_SIZE + my_lane() < self.shape.k {
                     let [norm, residual] = values[I];
                     most.take(Most { bias: -0.5 * norm, norm: length_of(norm), residual });
                 }
             });
             most = most.of_warp();
-            if lane_id() < 4 {
-                most.store(self.biases_of(batch, tile), lane_id());
-            }
-            if lane_id() == 0 {
+            if my_lane() == 0 {
                 SHARED.lengths.here().set(tile, most.norm);
                 SHARED.residuals.here().set(tile, most.residual);
             }
         }
+        most
     }
 
-    /// The largest of all tiles, `[slot][norm, residual]`, and nothing in the slot that is raised by the next packing.
+    /// Stores it beside the tile's biases.
     #[inline(always)]
-    unsafe fn store_largest(self, largest: *mut f32, slot: u32) {
+    pub(super) unsafe fn store_most(self, batch: u32, most: Most) {
+        if my_warp() < self.shape.centroid_tiles() && my_lane() < 4 {
+            most.store(self.biases_of(batch, my_warp()), my_lane());
+        }
+    }
+
+    /// The largest norm and residual of all tiles. The block is together before.
+    #[inline(always)]
+    pub(super) unsafe fn largest(self) -> [f32; 2] {
         let (mut norm, mut residual) = (0.0f32, 0.0f32);
         let mut tile = 0;
         while tile < self.shape.centroid_tiles() {
@@ -552,9 +564,16 @@ impl Tiles {
             residual = max(residual, SHARED.residuals.here().get(tile));
             tile += 1;
         }
-        *largest.add(slot as usize * 2) = norm;
-        *largest.add(slot as usize * 2 + 1) = residual;
-        *largest.add((1 - slot) as usize * 2) = 0.0;
-        *largest.add((1 - slot) as usize * 2 + 1) = 0.0;
+        [norm, residual]
     }
+}
+
+/// Stores the largest norm and residual of a problem, `[slot][norm, residual]`, and nothing in the slot that is raised by the next
+/// packing.
+#[inline(always)]
+pub(super) unsafe fn store_largest([norm, residual]: [f32; 2], to: *mut f32, slot: u32) {
+    *to.add(slot as usize * 2) = norm;
+    *to.add(slot as usize * 2 + 1) = residual;
+    *to.add((1 - slot) as usize * 2) = 0.0;
+    *to.add((1 - slot) as usize * 2 + 1) = 0.0;
 }

@@ -28,6 +28,8 @@ mod fold_heads;
 mod gather;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod inertia;
+#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+mod iterate;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod lower_to;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
@@ -855,6 +857,21 @@ kernels! {
                 fk_sweep_hopper_bf16_s8 = Swept<BF16, 2>,
                 fk_sweep_pair_bf16_s4 = Swept<BF16, 3>, fk_sweep_pair_bf16_s8 = Swept<BF16, 4>,
                 fk_sweep_four_bf16_s4 = Swept<BF16, 5>, fk_sweep_four_bf16_s8 = Swept<BF16, 6>
+            ];
+        /// Iterations of problems of few points.
+        Iterate<C>
+            (points: *const u16, centroids: *mut u16, packed: *mut u16, biases: *mut f32, norms: *const f32,
+             largest: *mut f32, states: *mut LoopState, labels: *mut u32, cost: *mut f64, changed: *mut u32,
+             starts: *mut u32, sums: *mut f32, heads: *mut f32, thresholds: *const f64, means: *mut f32, moves: *mut f64,
+             centroid_norms: *mut f32, residuals: *mut f32, records: *mut IterationRecord, counters: *mut u32;
+             params: IterateParams) of Iterate
+            = iterate::iterate::<C>, sweep_hopper, [
+                fk_iterate_f16_s4 = Swept<F16, 0>, fk_iterate_f16_s8 = Swept<F16, 2>,
+                fk_iterate_pair_f16_s4 = Swept<F16, 3>, fk_iterate_pair_f16_s8 = Swept<F16, 4>,
+                fk_iterate_four_f16_s4 = Swept<F16, 5>, fk_iterate_four_f16_s8 = Swept<F16, 6>,
+                fk_iterate_bf16_s4 = Swept<BF16, 0>, fk_iterate_bf16_s8 = Swept<BF16, 2>,
+                fk_iterate_pair_bf16_s4 = Swept<BF16, 3>, fk_iterate_pair_bf16_s8 = Swept<BF16, 4>,
+                fk_iterate_four_bf16_s4 = Swept<BF16, 5>, fk_iterate_four_bf16_s8 = Swept<BF16, 6>
             ];
         /// Pairs of a point and a row of a pool, on Hopper's tensor cores.
         ListHopper<C>

@@ -8,6 +8,7 @@
 //! What it writes is what `segment_sums` does, for stretches of [`SHORT_STRETCH`]. Blocks that have other features of the
 //! same points sort them again, which takes less than to tell each other.
 use super::await_launch_before;
+use super::converge::my_thread;
 use super::segment_sums::{origin_of, pitch, store_mass, sums_about_first};
 use super::sort::{bits_of, half_of, lanes_of, sum_before};
 use crate::spec::*;
@@ -166,7 +167,7 @@ impl Panel {
 unsafe fn sort(labels: *const u32, len: u32, k: u32, starts: *mut u32, writes_starts: bool) {
     let counts = SHARED.counts.here();
     let bases = SHARED.bases.here();
-    let (me, words) = (thread_idx_x(), k.div_ceil(2));
+    let (me, words) = (my_thread(), k.div_ceil(2));
     let mut word = me;
     while word < WARPS * words {
         counts.set(word, 0);
@@ -204,7 +205,7 @@ pub(super) unsafe fn place_clusters<const WARPS: u32>(
     starts: *mut u32,
     writes_starts: bool,
 ) {
-    let (me, words) = (thread_idx_x(), k.div_ceil(2));
+    let (me, words) = (my_thread(), k.div_ceil(2));
     // What earlier warps have of both clusters of a word, at once: neither reaches 2¹⁶.
     let mut both = 0;
     if me < words {

@@ -37,24 +37,23 @@ const VALUES: usize = 8;
 
 /// The arrays that are read.
 #[derive(Clone, Copy)]
-struct Arrays<T> {
-    points: *const T,
-    centroids: *const T,
-    packed: *const u16,
-    biases: *const f32,
-    norms: *const f32,
-    largest: *const f32,
+pub(super) struct Arrays<T> {
+    pub(super) points: *const T,
+    pub(super) centroids: *const T,
+    pub(super) packed: *const u16,
+    pub(super) biases: *const f32,
+    pub(super) norms: *const f32,
 }
 
 /// The arrays that are written.
 #[derive(Clone, Copy)]
-struct Results {
-    labels: *mut u32,
-    cost: *mut f64,
-    changed: *mut u32,
-    starts: *mut u32,
-    sums: *mut f32,
-    heads: *mut f32,
+pub(super) struct Results {
+    pub(super) labels: *mut u32,
+    pub(super) cost: *mut f64,
+    pub(super) changed: *mut u32,
+    pub(super) starts: *mut u32,
+    pub(super) sums: *mut f32,
+    pub(super) heads: *mut f32,
 }
 
 /// Labels, the statistics of each 32 points, partial sums, and where each cluster begins in its panel. `centroids` are those that
@@ -81,34 +80,28 @@ pub(super) unsafe fn sweep<C: Operand>(
     heads: *mut f32,
     params: SweepParams,
 ) {
-    let arrays = Arrays::<C::Scalar> {
-        points: points.cast(),
-        centroids: centroids.cast(),
-        packed,
-        biases,
-        norms,
-        largest,
-    };
+    let arrays =
+        Arrays::<C::Scalar> { points: points.cast(), centroids: centroids.cast(), packed, biases, norms };
     let results = Results { labels, cost, changed, starts, sums, heads };
     let item = div(block_idx_x(), const { way::<C>().blocks });
     if item as u64 >= params.blocks() {
         return await_launch_before();
     }
-    let panel = Panel::<C>::of(item, params);
-    // Nobody writes to a block that has not begun: see `label_all`.
-    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
-    if const { way::<C>().blocks > 1 } {
-        cluster_arrive();
-    }
+    let panel = Panel::<C, false>::of(item, params);
+    Panel::<C, false>::arrive();
     // Points are older than what the launch before may still write, and labels are.
     let rows = panel.begin(arrays, labels);
     await_launch_before();
     let is_done = (*states.add(panel.batch as usize)).done != 0;
-    panel.load_centroids(rows, arrays);
+    panel.keep(rows);
+    let largest = panel.largest(largest);
+    panel.copy_centroids(arrays);
+    panel.bound(largest);
     if is_done {
         return;
     }
     panel.look();
+    Panel::<C, false>::meet();
     panel.label_all(arrays, results);
     panel.sort(results);
     panel.sum(results);
@@ -116,19 +109,20 @@ pub(super) unsafe fn sweep<C: Operand>(
 
 /// What is known of the points of a thread, every so many of the block's.
 #[derive(Clone, Copy)]
-struct Rows {
+pub(super) struct Rows {
     norms: [f32; 2],
     /// The labels they had.
     labels: [u32; 2],
 }
 
-const fn way<C: Operand>() -> SweepWay {
+/// What the entry is.
+pub(super) const fn way<C: Operand>() -> SweepWay {
     SweepWay::ALL[C::STEPS as usize]
 }
 
 /// This block's number among those that share a panel.
 #[inline(always)]
-fn rank<C: Operand>() -> u32 {
+pub(super) fn rank<C: Operand>() -> u32 {
     #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
     if const { way::<C>().blocks > 1 } {
         return cluster_rank();
@@ -152,10 +146,10 @@ impl Labelled {
 }
 
 /// What a block has of a panel.
-struct Panel<C> {
+pub(super) struct Panel<C, const LOOPS: bool> {
     /// The panel's number, over all problems.
     item: u32,
-    batch: u32,
+    pub(super) batch: u32,
     /// Its first row in its problem, and how many it has.
     first: u32,
     len: u32,
@@ -163,15 +157,15 @@ struct Panel<C> {
     operand: core::marker::PhantomData<C>,
 }
 
-impl<C> Clone for Panel<C> {
+impl<C, const LOOPS: bool> Clone for Panel<C, LOOPS> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<C> Copy for Panel<C> {}
+impl<C, const LOOPS: bool> Copy for Panel<C, LOOPS> {}
 
-impl<C: Operand> Panel<C> {
+impl<C: Operand, const LOOPS: bool> Panel<C, LOOPS> {
     const WAY: SweepWay = way::<C>();
     const SHARED: SweepShared = SweepShared::new(Self::WAY);
     /// Points that the block multiplies.
@@ -182,8 +176,33 @@ impl<C: Operand> Panel<C> {
     /// Words of a point that a lane sums.
     const WORDS: u32 = Self::WAY.words() / Self::LANES;
 
+    /// This thread's number in the block. See [`Self::here`].
     #[inline(always)]
-    unsafe fn of(item: u32, params: SweepParams) -> Self {
+    unsafe fn thread() -> u32 {
+        Self::here(thread_idx_x())
+    }
+
+    /// What it is given; where `LOOPS`, a loop around all of this has no registers for what follows from that alone, and works it out
+    /// where it is needed.
+    #[inline(always)]
+    unsafe fn here(value: u32) -> u32 {
+        if const { LOOPS } { opaque(value) } else { value }
+    }
+
+    /// The same in its warp.
+    #[inline(always)]
+    unsafe fn lane() -> u32 {
+        Self::thread() % WARP_SIZE
+    }
+
+    /// The warp's in the block.
+    #[inline(always)]
+    unsafe fn warp() -> u32 {
+        Self::thread() / WARP_SIZE
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn of(item: u32, params: SweepParams) -> Self {
         let batch = div(item, params.panels.count);
         let first = (item - batch * params.panels.count) * params.panels.len;
         let rest = params.shape.n - first;
@@ -191,12 +210,31 @@ impl<C: Operand> Panel<C> {
         Panel { item, batch, first, len, params, operand: core::marker::PhantomData }
     }
 
+    /// Tells the blocks that share the panel that this one has begun, and [`Self::meet`] that they have: nobody writes to one that has
+    /// not.
+    #[inline(always)]
+    pub(super) unsafe fn arrive() {
+        #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+        if const { Self::WAY.blocks > 1 } {
+            cluster_arrive();
+        }
+    }
+
+    /// Before [`Self::label_all`].
+    #[inline(always)]
+    pub(super) unsafe fn meet() {
+        #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+        if const { Self::WAY.blocks > 1 } {
+            cluster_wait();
+        }
+    }
+
     /// Has the block's points be on their way, and what is known of them.
     #[inline(always)]
-    unsafe fn begin(self, arrays: Arrays<C::Scalar>, labels: *const u32) -> Rows {
+    pub(super) unsafe fn begin(self, arrays: Arrays<C::Scalar>, labels: *const u32) -> Rows {
         let mut rows = Rows { norms: [0.0; 2], labels: [0; 2] };
         unroll!(I in [0, 1] => {
-            let row = I as u32 * Self::WAY.threads + thread_idx_x();
+            let row = I as u32 * Self::WAY.threads + Self::thread();
             if row < Self::POINTS {
                 // Of rows that are not there the last one's.
                 let place = self.place((self.own() + row).min(self.len - 1));
@@ -225,7 +263,7 @@ impl<C: Operand> Panel<C> {
     unsafe fn copy_points(self, points: *const u16) {
         let (chunks, below) = const { (2 * Self::WAY.steps, Self::WAY.threads / (2 * Self::WAY.steps)) };
         const { assert!((Self::WAY.threads / (2 * Self::WAY.steps)).is_multiple_of(8)) };
-        let me = thread_idx_x();
+        let me = Self::thread();
         // Chunks of 8 features.
         let (chunk, row) = (me % chunks, me / chunks);
         let pitch = self.params.shape.pitch;
@@ -255,7 +293,8 @@ impl<C: Operand> Panel<C> {
     unsafe fn copy_features(self, points: *const u16) {
         if const { Self::WAY.blocks > 1 } {
             let (chunks, bytes) = const { (Self::WAY.words() / 4, Self::WAY.words() * 4) };
-            let (chunk, row) = (thread_idx_x() % chunks, thread_idx_x() / chunks);
+            let me = Self::thread();
+            let (chunk, row) = (me % chunks, me / chunks);
             let (pitch, feature) = (self.params.shape.pitch, rank::<C>() * (bytes / 2) + chunk * 8);
             let from = points.add(self.place(0) * pitch as usize + feature as usize);
             let to = Self::SHARED.features.here().address() + chunk * 16;
@@ -267,10 +306,10 @@ impl<C: Operand> Panel<C> {
 
     /// Starts the copies of all of the problem's centroids and their biases.
     #[inline(always)]
-    unsafe fn copy_centroids(self, arrays: Arrays<C::Scalar>) {
+    pub(super) unsafe fn copy_centroids(self, arrays: Arrays<C::Scalar>) {
         const HALF_BYTES: u32 = MMA_CENTROIDS * 128;
         let panels = const { Self::WAY.panels() };
-        let me = thread_idx_x();
+        let me = Self::thread();
         let shape = self.params.shape;
         let halves = shape.k.div_ceil(MMA_CENTROIDS);
         let tile = self.batch * shape.centroid_tiles();
@@ -304,21 +343,36 @@ impl<C: Operand> Panel<C> {
         cp_async_commit_group();
     }
 
-    /// Brings the centroids and what is known of the block's points to shared memory; the points are there, too, afterwards.
+    /// The largest norm and residual of the problem's centroids.
     #[inline(always)]
-    unsafe fn load_centroids(self, rows: Rows, arrays: Arrays<C::Scalar>) {
-        // Under way before copies are.
-        let largest = arrays.largest.add(((self.batch * 2 + self.params.slot) * 2) as usize);
-        let largest = [*largest, *largest.add(1)];
-        self.copy_centroids(arrays);
-        let me = thread_idx_x();
-        let bound = Bound::on_any(Self::WAY.steps * HOPPER_STEP_FEATURES, largest[0], largest[1]);
+    pub(super) unsafe fn largest(self, largest: *const f32) -> [f32; 2] {
+        let largest = largest.add(((self.batch * 2 + self.params.slot) * 2) as usize);
+        [*largest, *largest.add(1)]
+    }
+
+    /// Keeps what is known of the block's points.
+    #[inline(always)]
+    pub(super) unsafe fn keep(self, rows: Rows) {
         unroll!(I in [0, 1] => {
-            let row = I as u32 * Self::WAY.threads + me;
+            let row = I as u32 * Self::WAY.threads + Self::thread();
             if row < Self::POINTS {
                 Self::SHARED.norms.here().set(row, rows.norms[I]);
-                Self::SHARED.bounds.here().set(row, bound.of(sqrt_approx(rows.norms[I]), 0.0));
                 Self::SHARED.labels.here().set(self.own() + row, rows.labels[I]);
+            }
+        });
+    }
+
+    /// Works out how far apart scores have to be, under centroids whose `largest` norm and residual these are. All that the block
+    /// copies is there afterwards.
+    #[inline(always)]
+    pub(super) unsafe fn bound(self, largest: [f32; 2]) {
+        let bound = Bound::on_any(Self::WAY.steps * HOPPER_STEP_FEATURES, largest[0], largest[1]);
+        unroll!(I in [0, 1] => {
+            let row = I as u32 * Self::WAY.threads + Self::thread();
+            if row < Self::POINTS {
+                // The thread's own.
+                let norm = Self::SHARED.norms.here().get(row);
+                Self::SHARED.bounds.here().set(row, bound.of(sqrt_approx(norm), 0.0));
             }
         });
         cp_async_wait_group::<0>();
@@ -333,10 +387,11 @@ impl<C: Operand> Panel<C> {
 
     /// Finds how many centroids may be the nearest of each of the block's points.
     #[inline(always)]
-    unsafe fn look(self) {
+    pub(super) unsafe fn look(self) {
         let shift = self.teams().trailing_zeros();
-        let team = warp_id() & (self.teams() - 1);
-        let mut row = (warp_id() >> shift) * WARP_SIZE;
+        let warp = Self::warp();
+        let team = warp & (self.teams() - 1);
+        let mut row = (warp >> shift) * WARP_SIZE;
         while row < Self::POINTS && self.own() + row < self.len {
             if team * MMA_CENTROIDS < self.params.shape.k {
                 self.look_at(row, team);
@@ -352,15 +407,17 @@ impl<C: Operand> Panel<C> {
         let (steps, panels) = const { (Self::WAY.steps, Self::WAY.panels()) };
         let points = Self::SHARED.points.here().address();
         let centroids = Self::SHARED.centroids.here().address() + team * (panels * MMA_CENTROIDS * 128);
-        let (quarter, eighth) = (lane_id() & 3, lane_id() / 4);
+        let lane = Self::lane();
+        let (quarter, eighth) = (lane & 3, lane / 4);
         let mut scores: Scores = [[0.0; 32]; 2];
         unroll!(S in [0, 1, 2, 3, 4, 5, 6, 7] => {
             if (S as u32) < steps {
                 let x = points + S as u32 / 4 * (Self::POINTS * 128);
-                let x = [of_points(x, first, S as u32 % 4), of_points(x, first + 16, S as u32 % 4)];
+                let step = S as u32 % 4;
+                let x = [of_points(x, lane, first, step), of_points(x, lane, first + 16, step)];
                 let centroids = centroids + S as u32 / 4 * (MMA_CENTROIDS * 128);
                 unroll!(J in [0, 1, 2, 3] => {
-                    let these = of_centroids(centroids, J as u32, S as u32 % 4);
+                    let these = of_centroids(centroids, lane, J as u32, step);
                     multiply::<C, J>(&mut scores, x, these);
                 });
             }
@@ -431,39 +488,47 @@ impl<C: Operand> Panel<C> {
 
     /// Labels of the panel's points, of which the block finds its own, and the statistics of these.
     #[inline(always)]
-    unsafe fn label_all(self, arrays: Arrays<C::Scalar>, results: Results) {
+    pub(super) unsafe fn label_all(self, arrays: Arrays<C::Scalar>, results: Results) {
         self.copy_features(arrays.points.cast());
-        let mut first = warp_id() * WARP_SIZE;
+        // A lane has a row, whose warp's are all there or none is: the last again, in place of those past it.
+        let mut row = Self::thread();
         #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
         if const { Self::WAY.blocks > 1 } {
             const { assert!(Self::WAY.blocks == 1 || Self::POINTS <= Self::WAY.threads) };
-            let has_points = first < Self::POINTS && self.own() + first < self.len;
+            let has_points = self.has_points(row);
             let mut found = Labelled::NONE;
-            // The others have begun.
-            cluster_wait();
             if has_points {
-                found = self.label(first, arrays);
-                self.tell(first, found.label);
+                found = self.label(row, arrays);
+                self.tell(row, found.label);
             }
             // Labels are told; nobody has to wait for what goes to memory.
             cluster_arrive();
             if has_points {
-                self.store_labels(first, found, results);
+                self.store_labels(row, found, results);
             }
             return cluster_wait();
         }
-        while first < Self::POINTS && self.own() + first < self.len {
-            self.store_labels(first, self.label(first, arrays), results);
-            first += Self::WAY.threads;
+        while self.has_points(row) {
+            self.store_labels(row, self.label(row, arrays), results);
+            if const { Self::POINTS <= Self::WAY.threads } {
+                break;
+            }
+            row += Self::WAY.threads;
         }
         sync_threads();
     }
 
-    /// Labels of the 32 points from `first` on, a lane each; a warp together.
+    /// Whether the warp that has row `row` of the block's has points.
     #[inline(always)]
-    unsafe fn label(self, first: u32, arrays: Arrays<C::Scalar>) -> Labelled {
+    fn has_points(self, row: u32) -> bool {
+        let first = row & !(WARP_SIZE - 1);
+        first < Self::POINTS && self.own() + first < self.len
+    }
+
+    /// The label of row `row` of the block's; a warp together, which has 32.
+    #[inline(always)]
+    unsafe fn label(self, row: u32, arrays: Arrays<C::Scalar>) -> Labelled {
         let teams = self.params.shape.k.div_ceil(MMA_CENTROIDS);
-        let row = first + lane_id();
         let of_panel = self.own() + row;
         let is_inside = of_panel < self.len;
         let (best, tallies) = (Self::SHARED.best.here(), Self::SHARED.tallies.here());
@@ -493,40 +558,41 @@ impl<C: Operand> Panel<C> {
             let lane = unsure.trailing_zeros();
             unsure &= unsure - 1;
             let of_lane = warp_shuffle_idx(FULL_MASK, limit, lane);
-            let settled = self.settle(first + lane, of_lane, arrays);
-            label = if lane_id() == lane { settled } else { label };
+            let settled = self.settle((row & !(WARP_SIZE - 1)) + lane, of_lane, arrays);
+            label = if row % WARP_SIZE == lane { settled } else { label };
         }
         labels.set(of_panel, label);
         let cost = if is_inside { norm - 2.0 * score } else { 0.0 };
         Labelled { label, differs: is_inside && label != before, cost }
     }
 
-    /// Stores what is new of the labels of 32 points, and their statistics.
+    /// Stores what is new of the label of row `row`, and a warp's statistics.
     #[inline(always)]
-    unsafe fn store_labels(self, first: u32, found: Labelled, results: Results) {
+    unsafe fn store_labels(self, row: u32, found: Labelled, results: Results) {
         if found.differs {
-            *results.labels.add(self.place(self.own() + first + lane_id())) = found.label;
+            *results.labels.add(self.place(self.own() + row)) = found.label;
         }
         let cost = warp_sum_f64(found.cost as f64);
         let changed = warp_vote_ballot(FULL_MASK, found.differs).count_ones();
-        if lane_id() == 0 {
-            let entry = (self.first + self.own() + first) / STATISTICS_POINTS;
-            let entry = (self.batch * self.params.shape.statistics() + entry) as usize;
+        if row % WARP_SIZE == 0 {
+            let entry = (self.first + self.own() + row) / STATISTICS_POINTS;
+            let shape = Shape { n: Self::here(self.params.shape.n), ..self.params.shape };
+            let entry = (self.batch * shape.statistics() + entry) as usize;
             *results.cost.add(entry) = cost;
             *results.changed.add(entry) = changed;
         }
     }
 
-    /// Tells the other blocks the labels of 32 points, of which each lane has one.
+    /// Tells the other blocks a warp's labels, of which the lane that has row `row` has one.
     #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
     #[inline(always)]
-    unsafe fn tell(self, first: u32, label: u32) {
-        let pair = lane_id() % 16 * 2;
+    unsafe fn tell(self, row: u32, label: u32) {
+        let pair = row % 16 * 2;
         let low = warp_shuffle_idx(FULL_MASK, label, pair);
         let high = warp_shuffle_idx(FULL_MASK, label, pair + 1);
-        let place = Self::SHARED.labels.here().add(self.own() + first + pair);
+        let place = Self::SHARED.labels.here().add(self.own() + (row & !(WARP_SIZE - 1)) + pair);
         let both = low as u64 | (high as u64) << 32;
-        let mut to = lane_id() / 16;
+        let mut to = row % WARP_SIZE / 16;
         while to < Self::WAY.blocks {
             if to != rank::<C>() {
                 store_to_block(Shared::of(place.address()), to, both);
@@ -557,20 +623,7 @@ impl<C: Operand> Panel<C> {
             };
             !is_below && is_near
         };
-        let (mut a, mut b, mut count) = (0, 0, 0);
-        let mut first = 0;
-        while first < shape.k {
-            let centroid = first + lane_id();
-            let found = warp_vote_ballot(FULL_MASK, centroid < shape.k && may_be(centroid));
-            if found != 0 {
-                let last = first + WARP_SIZE - 1 - found.leading_zeros();
-                a = if count == 0 { first + found.trailing_zeros() } else { a };
-                b = last;
-            }
-            count += found.count_ones();
-            first += WARP_SIZE;
-        }
-        if count == 2 {
+        if let Some([a, b]) = self.two_of(row, limit) {
             let [to_a, to_b, size] =
                 Distance::by_lanes::<C::Scalar, WARP_SIZE>(x, row_of(a), row_of(b), shape.d);
             if !is_close(to_a, to_b, size, shape.d) {
@@ -579,7 +632,7 @@ impl<C: Operand> Panel<C> {
         }
         // By the definition, a lane a centroid.
         let mut nearest = settle::Nearest::NONE;
-        let mut centroid = lane_id();
+        let mut centroid = Self::lane();
         while centroid < shape.k {
             if may_be(centroid) {
                 nearest.take(Distance::in_order(x, row_of(centroid), shape.d), centroid, f64::INFINITY);
@@ -589,13 +642,53 @@ impl<C: Operand> Panel<C> {
         nearest.of_warp().label
     }
 
+    /// The two centroids that may be the nearest of row `row`, the first of them first, where there are two. A warp together, whose
+    /// lanes have half of a team's columns each.
+    #[inline(always)]
+    unsafe fn two_of(self, row: u32, limit: f32) -> Option<[u32; 2]> {
+        const { assert!(2 * Self::WAY.halves <= WARP_SIZE) };
+        let lane = Self::lane();
+        let (team, half) = (lane / 2, lane % 2);
+        let mut word = 0;
+        if team * MMA_CENTROIDS < self.params.shape.k {
+            let place = team * Self::POINTS + row;
+            let best = Self::SHARED.best.here().get(place);
+            let tally = Self::SHARED.tallies.here().get(place);
+            if tally >> 16 == 1 {
+                let column = tally % MMA_CENTROIDS;
+                let bit = 1 << (column / 2 % 2 * 16 + column / 8 * 2 + column % 2);
+                word = if column / 4 % 2 == half { bit } else { 0 };
+            } else {
+                word = Self::SHARED.candidates.here().get(place * 2 + half);
+            }
+            word = if best < limit { 0 } else { word };
+        }
+        let count = word.count_ones();
+        let lanes = warp_vote_ballot(FULL_MASK, count > 0);
+        let singles = warp_vote_ballot(FULL_MASK, count == 1);
+        let pairs = warp_vote_ballot(FULL_MASK, count == 2);
+        let is_two = lanes == pairs && lanes.count_ones() == 1 || lanes == singles && lanes.count_ones() == 2;
+        if !is_two {
+            return None;
+        }
+        let (low, high) = (lanes.trailing_zeros(), WARP_SIZE - 1 - lanes.leading_zeros());
+        let (of_low, of_high) =
+            (warp_shuffle_idx(FULL_MASK, word, low), warp_shuffle_idx(FULL_MASK, word, high));
+        let centroid = |lane: u32, bit: u32| {
+            lane / 2 * MMA_CENTROIDS + bit % 16 / 2 * 8 + lane % 2 * 4 + bit / 16 * 2 + bit % 2
+        };
+        let a = centroid(low, of_low.trailing_zeros());
+        let b = centroid(high, WARP_SIZE - 1 - of_high.leading_zeros());
+        Some([a.min(b), a.max(b)])
+    }
+
     /// Sorts the panel's points by label: `[place]` label above, and where the point is below 2¹⁶.
     #[inline(always)]
-    unsafe fn sort(self, results: Results) {
+    pub(super) unsafe fn sort(self, results: Results) {
         const { assert!(BLOCK_PANEL_POINTS <= 2 * Self::WAY.threads) };
         let of_thread = const { BLOCK_PANEL_POINTS / Self::WAY.threads };
         let (counts, bases) = (Self::SHARED.counts.here(), Self::SHARED.bases.here());
-        let (me, k) = (thread_idx_x(), self.params.shape.k);
+        let (me, k) = (Self::thread(), self.params.shape.k);
         let (warp, lane) = (me / WARP_SIZE, me % WARP_SIZE);
         let words = k.div_ceil(2);
         let row = |turn: usize| (warp * of_thread + turn as u32) * WARP_SIZE + lane;
@@ -701,11 +794,11 @@ impl<C: Operand> Panel<C> {
 
     /// Adds up the stretch of some lanes.
     #[inline(always)]
-    unsafe fn sum(self, results: Results) {
+    pub(super) unsafe fn sum(self, results: Results) {
         const { assert!(SHORT_STRETCH == WARP_SIZE && 2 * Self::WORDS <= VALUES as u32) };
         let (order, shape) = (Self::SHARED.order.here(), self.params.shape);
         let of_warp = const { WARP_SIZE / Self::LANES };
-        let me = thread_idx_x();
+        let me = Self::thread();
         let (warp, lane) = (me / WARP_SIZE, me % Self::LANES);
         let stretch = me / Self::LANES;
         let first = stretch * SHORT_STRETCH;
@@ -718,7 +811,8 @@ impl<C: Operand> Panel<C> {
         let has_features = feature < pitch;
         let sums = self.item as u64 * shape.k as u64 * pitch as u64;
         let sums = results.sums.add(sums as usize + feature as usize);
-        let head = (self.item * self.params.panels.stretches() + stretch) as u64 * pitch as u64;
+        let panels = Panels { len: Self::here(self.params.panels.len), ..self.params.panels };
+        let head = (self.item * panels.short_stretches() + stretch) as u64 * pitch as u64;
         let head = results.heads.add(head as usize + feature as usize);
         let mut next = Self::entries(order.add(first));
         // What began in an earlier stretch goes to the stretch's own row.

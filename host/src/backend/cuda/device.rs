@@ -581,18 +581,56 @@ impl Device {
         kernel: &K,
         blocks: u32,
     ) -> Result<()> {
+        // SAFETY: as this function's; `sm_90a` kernels wait for what is before them.
+        unsafe {
+            self.launch_by(
+                if self.0.overlaps { Manner::Overlapped } else { Manner::Plain },
+                stream,
+                kernel,
+                blocks,
+            )
+        }
+    }
+
+    /// Launches `kernel` with `blocks` blocks that run at the same time; on Hopper only.
+    ///
+    /// # Safety
+    /// As [`Device::launch`].
+    pub(super) unsafe fn launch_together<K: Kernel>(
+        &self,
+        stream: &Stream,
+        kernel: &K,
+        blocks: u32,
+    ) -> Result<()> {
+        // SAFETY: as this function's.
+        unsafe { self.launch_by(Manner::Together, stream, kernel, blocks) }
+    }
+
+    /// # Safety
+    /// As [`Device::launch`]; what is launched to overlap waits for what is before it.
+    unsafe fn launch_by<K: Kernel>(
+        &self,
+        manner: Manner,
+        stream: &Stream,
+        kernel: &K,
+        blocks: u32,
+    ) -> Result<()> {
         self.load(&[K::SPEC])?;
         let function = self.function(&K::SPEC)?;
         kernel.with_addresses(|addresses| {
             let (threads, shared_bytes) = (K::SPEC.threads, K::SPEC.shared_bytes);
             let (stream, addresses, none) = (stream.as_inner(), addresses.as_mut_ptr(), std::ptr::null_mut());
             // SAFETY: the addresses are those of the kernel's own arguments, in its order, by construction
-            // of `Kernel`; `sm_90a` kernels wait for what is before them; the rest is this function's contract.
+            // of `Kernel`; the rest is this function's contract.
             let code = unsafe {
-                if self.0.overlaps {
-                    libcuda::launch_overlapped(function, blocks, threads, shared_bytes, stream, addresses)
-                } else {
-                    sys::cuLaunchKernel(
+                match manner {
+                    Manner::Overlapped => {
+                        libcuda::launch_overlapped(function, blocks, threads, shared_bytes, stream, addresses)
+                    }
+                    Manner::Together => {
+                        libcuda::launch_together(function, blocks, threads, shared_bytes, stream, addresses)
+                    }
+                    Manner::Plain => sys::cuLaunchKernel(
                         function,
                         blocks,
                         1,
@@ -604,12 +642,22 @@ impl Device {
                         stream,
                         addresses,
                         none,
-                    )
+                    ),
                 }
             };
             check(K::SPEC.name, code)
         })
     }
+}
+
+/// How a launch stands to others, and its blocks to each other.
+#[derive(Clone, Copy)]
+enum Manner {
+    Plain,
+    /// It may begin while the launch before it ends.
+    Overlapped,
+    /// Its blocks run at the same time.
+    Together,
 }
 
 /// A place in the work of a stream, which others wait for: a CUDA event. `cust` has streams wait for such as they own alone.

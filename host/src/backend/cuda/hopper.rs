@@ -4,7 +4,8 @@ use super::memory::{Place, Plan};
 use crate::error::Result;
 use cust::stream::Stream;
 use kernels_gpu::kernels::{
-    AssignHopper, AssignMma, Kernel, ListHopper, ListMma, MergeAgain, RefineHopper, Sweep, SweepHopper,
+    AssignHopper, AssignMma, Iterate, Kernel, ListHopper, ListMma, MergeAgain, RefineHopper, Sweep,
+    SweepHopper,
 };
 use kernels_gpu::spec::*;
 
@@ -82,6 +83,8 @@ pub(super) struct Places {
     pub(super) found: Place<u32>,
     pub(super) settle_scratch: Place<u32>,
     pub(super) settle_counters: Place<u32>,
+    /// Those of them that a run begins with zeros in.
+    pub(super) anew: Place<u8>,
 }
 
 /// What a second assignment takes, of unsure points.
@@ -158,6 +161,8 @@ impl Places {
         let tile_values = hopper_panels(shape.d) as usize * HOPPER_PANEL_BYTES as usize / size_of::<u16>();
         let points = shape.batch as usize * shape.n as usize;
         let listed = if labelling.is_some() { points } else { 0 };
+        let largest = plan.array(4 * shape.batch as usize);
+        let settle_counters = plan.array(labelling.map_or(0, |how| how.settle.blocks as usize));
         Places {
             packed: plan.array(tiles * tile_values),
             biases: plan.array(tiles * HOPPER_BIASES as usize),
@@ -166,7 +171,7 @@ impl Places {
             centroid_residuals: plan.array(centroids),
             order: is_ordered.then(|| plan.array(centroids)),
             norms: plan.array(points),
-            largest: plan.array(4 * shape.batch as usize),
+            largest,
             floors: plan.array(points),
             rounded: rounds.then(|| RoundedPlaces {
                 points: plan.array(points * packed_shape(shape).pitch as usize),
@@ -180,7 +185,8 @@ impl Places {
             again: labelling.and_then(|how| how.again).map(|params| AgainPlaces::new(plan, params, rounds)),
             found: plan.array(labelling.map_or(0, |how| 4 * Units::most_found(how.teams) as usize)),
             settle_scratch: plan.array(labelling.map_or(0, |how| how.settle.scratch() as usize)),
-            settle_counters: plan.array(labelling.map_or(0, |how| how.settle.blocks as usize)),
+            settle_counters,
+            anew: largest.through(settle_counters),
         }
     }
 }
@@ -343,6 +349,36 @@ pub(super) struct SweepLaunch {
     /// # Safety
     /// As [`Device::launch`].
     pub(super) launch: unsafe fn(&Device, &Stream, SweepArguments) -> Result<()>,
+    /// What does the same of several iterations, and ends them, where there is one.
+    pub(super) iterate: Option<IterateLaunch>,
+}
+
+/// An entry that iterates, ready to be loaded and launched.
+#[derive(Clone, Copy)]
+pub(super) struct IterateLaunch {
+    pub(super) spec: KernelSpec,
+    /// # Safety
+    /// As [`Device::launch`].
+    pub(super) launch: unsafe fn(&Device, &Stream, IterateArguments) -> Result<()>,
+}
+
+/// The arguments of any of these entries.
+pub(super) type IterateArguments = Iterate<()>;
+
+impl IterateLaunch {
+    /// Blocks that share a problem of `panels`.
+    pub(super) fn blocks_of_problem(&self, panels: Panels) -> u32 {
+        panels.count * self.spec.cluster
+    }
+
+    /// Whether blocks that share a problem of this shape run at the same time, as they have to: all of them do, or each has one.
+    pub(super) fn fits(&self, device: &Device, shape: Shape, panels: Panels) -> Result<bool> {
+        if self.blocks_of_problem(panels) == 1 {
+            return Ok(device.is_hopper());
+        }
+        let clusters = u64::from(shape.batch) * u64::from(panels.count);
+        Ok(device.is_hopper() && clusters <= u64::from(device.clusters(&self.spec)?))
+    }
 }
 
 /// The arguments of any of these entries.
@@ -363,9 +399,15 @@ where
     SweepHopper<Swept<T, 4>>: Kernel,
     SweepHopper<Swept<T, 5>>: Kernel,
     SweepHopper<Swept<T, 6>>: Kernel,
+    Iterate<Swept<T, 0>>: Kernel,
+    Iterate<Swept<T, 2>>: Kernel,
+    Iterate<Swept<T, 3>>: Kernel,
+    Iterate<Swept<T, 4>>: Kernel,
+    Iterate<Swept<T, 5>>: Kernel,
+    Iterate<Swept<T, 6>>: Kernel,
 {
     let entries = [
-        sweep::<Swept<T, 0>>(),
+        SweepLaunch { iterate: Some(iterate::<Swept<T, 0>>()), ..sweep::<Swept<T, 0>>() },
         sweep::<Swept<T, 1>>(),
         sweep_on_hopper::<Swept<T, 2>>(),
         sweep_on_hopper::<Swept<T, 3>>(),
@@ -405,12 +447,13 @@ where
         // SAFETY: as this function's.
         unsafe { device.launch(stream, &kernel) }
     }
-    SweepLaunch { spec: <Sweep<C> as Kernel>::SPEC, launch: launch::<C> }
+    SweepLaunch { spec: <Sweep<C> as Kernel>::SPEC, launch: launch::<C>, iterate: None }
 }
 
 fn sweep_on_hopper<C: Copy>() -> SweepLaunch
 where
     SweepHopper<C>: Kernel,
+    Iterate<C>: Kernel,
 {
     /// # Safety
     /// As [`Device::launch`].
@@ -423,7 +466,33 @@ where
         // SAFETY: as this function's.
         unsafe { device.launch_grid(stream, &kernel, kernel.blocks() as u32 * cluster) }
     }
-    SweepLaunch { spec: <SweepHopper<C> as Kernel>::SPEC, launch: launch::<C> }
+    let spec = <SweepHopper<C> as Kernel>::SPEC;
+    SweepLaunch { spec, launch: launch::<C>, iterate: Some(iterate::<C>()) }
+}
+
+fn iterate<C: Copy>() -> IterateLaunch
+where
+    Iterate<C>: Kernel,
+{
+    /// # Safety
+    /// As [`Device::launch`]; where blocks share problems, as many as [`IterateLaunch::fits`] has room for.
+    unsafe fn launch<C: Copy>(device: &Device, stream: &Stream, arguments: IterateArguments) -> Result<()>
+    where
+        Iterate<C>: Kernel,
+    {
+        let kernel = Iterate::<C>::of(arguments, arguments.params);
+        let cluster = <Iterate<C> as Kernel>::SPEC.cluster;
+        let blocks = kernel.blocks() as u32 * cluster;
+        // SAFETY: as this function's.
+        unsafe {
+            if cluster * arguments.params.sweep.panels.count == 1 {
+                device.launch_grid(stream, &kernel, blocks)
+            } else {
+                device.launch_together(stream, &kernel, blocks)
+            }
+        }
+    }
+    IterateLaunch { spec: <Iterate<C> as Kernel>::SPEC, launch: launch::<C> }
 }
 
 /// A centre for the points of each problem, `batch · d` values: the mean of some of its first centroids. Any would

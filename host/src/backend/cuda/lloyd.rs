@@ -60,6 +60,8 @@ const MOST_BLOCKS: u32 = 1 << 20;
 
 /// Iterations between two looks of the host.
 const WINDOW: usize = 8;
+/// The same where a launch that has nothing left to do ends by itself.
+const LONG_WINDOW: usize = 32;
 
 /// The arrays of one call, in device memory, but for the points.
 struct Places<T> {
@@ -78,6 +80,8 @@ struct Places<T> {
     /// State of each problem, and the same for a pass over all problems whatever their state.
     states: Place<State>,
     open: Place<State>,
+    /// All that a run begins with zeros in, and some that does not matter: the states are the first of them.
+    anew: Place<u8>,
     tile_cost: Place<f64>,
     tile_changed: Place<u32>,
     partial: Place<f64>,
@@ -207,6 +211,8 @@ pub(super) struct Call<T: GpuElement> {
     finish: Option<FinishParams>,
     /// The entry that does all of an iteration before that, where there is one.
     sweep: Option<hopper::SweepLaunch>,
+    /// The entry that does several iterations at once, and how its blocks end each, where all of them run at the same time.
+    iterate: Option<(hopper::IterateLaunch, FinishParams)>,
     /// What rounded points are rounded in, where it is not this call's to find.
     frame: Option<Frame>,
     /// The slot of the largest centroid norm that the last packing raised.
@@ -295,9 +301,7 @@ pub(super) fn time_stages<T: GpuElement>(
     call.start(Start::Centroids(&centroids))?;
     let update = call.update()?;
     call.upload(update.thresholds, &vec![-1.0; problem.batch])?;
-    call.iteration()?;
-    call.iteration()?;
-    let pair = call.pair_of_iterations()?;
+    call.iterations(2, true, false)?;
 
     let event = || Event::new(EventFlags::DEFAULT).map_err(|code| failed("creating an event", code));
     let mark = |events: &mut Vec<Event>| {
@@ -323,13 +327,17 @@ pub(super) fn time_stages<T: GpuElement>(
         Some(places) if call.finish.is_some() => call.repack(places),
         _ => Ok(()),
     };
+    // As many as a launch of several has room to show what one takes.
+    let count = if call.iterate.is_some() { WINDOW } else { 2 };
+    let mut done = Vec::new();
     for _ in 0..iterations {
         begin()?;
         pack()?;
         mark(&mut whole)?;
-        // SAFETY: as in `means`.
-        unsafe { pair.launch(&call.stream) }?;
+        call.iterations(count, true, false)?;
         mark(&mut whole)?;
+        let states = call.download(call.places.states, problem.batch)?;
+        done.push(states.iter().map(|State(state)| state.n_iter).max().unwrap_or(1));
     }
     for _ in 0..iterations {
         begin()?;
@@ -368,7 +376,9 @@ pub(super) fn time_stages<T: GpuElement>(
         sums: stage(2, 3),
         finalise: stage(3, 4),
         update: stage(1, 4),
-        iteration: Samples::new(whole.chunks(2).map(|e| between(&e[0], &e[1]) / 2.0).collect()),
+        iteration: Samples::new(
+            whole.chunks(2).zip(done).map(|(e, done)| between(&e[0], &e[1]) / f64::from(done)).collect(),
+        ),
         settled: f64::from(settled[0]) / (problem.batch * problem.n) as f64,
         searched: f64::from(settled[1]) / (problem.batch * problem.n) as f64,
     })
@@ -418,7 +428,7 @@ impl<T: GpuElement> Call<T> {
         let has_points = !matches!(role, Role::Total(_));
         // Records of a window stay under 64 MiB however many problems there are. An even number, for iterations are
         // replayed in pairs, or one.
-        let window = (((64 << 20) / size_of::<Record>() / batch).min(WINDOW) & !1).max(1);
+        let window = |most: usize| (((64 << 20) / size_of::<Record>() / batch).min(most) & !1).max(1);
 
         // First centroids have no other way.
         let of_first = if let Role::Candidates(fit) | Role::Pairs(fit) = role { Some(fit) } else { None };
@@ -433,8 +443,27 @@ impl<T: GpuElement> Call<T> {
         let sort = device.plan().sort(panels, shape.k);
         let finalise = FinaliseParams::new(by.shape_of_sums(shape), panels, device.multiprocessors());
         let pitch = sums_pitch(by.width(shape)) as usize;
-        let converge = converge_params(shape, by, tiles, window);
+        let is_ordered = !by.metric.is_product() && device.plan().is_ordered(shape.k);
+        let ends_at_once = matches!(role, Role::Fit(_)) && by.is_plain() && hopper.is_some() && !is_ordered;
+        let converge = converge_params(shape, by, tiles, window(WINDOW));
+        let finish =
+            ends_at_once.then(|| FinishParams::new(panels, converge, device.multiprocessors())).flatten();
+        let sweep = finish.filter(|_| by.is_exact()).and_then(|_| T::sweeps(device, shape, panels));
+        let mut iterate = None;
+        if let Some(entry) = sweep.and_then(|entry| entry.iterate)
+            && entry.fits(device, shape, panels)?
+        {
+            let converge = converge_params(shape, by, tiles, window(LONG_WINDOW));
+            let params = FinishParams::by_blocks(panels, converge, entry.blocks_of_problem(panels));
+            iterate = params.map(|params| (entry, params));
+        }
+        let window = window(if iterate.is_some() { LONG_WINDOW } else { WINDOW });
         let updates = role.updates();
+        // One after the other: see `anew`.
+        let (states, open) = (plan.array(batch), plan.array(batch));
+        let if_updates = |len: usize| if updates { len } else { 0 };
+        let (thresholds, records) = (plan.array(if_updates(batch)), plan.array(if_updates(window * batch)));
+        let converge_counters = plan.array(if_updates(batch));
         let places = Places {
             labels: plan.array(batch * n),
             centroids: plan.array(batch * k * d),
@@ -443,13 +472,13 @@ impl<T: GpuElement> Call<T> {
             centre: plan.array(if T::ROUNDS { batch * d } else { 0 }),
             given: plan.array(batch * k * d),
             rows: plan.array(batch * k),
-            states: plan.array(batch),
-            open: plan.array(batch),
+            states,
+            open,
+            anew: states.through(converge_counters),
             tile_cost: plan.array(batch * tiles),
             tile_changed: plan.array(batch * tiles),
             partial: plan.array(InertiaParams { shape }.blocks() as usize),
             hopper: hopper.filter(|_| has_points).map(|entry| {
-                let is_ordered = !by.metric.is_product() && device.plan().is_ordered(shape.k);
                 let labelling = assigns.then(|| hopper::Labelling {
                     settle: settle_params(device, shape),
                     again,
@@ -479,26 +508,22 @@ impl<T: GpuElement> Call<T> {
                     sums: plan.array(groups * k * pitch),
                     heads: plan.array(groups * panels.stretches() as usize * pitch),
                     moves: plan.array(finalise.items() as usize),
-                    thresholds: plan.array(batch),
-                    records: plan.array(window * batch),
+                    thresholds,
+                    records,
                     partial_records: plan.array(converge.blocks() as usize),
-                    converge_counters: plan.array(batch),
+                    converge_counters,
                     first: plan.array(moments),
                     second: plan.array(moments),
                 }
             }),
         };
-        let is_unordered = places.hopper.as_ref().is_some_and(|places| places.order.is_none());
-        let finish = (matches!(role, Role::Fit(_)) && by.is_plain() && is_unordered)
-            .then(|| FinishParams::new(panels, converge, device.multiprocessors()))
-            .flatten();
-        let sweep = finish.filter(|_| by.is_exact()).and_then(|_| T::sweeps(device, shape, panels));
         let call = Call {
             device: device.clone(),
             stream,
             by,
             finish,
             sweep,
+            iterate,
             points: None,
             arena: Some(device.arena(plan.bytes())?),
             places,
@@ -558,6 +583,7 @@ impl<T: GpuElement> Call<T> {
                 <SegmentSums<T::Device> as Kernel>::SPEC
             };
             kernels.extend(match sort {
+                _ if let Some((entry, _)) = iterate => vec![entry.spec],
                 _ if let Some(entry) = sweep => vec![entry.spec],
                 Sort::Block if by.has_masses() => vec![<PanelSumsByMass<T::Device> as Kernel>::SPEC],
                 Sort::Block => vec![match rows_of_panels::<T>(device, PanelSumsParams { shape, panels }) {
@@ -578,6 +604,7 @@ impl<T: GpuElement> Call<T> {
                 ],
             });
             kernels.extend(match finish {
+                Some(_) if iterate.is_some() => vec![],
                 Some(_) => vec![<Finish<T::Device> as Kernel>::SPEC],
                 None => vec![<Finalise<T::Device> as Kernel>::SPEC, Converge::SPEC],
             });
@@ -829,23 +856,9 @@ impl<T: GpuElement> Call<T> {
         self.prepare()
     }
 
-    /// Forgets the points before, but for their labels.
+    /// Forgets how the iterations before went. A window of records is read whole, though its last iterations may not be done.
     fn start_anew(&self) -> Result<()> {
-        self.clear()?;
-        self.arena()?.zero(&self.stream, self.places.open)
-    }
-
-    /// Forgets how the iterations before went.
-    fn clear(&self) -> Result<()> {
-        let arena = self.arena()?;
-        arena.zero(&self.stream, self.places.states)?;
-        if let Some(update) = &self.places.update {
-            arena.zero(&self.stream, update.converge_counters)?;
-            arena.zero(&self.stream, update.thresholds)?;
-            // A window is read whole, though its last iterations may not be done.
-            arena.zero(&self.stream, update.records)?;
-        }
-        Ok(())
+        self.arena()?.zero(&self.stream, self.places.anew)
     }
 
     /// Launches, replayed as one from the second run on: to capture them costs more than it saves once.
@@ -936,18 +949,10 @@ impl<T: GpuElement> Call<T> {
         let mut done = 0;
         loop {
             let window = self.window.min(options.max_iter - done);
-            let mut left = window;
-            while left >= 2 && options.max_iter > 2 {
-                // SAFETY: as in `means`.
-                unsafe { self.pair_of_iterations()?.launch(&self.stream) }?;
-                left -= 2;
-            }
-            for _ in 0..left {
-                self.iteration()?;
-            }
             done += window;
             // The host need not look before the end where there are no more iterations anyhow.
             let is_last = done == options.max_iter;
+            self.iterations(window, options.max_iter > 2, is_last)?;
             if is_last {
                 self.close()?;
             }
@@ -983,6 +988,10 @@ impl<T: GpuElement> Call<T> {
 
     /// Labels under the centroids as they are, and the inertia.
     fn close(&self) -> Result<()> {
+        if self.iterate.is_some() {
+            // Its last launch has labelled them.
+            return self.inertia();
+        }
         let slot = self.slot.get();
         self.replay(&self.graphs.close[slot as usize], || {
             self.assign_all()?;
@@ -1020,6 +1029,20 @@ impl<T: GpuElement> Call<T> {
             cust::sys::cuMemsetD32Async(self.at(place)? as u64, bits, place.len(), self.stream.as_inner())
         };
         check("cuMemsetD32Async", code)
+    }
+
+    /// So many iterations: in one launch, or one after the other, by pairs if they are worth capturing. `closes`: what does several
+    /// labels the points after the last.
+    fn iterations(&self, count: usize, by_pairs: bool, closes: bool) -> Result<()> {
+        if let (Some(iterate), Some(places)) = (self.iterate, &self.places.hopper) {
+            return self.iterate(iterate, (count, closes), self.update()?, places);
+        }
+        let pairs = if by_pairs { count / 2 } else { 0 };
+        for _ in 0..pairs {
+            // SAFETY: as in `means`.
+            unsafe { self.pair_of_iterations()?.launch(&self.stream) }?;
+        }
+        (2 * pairs..count).try_for_each(|_| self.iteration())
     }
 
     /// Two iterations to be replayed, in the first run already: two, because norms of centroids have two slots that take
@@ -1071,6 +1094,49 @@ impl<T: GpuElement> Call<T> {
         };
         // SAFETY: as in `means`.
         unsafe { (entry.launch)(&self.device, &self.stream, sweep) }
+    }
+
+    /// So many iterations, or as many as there are until all problems are done, in one launch; centroids are packed, and are so
+    /// afterwards.
+    fn iterate(
+        &self,
+        (entry, finish): (hopper::IterateLaunch, FinishParams),
+        (count, closes): (usize, bool),
+        update: &UpdatePlaces,
+        places: &hopper::Places,
+    ) -> Result<()> {
+        let slot = self.slot.get();
+        let iterate = hopper::IterateArguments {
+            points: self.points()?.cast(),
+            centroids: self.at(self.places.rounded)?.cast(),
+            packed: self.at(places.packed)?,
+            biases: self.at(places.biases)?,
+            norms: self.at(places.norms)?,
+            largest: self.at(places.largest)?.cast(),
+            states: self.at(self.places.states)?.cast(),
+            labels: self.at(self.places.labels)?,
+            cost: self.at(self.places.tile_cost)?,
+            changed: self.at(self.places.tile_changed)?,
+            starts: self.at(update.starts)?,
+            sums: self.at(update.sums)?,
+            heads: self.at(update.heads)?,
+            thresholds: self.at(update.thresholds)?,
+            means: self.at(self.places.centroids)?,
+            moves: self.at(update.moves)?,
+            centroid_norms: self.at(places.centroid_norms)?,
+            residuals: self.at(places.centroid_residuals)?,
+            records: self.at(update.records)?.cast(),
+            counters: self.at(update.converge_counters)?,
+            params: IterateParams {
+                sweep: SweepParams { shape: self.shape, panels: self.panels, slot },
+                finish: FinishParams { slot, ..finish },
+                iterations: small("max_iter", count)?,
+                closes: closes.into(),
+            },
+            operand: PhantomData,
+        };
+        // SAFETY: as in `means`; all blocks run at the same time, as `fits` has found.
+        unsafe { (entry.launch)(&self.device, &self.stream, iterate) }
     }
 
     /// Means, moves and convergence of an iteration.
@@ -1191,8 +1257,7 @@ impl<T: GpuElement> Call<T> {
 
     /// What the tensor cores need to know of the points.
     fn prepare_points(&self, places: &hopper::Places) -> Result<()> {
-        self.arena()?.zero(&self.stream, places.largest)?;
-        self.arena()?.zero(&self.stream, places.settle_counters)?;
+        self.arena()?.zero(&self.stream, places.anew)?;
         if let Some(parts) = places.again.as_ref().and_then(|again| again.parts.as_ref()) {
             self.arena()?.zero(&self.stream, parts.largest)?;
         }

@@ -36,6 +36,12 @@ impl<T> Place<T> {
         self.len
     }
 
+    /// The place of all from this on up to `last`, which was given out later.
+    pub(super) fn through<U>(&self, last: Place<U>) -> Place<u8> {
+        let end = last.offset + last.len * size_of::<U>();
+        Place { offset: self.offset, len: end.saturating_sub(self.offset), _type: PhantomData }
+    }
+
     /// The place of `len` of its values from `first` on, or of those that there are.
     pub(super) fn part(&self, first: usize, len: usize) -> Self {
         let first = first.min(self.len);
@@ -106,7 +112,7 @@ impl Arena {
         (self.buffer.as_device_ptr().as_raw() as usize + place.offset) as *mut T
     }
 
-    /// Copies `values` to `place`, after the stream's earlier work.
+    /// Copies `values` to `place`, after the stream's earlier work. They have been read when this returns.
     pub(super) fn upload<T: bytemuck::Pod>(
         &self,
         device: &Device,
@@ -114,6 +120,18 @@ impl Arena {
         place: Place<T>,
         values: &[T],
     ) -> Result<()> {
+        /// So few the driver keeps until they are copied, and waits for nothing.
+        const FEW_BYTES: usize = 64 << 10;
+        let bytes = size_of_val(values);
+        if bytes <= FEW_BYTES && !is_locked(values) {
+            assert_len(place.len, values.len())?;
+            let to = self.at(place) as u64;
+            // SAFETY: the place has room for the values, which are plain bytes; of pageable memory the driver has a copy when it
+            // returns.
+            let copy =
+                || unsafe { sys::cuMemcpyHtoDAsync_v2(to, values.as_ptr().cast(), bytes, stream.as_inner()) };
+            return if bytes == 0 { Ok(()) } else { check("cuMemcpyHtoDAsync", copy()) };
+        }
         self.upload_rows(device, stream, (place, 1), (values, 1), |_, _| Ok(()))
     }
 
@@ -504,5 +522,7 @@ mod tests {
         let a = plan.array::<u32>(3);
         let b = plan.array::<f64>(1);
         assert_eq!((a.offset, b.offset, plan.bytes()), (0, 256, 264));
+        let both = a.through(b);
+        assert_eq!((both.offset, both.len), (0, 264));
     }
 }

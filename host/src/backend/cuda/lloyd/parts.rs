@@ -602,7 +602,7 @@ impl<T: GpuElement> Call<T> {
 
     /// Begins a pass under the given centroids.
     fn begin_total(&self) -> Result<()> {
-        self.clear()?;
+        self.start_anew()?;
         // Nothing moves in a pass that only labels.
         self.arena()?.zero(&self.stream, self.update()?.moves)?;
         self.give_centroids(None, self.shape)

@@ -58,7 +58,7 @@ pub const WHOLE_PLACE_THREADS: u32 = 512;
 
 /// Threads of the kernels that reduce statistics.
 pub const REDUCE_THREADS: u32 = 256;
-/// Rows of an item of `inertia`.
+/// Most rows of an item of `inertia`.
 pub const INERTIA_ROWS: u32 = 1024;
 /// Items of `moments` for each problem, at most.
 pub const MOMENTS_ITEMS: u32 = 1024;
@@ -1499,15 +1499,7 @@ pub struct SweepWay {
 impl SweepWay {
     /// All there are; an entry is named by its place.
     pub const ALL: [SweepWay; 7] = [
-        SweepWay {
-            steps: 4,
-            halves: 2,
-            threads: 256,
-            lanes: 8,
-            blocks: 1,
-            blocks_per_sm: 2,
-            iterates: true,
-        },
+        SweepWay { steps: 4, halves: 2, threads: 256, lanes: 8, blocks: 1, blocks_per_sm: 2, iterates: true },
         SweepWay {
             steps: 4,
             halves: 4,
@@ -1526,15 +1518,7 @@ impl SweepWay {
             blocks_per_sm: 1,
             iterates: true,
         },
-        SweepWay {
-            steps: 4,
-            halves: 4,
-            threads: 512,
-            lanes: 8,
-            blocks: 2,
-            blocks_per_sm: 1,
-            iterates: true,
-        },
+        SweepWay { steps: 4, halves: 4, threads: 512, lanes: 8, blocks: 2, blocks_per_sm: 1, iterates: true },
         SweepWay {
             steps: 8,
             halves: 4,
@@ -2113,24 +2097,38 @@ impl Items for FinishParams {
     }
 }
 
-/// Parameters of `inertia`: one block for each [`INERTIA_ROWS`] rows.
+/// Parameters of `inertia`: one block for so many rows.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct InertiaParams {
     /// The problems.
     pub shape: Shape,
+    /// Rows of an item: a power of two, up to [`INERTIA_ROWS`].
+    pub rows: u32,
+    /// Items of a problem.
+    pub tiles: u32,
 }
 impl InertiaParams {
-    /// Items of a problem.
+    /// Rows by the points of a problem alone, for the bits of sums depend on them: some hundred items at least, where warps of a block
+    /// have a few rows each.
     #[inline]
-    pub const fn tiles(&self) -> u32 {
-        self.shape.n.div_ceil(INERTIA_ROWS)
+    pub const fn new(shape: Shape) -> Self {
+        const ITEMS: u32 = 512;
+        const LEAST: u32 = 32;
+        let rows = (shape.n / ITEMS).next_power_of_two();
+        let rows = if rows < INERTIA_ROWS { rows } else { INERTIA_ROWS };
+        Self::by(shape, if rows > LEAST { rows } else { LEAST })
+    }
+    /// With so many rows an item.
+    #[inline]
+    pub const fn by(shape: Shape, rows: u32) -> Self {
+        InertiaParams { shape, rows, tiles: shape.n.div_ceil(rows) }
     }
 }
 impl Items for InertiaParams {
     #[inline]
     fn blocks(&self) -> u64 {
-        self.shape.batch as u64 * self.tiles() as u64
+        self.shape.batch as u64 * self.tiles as u64
     }
 }
 

@@ -518,7 +518,7 @@ fn check_statistics<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
     let rounded = arrays.rounded.get();
     let (batch, n, d) = (batch as usize, n as usize, d as usize);
 
-    let params = InertiaParams { shape };
+    let params = InertiaParams::new(shape);
     let partial = Memory::poison(params.blocks() as usize);
     way.launch(Inertia::<T> {
         points: arrays.points.at(),
@@ -528,10 +528,10 @@ fn check_statistics<T: Point>(size: [u32; 4], data: Data, seed: u64, way: Way) {
         params,
     });
     for (at, partial) in partial.get().into_iter().enumerate() {
-        let (problem, tile) = (at / params.tiles() as usize, at % params.tiles() as usize);
+        let (problem, tile) = (at / params.tiles as usize, at % params.tiles as usize);
         let view = View::new(&points, &rounded, shape, problem);
-        let first = tile * INERTIA_ROWS as usize;
-        let rows = first..(first + INERTIA_ROWS as usize).min(n);
+        let first = tile * params.rows as usize;
+        let rows = first..(first + params.rows as usize).min(n);
         let expected: f64 = rows
             .map(|row| distance(view.point(row), view.centroid(labels[problem * n + row] as usize)))
             .sum();

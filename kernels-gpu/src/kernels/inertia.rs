@@ -7,7 +7,7 @@ use cuda_std::warp::*;
 const SHARED: InertiaShared = InertiaShared::new();
 const WARPS: u32 = REDUCE_THREADS / WARP_SIZE;
 
-/// One partial sum for each [`INERTIA_ROWS`] rows of each problem: a warp a row, a lane a feature.
+/// One partial sum for each `params.rows` rows of each problem: a warp a row, a lane a feature.
 ///
 /// # Safety
 /// Pointers are valid for the shapes in `params`; a block has [`REDUCE_THREADS`] threads.
@@ -24,9 +24,9 @@ pub(super) unsafe fn inertia<T: Scalar>(
     let items = params.blocks();
     let mut item = block_idx_x() as u64;
     while item < items {
-        let batch = div_u64(item, params.tiles() as u64);
-        let first = (item - batch * params.tiles() as u64) as u32 * INERTIA_ROWS;
-        let end = if shape.n - first < INERTIA_ROWS { shape.n } else { first + INERTIA_ROWS };
+        let batch = div_u64(item, params.tiles as u64);
+        let first = (item - batch * params.tiles as u64) as u32 * params.rows;
+        let end = if shape.n - first < params.rows { shape.n } else { first + params.rows };
         let mut sum = 0.0;
         let mut row = first + warp_id();
         while row < end {

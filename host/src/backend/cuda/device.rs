@@ -541,7 +541,7 @@ impl Device {
         self.multiprocessors() / spec.cluster
     }
 
-    /// Clusters of a kernel's blocks that run at a time: none where the GPU, or the part of it that this is, has no
+    /// Clusters of a kernel's blocks, or blocks, that run at a time: none where the GPU, or the part of it that this is, has no
     /// multiprocessors for one beside each other. The driver is asked once: it is the same for as long as the kernel is loaded.
     pub(super) fn clusters(&self, spec: &KernelSpec) -> Result<u32> {
         self.load(&[*spec])?;
@@ -551,15 +551,27 @@ impl Device {
             return Ok(clusters);
         }
         let (function, mut clusters) = (loaded.function, 0);
+        let (threads, shared_bytes) = (spec.threads, spec.shared_bytes);
         // SAFETY: a function just loaded, and a place for a number.
         let code = unsafe {
-            libcuda::active_clusters(&mut clusters, function, spec.cluster, spec.threads, spec.shared_bytes)
+            if spec.cluster > 1 {
+                libcuda::active_clusters(&mut clusters, function, spec.cluster, threads, shared_bytes)
+            } else {
+                // Of blocks by themselves the driver tells those of a multiprocessor.
+                sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                    &mut clusters,
+                    function,
+                    threads as i32,
+                    shared_bytes as usize,
+                )
+            }
         };
         if code != CUresult::CUDA_SUCCESS {
             // Where a driver has another word for it, too; what is wrong with more than this, the next call meets.
             return Ok(0);
         }
-        let clusters = clusters.max(0) as u32;
+        let each = if spec.cluster > 1 { 1 } else { self.multiprocessors() };
+        let clusters = clusters.max(0) as u32 * each;
         loaded.clusters = Some(clusters);
         Ok(clusters)
     }

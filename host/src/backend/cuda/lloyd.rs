@@ -156,11 +156,16 @@ impl Role<'_> {
 pub(super) struct Cut {
     pub(super) panel_rows: u32,
     pub(super) moment_rows: u32,
+    pub(super) inertia_rows: u32,
 }
 
 impl Cut {
     pub(super) fn of(shape: Shape) -> Self {
-        Cut { panel_rows: Panels::of(shape.n, shape.k).len, moment_rows: MomentsParams::new(shape).rows }
+        Cut {
+            panel_rows: Panels::of(shape.n, shape.k).len,
+            moment_rows: MomentsParams::new(shape).rows,
+            inertia_rows: InertiaParams::new(shape).rows,
+        }
     }
 }
 
@@ -205,6 +210,7 @@ pub(super) struct Call<T: GpuElement> {
     shape: Shape,
     panels: Panels,
     moments: MomentsParams,
+    inertia: InertiaParams,
     /// The tensor-core entry that assigns, where there is one for this shape and device.
     hopper: Option<hopper::Launch>,
     /// How one launch ends an iteration and leaves centroids packed for the next, where it does.
@@ -419,10 +425,12 @@ impl<T: GpuElement> Call<T> {
     ) -> Result<Self> {
         let shape = shape_of::<T>([batch, n, d], k)?;
         let (mut panels, mut moments) = (Panels::of(shape.n, shape.k), MomentsParams::new(shape));
+        let mut inertia = InertiaParams::new(shape);
         if let Role::Part(cut) | Role::Total(cut) = role {
             panels = Panels { count: shape.n.div_ceil(cut.panel_rows), len: cut.panel_rows };
             moments.rows = cut.moment_rows;
             moments.tiles = shape.n.div_ceil(cut.moment_rows);
+            inertia = InertiaParams::by(shape, cut.inertia_rows);
         }
         // A total has what its parts have added up, no points of its own.
         let has_points = !matches!(role, Role::Total(_));
@@ -477,7 +485,7 @@ impl<T: GpuElement> Call<T> {
             anew: states.through(converge_counters),
             tile_cost: plan.array(batch * tiles),
             tile_changed: plan.array(batch * tiles),
-            partial: plan.array(InertiaParams { shape }.blocks() as usize),
+            partial: plan.array(inertia.blocks() as usize),
             hopper: hopper.filter(|_| has_points).map(|entry| {
                 let labelling = assigns.then(|| hopper::Labelling {
                     settle: settle_params(device, shape),
@@ -530,6 +538,7 @@ impl<T: GpuElement> Call<T> {
             shape,
             panels,
             moments,
+            inertia,
             hopper,
             frame: None,
             slot: Cell::new(0),
@@ -1002,7 +1011,7 @@ impl<T: GpuElement> Call<T> {
     /// What the host is told of the last `window` iterations; with the inertia, where that is there.
     fn look(&self, update: &UpdatePlaces, window: usize, has_inertia: bool) -> Result<Look> {
         let batch = self.shape.batch as usize;
-        let params = InertiaParams { shape: self.shape };
+        let params = self.inertia;
         let what = "what the device has found";
         let mut states: Vec<State> = zeroed(batch, what)?;
         let mut records: Vec<Record> = zeroed(window * batch, what)?;
@@ -1785,7 +1794,7 @@ impl<T: GpuElement> Call<T> {
             centroids: self.at(self.places.rounded)?.cast(),
             labels: self.at(self.places.labels)?,
             partial: self.at(self.places.partial)?,
-            params: InertiaParams { shape: self.shape },
+            params: InertiaParams { shape: self.shape, ..self.inertia },
         };
         // SAFETY: as in `means`; every label is under `k`, since an assignment wrote them all.
         unsafe { self.device.launch(&self.stream, &kernel) }
@@ -1793,7 +1802,7 @@ impl<T: GpuElement> Call<T> {
 
     /// The inertia of each problem, after [`Self::inertia`].
     fn inertias(&self) -> Result<Vec<f64>> {
-        let params = InertiaParams { shape: self.shape };
+        let params = self.inertia;
         let partial = self.download(self.places.partial, params.blocks() as usize)?;
         Ok(sums_of_inertia(&partial, params))
     }
@@ -1861,7 +1870,7 @@ impl<T: GpuElement> Call<T> {
 
 /// The inertia of each problem by those of its parts.
 fn sums_of_inertia(partial: &[f64], params: InertiaParams) -> Vec<f64> {
-    partial.chunks(params.tiles() as usize).map(|tiles| tiles.iter().sum()).collect()
+    partial.chunks(params.tiles as usize).map(|tiles| tiles.iter().sum()).collect()
 }
 
 /// A run without points is a bug of this crate; it is reported.

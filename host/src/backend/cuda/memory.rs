@@ -112,7 +112,7 @@ impl Arena {
         (self.buffer.as_device_ptr().as_raw() as usize + place.offset) as *mut T
     }
 
-    /// Copies `values` to `place`, after the stream's earlier work. They have been read when this returns.
+    /// Copies `values` to `place`, after the stream's earlier work.
     pub(super) fn upload<T: bytemuck::Pod>(
         &self,
         device: &Device,
@@ -120,18 +120,6 @@ impl Arena {
         place: Place<T>,
         values: &[T],
     ) -> Result<()> {
-        /// So few the driver keeps until they are copied, and waits for nothing.
-        const FEW_BYTES: usize = 64 << 10;
-        let bytes = size_of_val(values);
-        if bytes <= FEW_BYTES && !is_locked(values) {
-            assert_len(place.len, values.len())?;
-            let to = self.at(place) as u64;
-            // SAFETY: the place has room for the values, which are plain bytes; of pageable memory the driver has a copy when it
-            // returns.
-            let copy =
-                || unsafe { sys::cuMemcpyHtoDAsync_v2(to, values.as_ptr().cast(), bytes, stream.as_inner()) };
-            return if bytes == 0 { Ok(()) } else { check("cuMemcpyHtoDAsync", copy()) };
-        }
         self.upload_rows(device, stream, (place, 1), (values, 1), |_, _| Ok(()))
     }
 

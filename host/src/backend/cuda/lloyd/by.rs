@@ -317,8 +317,8 @@ impl<T: GpuElement> Call<T> {
     /// [`Call::inertia`], where it is not the Euclidean one without weights; whether that is so.
     pub(super) fn inertia_by(&self) -> Result<bool> {
         if self.by.has_losses() {
-            let params = InertiaParams { shape: self.shape };
-            self.losses(None, self.places.by.weights, self.places.partial, INERTIA_ROWS, params.tiles())?;
+            let InertiaParams { rows, tiles, .. } = self.inertia;
+            self.losses(None, self.places.by.weights, self.places.partial, rows, tiles)?;
         }
         Ok(self.by.has_losses())
     }

@@ -480,6 +480,7 @@ impl<T: GpuElement> Call<T> {
         self.panels.count = self.shape.n.div_ceil(self.panels.len);
         self.moments.shape = self.shape;
         self.moments.tiles = self.shape.n.div_ceil(self.moments.rows);
+        self.inertia = InertiaParams::by(self.shape, self.inertia.rows);
         Ok(())
     }
 
@@ -575,7 +576,7 @@ impl<T: GpuElement> Call<T> {
             copy!(from.heads, to.heads, each(panels, self.panels.stretches() as usize * pitch));
             copy!(from.starts, to.starts, each(panels, k + 1));
         } else {
-            let rows_of_part = INERTIA_ROWS as usize;
+            let rows_of_part = self.inertia.rows as usize;
             let parts = [rows.start / rows_of_part, rows.len().div_ceil(rows_of_part)];
             copy!(self.places.partial, total.places.partial, each(parts, 1));
         }

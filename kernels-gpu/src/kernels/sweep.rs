@@ -122,7 +122,7 @@ pub(super) const fn way<C: Operand>() -> SweepWay {
 
 /// This block's number among those that share a panel.
 #[inline(always)]
-pub(super) fn rank<C: Operand>() -> u32 {
+fn rank<C: Operand>() -> u32 {
     #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
     if const { way::<C>().blocks > 1 } {
         return cluster_rank();
@@ -574,7 +574,7 @@ impl<C: Operand, const LOOPS: bool> Panel<C, LOOPS> {
         }
         let cost = warp_sum_f64(found.cost as f64);
         let changed = warp_vote_ballot(FULL_MASK, found.differs).count_ones();
-        if row % WARP_SIZE == 0 {
+        if row.is_multiple_of(WARP_SIZE) {
             let entry = (self.first + self.own() + row) / STATISTICS_POINTS;
             let shape = Shape { n: Self::here(self.params.shape.n), ..self.params.shape };
             let entry = (self.batch * shape.statistics() + entry) as usize;

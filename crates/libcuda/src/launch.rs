@@ -30,54 +30,29 @@ const _: () = assert!(size_of::<Attribute>() == 72 && size_of::<Config>() == 56)
 type LaunchKernelEx =
     unsafe extern "C" fn(*const Config, CUfunction, *mut *mut c_void, *mut *mut c_void) -> u32;
 
-/// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`.
-const TOGETHER: c_uint = 2;
-/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
-const OVERLAPS: c_uint = 6;
+/// What a launch has that one by `cuLaunchKernel` has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Manner {
+    /// Its blocks all run at the same time, so that they may wait for each other; it is refused where there is no room for so many.
+    /// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`.
+    Together = 2,
+    /// Its blocks may become resident while the launch before it on the stream still runs, and do so once each of that one's blocks
+    /// has allowed it. The function has to wait (`griddepcontrol.wait`) before it touches memory.
+    /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
+    Overlapped = 6,
+}
 
-/// Launches `function` on `stream`, `blocks` blocks of `threads` threads; its blocks may become resident while the launch
-/// before it on the stream still runs, and do so once each of that one's blocks has allowed it. The function has to wait
-/// (`griddepcontrol.wait`) before it touches memory. `cuLaunchKernelEx` of CUDA 11.8 and later.
+/// Launches `function` on `stream` in this manner, `blocks` blocks of `threads` threads. `cuLaunchKernelEx` of CUDA 11.8 and later.
 ///
 /// # Safety
 /// As the driver's documentation of `cuLaunchKernel` says.
-pub unsafe fn launch_overlapped(
+pub unsafe fn launch(
+    manner: Manner,
     function: CUfunction,
     blocks: u32,
     threads: u32,
     shared_bytes: u32,
-    stream: CUstream,
-    arguments: *mut *mut c_void,
-) -> CUresult {
-    // SAFETY: as this function's.
-    unsafe { launch_with(OVERLAPS, function, [blocks, threads, shared_bytes], stream, arguments) }
-}
-
-/// Launches `function` on `stream`, `blocks` blocks of `threads` threads, all of which run at the same time, so that they may wait for
-/// each other: refused where there is no room for so many. `cuLaunchKernelEx` of CUDA 11.8 and later.
-///
-/// # Safety
-/// As the driver's documentation of `cuLaunchKernel` says.
-pub unsafe fn launch_together(
-    function: CUfunction,
-    blocks: u32,
-    threads: u32,
-    shared_bytes: u32,
-    stream: CUstream,
-    arguments: *mut *mut c_void,
-) -> CUresult {
-    // SAFETY: as this function's.
-    unsafe { launch_with(TOGETHER, function, [blocks, threads, shared_bytes], stream, arguments) }
-}
-
-/// A launch with one attribute.
-///
-/// # Safety
-/// As the driver's documentation of `cuLaunchKernel` says.
-unsafe fn launch_with(
-    attribute: c_uint,
-    function: CUfunction,
-    [blocks, threads, shared_bytes]: [u32; 3],
     stream: CUstream,
     arguments: *mut *mut c_void,
 ) -> CUresult {
@@ -86,7 +61,7 @@ unsafe fn launch_with(
     if let Some(code) = fault::next() {
         return code::result(code);
     }
-    let attribute = Attribute { id: attribute, pad: 0, value: 1, rest: [0; 15] };
+    let attribute = Attribute { id: manner as c_uint, pad: 0, value: 1, rest: [0; 15] };
     let config = Config {
         grid: [blocks, 1, 1],
         block: [threads, 1, 1],

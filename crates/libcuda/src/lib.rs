@@ -25,7 +25,7 @@ mod launch;
 
 #[cfg(feature = "given-driver")]
 pub use forward::{AddressOf, use_driver};
-pub use launch::{active_clusters, allow_large_clusters, launch_overlapped, launch_together};
+pub use launch::{Manner, active_clusters, allow_large_clusters, launch};
 
 /// Nothing fails but what the driver fails, and nothing is counted.
 #[cfg(not(feature = "fault-injection"))]

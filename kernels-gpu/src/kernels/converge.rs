@@ -1,4 +1,5 @@
 //! Whether a problem has converged, decided on the device, so that the host need not wait.
+use super::my_thread;
 use crate::spec::*;
 use cuda_std::atomic;
 use cuda_std::barrier::barrier_sync;
@@ -56,30 +57,14 @@ pub(super) unsafe fn converge(
             if is_last && me == 0 {
                 // For the next launch.
                 *counters.add(batch as usize) = 0;
-                record(batch, all, *thresholds.add(batch as usize), states, records, params);
+                let threshold = *thresholds.add(batch as usize);
+                let slot = slot_of(states.add(batch as usize), params);
+                record(slot, batch, all, threshold, states, records, params);
             }
             sync_threads();
         }
         item += grid_dim_x() as u64;
     }
-}
-
-/// This thread's number in its block, of which nothing is worked out ahead: `iterate`'s loop has no registers for it.
-#[inline(always)]
-pub(super) unsafe fn my_thread() -> u32 {
-    opaque(thread_idx_x())
-}
-
-/// The same of its warp.
-#[inline(always)]
-pub(super) unsafe fn my_lane() -> u32 {
-    my_thread() % WARP_SIZE
-}
-
-/// The warp's in its block.
-#[inline(always)]
-pub(super) unsafe fn my_warp() -> u32 {
-    my_thread() / WARP_SIZE
 }
 
 /// What a part of a problem's moves and statistics come to, in every thread of a block.
@@ -109,24 +94,16 @@ pub(super) unsafe fn sum_of_part(
     sum_of_block(mine)
 }
 
-/// Records a problem's iteration, and stops it if it is done; one thread.
+/// The slot of the record of a problem's next iteration.
 #[inline(always)]
-pub(super) unsafe fn record(
-    batch: u64,
-    all: IterationRecord,
-    threshold: f64,
-    states: *mut LoopState,
-    records: *mut IterationRecord,
-    params: ConvergeParams,
-) {
-    let iteration = (*states.add(batch as usize)).n_iter;
-    let slot = iteration - div(iteration, params.window) * params.window;
-    record_in(slot, batch, all, threshold, states, records, params);
+pub(super) unsafe fn slot_of(state: *const LoopState, params: ConvergeParams) -> u32 {
+    let iteration = (*state).n_iter;
+    iteration - div(iteration, params.window) * params.window
 }
 
-/// The same, whose slot is known.
+/// Records a problem's iteration in `slot`, and stops it if it is done; one thread.
 #[inline(always)]
-pub(super) unsafe fn record_in(
+pub(super) unsafe fn record(
     slot: u32,
     batch: u64,
     all: IterationRecord,

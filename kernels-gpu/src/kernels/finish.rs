@@ -10,11 +10,12 @@
 //! ```
 //! For such problems most of a launch is waiting for the one before, and then for memory: once for where clusters begin, and once
 //! for their rows.
-use super::converge::{my_lane, my_thread, my_warp, record, sum_of_part, sync_reduce};
+use super::converge::{record, slot_of, sum_of_part, sync_reduce};
 use super::finalise::rows_of_share;
 use super::pack_centroids::{Most, Packed, length_of, place_of_bias, place_of_chunk, sum_of_row};
 use super::pack_points::tensor_scale;
 use super::segment_sums::sums_about_first;
+use super::{my_lane, my_thread, my_warp};
 use crate::spec::*;
 use core::ops::AddAssign;
 use cuda_std::async_copy::*;
@@ -113,7 +114,8 @@ pub(super) unsafe fn finish<T: Scalar + Packed>(
                     // For the next launch.
                     *counters.add(batch as usize) = 0;
                     let threshold = SHARED.threshold.here().get(0);
-                    record(batch as u64, all, threshold, states, records, params.converge);
+                    let slot = slot_of(states.add(batch as usize), params.converge);
+                    record(slot, batch as u64, all, threshold, states, records, params.converge);
                     let largest = largest.add(batch as usize * 4);
                     store_largest(tiles.largest(), largest, params.slot);
                 }

@@ -12,11 +12,11 @@
 //!
 //! Blocks that wait for each other have to run at the same time: all of a launch, or one group of one block each.
 use super::assign_mma::Operand;
-use super::await_launch_before;
-use super::converge::{found, has_ended, my_thread, record_in, sum_of_part, sync_reduce};
+use super::converge::{found, has_ended, record, sum_of_part, sync_reduce};
 use super::finish::{Means, Tiles, list_rows, store_largest};
 use super::pack_centroids::Packed;
 use super::sweep::{Arrays, Panel, Results, way};
+use super::{await_launch_before, my_thread};
 use crate::spec::*;
 use cuda_std::async_copy::cp_async_wait_group;
 use cuda_std::atomic;
@@ -70,6 +70,7 @@ pub(super) unsafe fn iterate<C: Operand<Scalar: Packed>>(
     let panel = Panel::<C, true>::of(div(block_idx_x(), const { way::<C>().blocks }), sweep);
     Panel::<C, true>::arrive();
     let batch = panel.batch;
+    // As in `sweep`: points and labels are older than the launch before. Between two of these launches the host waits.
     let rows = panel.begin(arrays, labels);
     await_launch_before();
     let is_done = (*states.add(batch as usize)).done != 0;
@@ -143,7 +144,7 @@ pub(super) unsafe fn iterate<C: Operand<Scalar: Packed>>(
         if group.rank == 0 && my_thread() == 0 {
             // A launch begins with a window.
             let slot = iterations - left - 1;
-            record_in(slot, batch as u64, all, threshold, states, records, finish.converge);
+            record(slot, batch as u64, all, threshold, states, records, finish.converge);
             store_largest(of_all, largest.add(batch as usize * 4), finish.slot);
         }
         let is_done = has_ended(all, threshold);

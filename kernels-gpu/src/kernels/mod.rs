@@ -111,6 +111,27 @@ unsafe fn await_launch_before() {
     }
 }
 
+/// This thread's number in its block, of which nothing is worked out ahead: `iterate`'s loop has no registers for it.
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+#[inline(always)]
+unsafe fn my_thread() -> u32 {
+    cuda_std::thread::opaque(cuda_std::thread::thread_idx_x())
+}
+
+/// The same of its warp.
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+#[inline(always)]
+unsafe fn my_lane() -> u32 {
+    my_thread() % cuda_std::warp::WARP_SIZE
+}
+
+/// The warp's in its block.
+#[cfg(any(target_arch = "nvptx64", feature = "simt"))]
+#[inline(always)]
+unsafe fn my_warp() -> u32 {
+    my_thread() / cuda_std::warp::WARP_SIZE
+}
+
 /// Reads the value at the first of these addresses, and goes on to the next.
 #[cfg(all(feature = "simt", not(target_arch = "nvptx64")))]
 unsafe fn next<T: Copy>(addresses: &mut *const *mut core::ffi::c_void) -> T {

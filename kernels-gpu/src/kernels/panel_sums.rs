@@ -7,10 +7,9 @@
 //! ```
 //! What it writes is what `segment_sums` does, for stretches of [`SHORT_STRETCH`]. Blocks that have other features of the
 //! same points sort them again, which takes less than to tell each other.
-use super::await_launch_before;
-use super::converge::my_thread;
 use super::segment_sums::{origin_of, pitch, store_mass, sums_about_first};
 use super::sort::{bits_of, half_of, lanes_of, sum_before};
+use super::{await_launch_before, my_thread};
 use crate::spec::*;
 use cuda_std::async_copy::*;
 use cuda_std::float::Scalar;

@@ -10,6 +10,7 @@ use cust::stream::{Stream, StreamFlags};
 use cust::sys::{self, CUfunction, cudaError_enum as CUresult};
 use kernels_gpu::kernels::Kernel;
 use kernels_gpu::spec::KernelSpec;
+use libcuda::Manner;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -593,15 +594,9 @@ impl Device {
         kernel: &K,
         blocks: u32,
     ) -> Result<()> {
+        let manner = self.0.overlaps.then_some(Manner::Overlapped);
         // SAFETY: as this function's; `sm_90a` kernels wait for what is before them.
-        unsafe {
-            self.launch_by(
-                if self.0.overlaps { Manner::Overlapped } else { Manner::Plain },
-                stream,
-                kernel,
-                blocks,
-            )
-        }
+        unsafe { self.launch_by(manner, stream, kernel, blocks) }
     }
 
     /// Launches `kernel` with `blocks` blocks that run at the same time; on Hopper only.
@@ -615,14 +610,14 @@ impl Device {
         blocks: u32,
     ) -> Result<()> {
         // SAFETY: as this function's.
-        unsafe { self.launch_by(Manner::Together, stream, kernel, blocks) }
+        unsafe { self.launch_by(Some(Manner::Together), stream, kernel, blocks) }
     }
 
     /// # Safety
     /// As [`Device::launch`]; what is launched to overlap waits for what is before it.
     unsafe fn launch_by<K: Kernel>(
         &self,
-        manner: Manner,
+        manner: Option<Manner>,
         stream: &Stream,
         kernel: &K,
         blocks: u32,
@@ -636,13 +631,10 @@ impl Device {
             // of `Kernel`; the rest is this function's contract.
             let code = unsafe {
                 match manner {
-                    Manner::Overlapped => {
-                        libcuda::launch_overlapped(function, blocks, threads, shared_bytes, stream, addresses)
+                    Some(manner) => {
+                        libcuda::launch(manner, function, blocks, threads, shared_bytes, stream, addresses)
                     }
-                    Manner::Together => {
-                        libcuda::launch_together(function, blocks, threads, shared_bytes, stream, addresses)
-                    }
-                    Manner::Plain => sys::cuLaunchKernel(
+                    None => sys::cuLaunchKernel(
                         function,
                         blocks,
                         1,
@@ -660,16 +652,6 @@ impl Device {
             check(K::SPEC.name, code)
         })
     }
-}
-
-/// How a launch stands to others, and its blocks to each other.
-#[derive(Clone, Copy)]
-enum Manner {
-    Plain,
-    /// It may begin while the launch before it ends.
-    Overlapped,
-    /// Its blocks run at the same time.
-    Together,
 }
 
 /// A place in the work of a stream, which others wait for: a CUDA event. `cust` has streams wait for such as they own alone.

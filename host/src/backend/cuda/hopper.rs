@@ -368,21 +368,29 @@ pub(super) type IterateArguments = Iterate<()>;
 impl IterateLaunch {
     /// Blocks that share a problem of `panels`.
     pub(super) fn blocks_of_problem(&self, panels: Panels) -> u32 {
-        panels.count * self.spec.cluster
+        blocks_of_problem(&self.spec, panels)
     }
 
     /// Whether blocks that share a problem of this shape run at the same time, as they have to: all of them do, or each has one.
     pub(super) fn fits(&self, device: &Device, shape: Shape, panels: Panels) -> Result<bool> {
+        if !device.is_hopper() {
+            return Ok(false);
+        }
         if self.blocks_of_problem(panels) == 1 {
-            return Ok(device.is_hopper());
+            return Ok(true);
         }
         let clusters = u64::from(shape.batch) * u64::from(panels.count);
-        Ok(device.is_hopper() && clusters <= u64::from(device.clusters(&self.spec)?))
+        Ok(clusters <= u64::from(device.clusters(&self.spec)?))
     }
 }
 
-/// The arguments of any of these entries.
+/// The arguments of any of the entries that sweep.
 pub(super) type SweepArguments = Sweep<()>;
+
+/// Blocks of a kernel that share a problem of `panels`.
+fn blocks_of_problem(spec: &KernelSpec, panels: Panels) -> u32 {
+    panels.count * spec.cluster
+}
 
 /// The entry that labels and sums problems of `panels` that fit a block each, for points of `T` in the tensor cores; none where there is
 /// none for so many clusters or dimensions, or the device has no room for its block.
@@ -481,11 +489,11 @@ where
         Iterate<C>: Kernel,
     {
         let kernel = Iterate::<C>::of(arguments, arguments.params);
-        let cluster = <Iterate<C> as Kernel>::SPEC.cluster;
-        let blocks = kernel.blocks() as u32 * cluster;
+        let spec = &<Iterate<C> as Kernel>::SPEC;
+        let blocks = kernel.blocks() as u32 * spec.cluster;
         // SAFETY: as this function's.
         unsafe {
-            if cluster * arguments.params.sweep.panels.count == 1 {
+            if blocks_of_problem(spec, arguments.params.sweep.panels) == 1 {
                 device.launch_grid(stream, &kernel, blocks)
             } else {
                 device.launch_together(stream, &kernel, blocks)

@@ -1600,6 +1600,10 @@ pub struct SweepShared {
     pub norms: Slot<f32>,
     /// Labels of the panel's points: those they had, and then the new ones.
     pub labels: Slot<u32>,
+    /// `[warp of points]` their statistics, of blocks that stay.
+    pub costs: Slot<f64>,
+    /// As [`Self::costs`].
+    pub changes: Slot<u32>,
     /// Bytes of it all.
     pub bytes: u32,
 }
@@ -1652,10 +1656,22 @@ impl SweepShared {
             points: layout.aligned_array(way.panels() * points * 128, 1024),
             norms: layout.array(points),
             labels: layout.array(BLOCK_PANEL_POINTS),
+            costs: layout.array(if way.iterates { points / 32 } else { 0 }),
+            changes: layout.array(if way.iterates { points / 32 } else { 0 }),
             bytes: layout.bytes(),
         }
     }
 }
+
+// A multiprocessor of Hopper has 228 KiB, of which each block takes one more.
+const _: () = {
+    let mut entry = 0;
+    while entry < SweepWay::ALL.len() {
+        let way = SweepWay::ALL[entry];
+        assert!(way.blocks_per_sm * (SweepShared::new(way).bytes + 1024) <= 228 << 10);
+        entry += 1;
+    }
+};
 
 /// Parameters of `sweep`: a block, or a cluster of them, for each panel.
 #[derive(Clone, Copy, Debug)]

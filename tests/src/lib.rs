@@ -1,4 +1,5 @@
 //! What the tests share.
+use emulated_gpu::{Gpu, Timing};
 use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, KMeans, Metric};
 use ndarray::{ArrayView1, ArrayView2, Ix3};
 use std::ffi::OsStr;
@@ -64,7 +65,16 @@ pub fn backends() -> Vec<Backend> {
 
 /// Whether tests are to run on GPUs that are emulated.
 pub fn is_emulated() -> bool {
-    std::env::var("FLASH_KMEANS_GPU").is_ok_and(|value| value == "emulated")
+    emulated_gpu().is_some()
+}
+
+/// What GPUs are to be emulated: `FLASH_KMEANS_GPU` is `emulated`, or `emulated-hopper`.
+pub fn emulated_gpu() -> Option<Gpu> {
+    match std::env::var("FLASH_KMEANS_GPU").as_deref() {
+        Ok("emulated") => Some(Gpu::Ampere),
+        Ok("emulated-hopper") => Some(Gpu::Hopper),
+        _ => None,
+    }
 }
 
 /// Whether tests on a GPU are to have fewer and smaller cases: for a sanitizer, or an emulation.
@@ -74,8 +84,8 @@ pub fn is_small() -> bool {
 
 /// Has the GPUs be emulated where that is asked for. Before anything else is asked of them.
 pub fn emulate() {
-    if is_emulated() {
-        assert!(emulated_gpu::install(emulated_gpu::Timing::Late), "the driver was used before");
+    if let Some(gpu) = emulated_gpu() {
+        assert!(emulated_gpu::install(gpu, Timing::Late), "the driver was used before");
     }
 }
 

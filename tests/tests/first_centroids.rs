@@ -2,7 +2,7 @@
 //! for.
 use emulated_gpu::Timing;
 use flash_kmeans::{Backend, Element, Error, FlashKMeans, Init, Streaming, devices};
-use flash_kmeans_tests::{CUDA, is_set};
+use flash_kmeans_tests::{CUDA, emulated_gpu, is_set};
 use half::{bf16, f16};
 use libcuda::fault;
 use ndarray::{Array3, Axis};
@@ -18,7 +18,8 @@ fn is_emulated() -> bool {
 fn use_gpu() -> MutexGuard<'static, ()> {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     static TEST: Mutex<()> = Mutex::new(());
-    let install = || !is_emulated() || emulated_gpu::install(Timing::Late);
+    let install =
+        || !is_emulated() || emulated_gpu::install(emulated_gpu().unwrap_or_default(), Timing::Late);
     assert!(INSTALLED.get_or_init(install), "the driver was used before");
     TEST.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -56,7 +56,7 @@ pub mod ptr;
 pub mod thread;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 pub mod warp;
-#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
 pub mod wgmma;
 
 #[cfg(target_arch = "nvptx64")]

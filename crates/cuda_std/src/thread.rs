@@ -94,6 +94,18 @@ pub unsafe fn device_fence() {
     sys::device_fence()
 }
 
+/// In a loop that waits for another thread: where threads take turns, as in the emulation, lets others run.
+///
+/// # Safety
+/// None beyond being device code.
+///
+/// # PTX
+/// Nothing.
+#[inline(always)]
+pub unsafe fn pause() {
+    sys::pause()
+}
+
 /// `a / b` for a `b` that is not 0: Rust's own division has a panicking path, which a kernel cannot have.
 ///
 /// # Safety

@@ -4,21 +4,9 @@
 //! producer thread   expect_tx(bytes) ─ bulk copy ─ bulk copy ──> barrier `full` completes
 //! consumers         wait(full) ─ fence ─ mma ─ mma ─ commit ─ wait ──> arrive(empty) ─> producer
 //! ```
-//! Availability: `sm_90a` only, and on no emulation; every kernel that uses this module has a portable twin
-//! that it is tested against.
+//! Availability: `sm_90a`, and the emulation.
 use crate::shared::Shared;
-use core::arch::asm;
-
-unsafe extern "C" {
-    #[link_name = "llvm.nvvm.wgmma.fence.sync.aligned"]
-    fn llvm_wgmma_fence();
-    #[link_name = "llvm.nvvm.wgmma.commit_group.sync.aligned"]
-    fn llvm_wgmma_commit();
-    #[link_name = "llvm.nvvm.setmaxnreg.inc.sync.aligned.u32"]
-    fn llvm_setmaxnreg_inc(registers: u32);
-    #[link_name = "llvm.nvvm.setmaxnreg.dec.sync.aligned.u32"]
-    fn llvm_setmaxnreg_dec(registers: u32);
-}
+use crate::sys;
 
 /// Orders the warpgroup's register accesses before the products that follow.
 ///
@@ -26,7 +14,7 @@ unsafe extern "C" {
 /// All threads of the warpgroup call it together.
 #[inline(always)]
 pub unsafe fn wgmma_fence() {
-    llvm_wgmma_fence()
+    sys::wgmma_fence()
 }
 
 /// Closes the group of products issued since the last commit.
@@ -35,7 +23,7 @@ pub unsafe fn wgmma_fence() {
 /// As [`wgmma_fence`].
 #[inline(always)]
 pub unsafe fn wgmma_commit() {
-    llvm_wgmma_commit()
+    sys::wgmma_commit()
 }
 
 /// A 16-bit type that the tensor cores multiply.
@@ -99,7 +87,7 @@ macro_rules! setmaxnreg {
         /// All threads of the warpgroup call it together, and others have given as many up.
         #[inline(always)]
         pub unsafe fn $inc() {
-            llvm_setmaxnreg_inc($registers)
+            sys::setmaxnreg_inc::<$registers>()
         }
 
         #[doc = concat!("Gives up this warpgroup's registers but for ", $registers, " a thread.")]
@@ -108,7 +96,7 @@ macro_rules! setmaxnreg {
         /// All threads of the warpgroup call it together.
         #[inline(always)]
         pub unsafe fn $dec() {
-            llvm_setmaxnreg_dec($registers)
+            sys::setmaxnreg_dec::<$registers>()
         }
     )*};
 }
@@ -141,23 +129,8 @@ impl Descriptor {
     }
 }
 
-// The 64 scores of a thread, as operands 0 to 63.
-#[rustfmt::skip]
-macro_rules! operands {
-    () => { "{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}, {32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}" };
-}
-// The 64 of another tile, as the next ones.
-#[rustfmt::skip]
-macro_rules! more_operands {
-    () => { "{64}, {65}, {66}, {67}, {68}, {69}, {70}, {71}, {72}, {73}, {74}, {75}, {76}, {77}, {78}, {79}, {80}, {81}, {82}, {83}, {84}, {85}, {86}, {87}, {88}, {89}, {90}, {91}, {92}, {93}, {94}, {95}, {96}, {97}, {98}, {99}, {100}, {101}, {102}, {103}, {104}, {105}, {106}, {107}, {108}, {109}, {110}, {111}, {112}, {113}, {114}, {115}, {116}, {117}, {118}, {119}, {120}, {121}, {122}, {123}, {124}, {125}, {126}, {127}" };
-}
-#[rustfmt::skip]
-macro_rules! with_scores {
-    ($name:ident! $($rest:tt)*) => { $name! { [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63] $($rest)* } };
-}
-
 macro_rules! products {
-    ([$($i:literal)*] $types:literal, $from_registers:ident, $from_shared:ident, $of_256:ident) => {
+    ($types:literal, $from_registers:ident, $from_shared:ident, $of_256:ident) => {
         /// One step: `d = a · bᵀ` or, with `ADD`, `d += a · bᵀ`, for 64 points in registers, 128 centroids in shared
         /// memory and 16 features, summed in f32.
         ///
@@ -169,15 +142,7 @@ macro_rules! products {
         #[doc = concat!("`wgmma.mma_async.sync.aligned.m64n128k16.", $types, "`")]
         #[inline(always)]
         pub unsafe fn $from_registers<const ADD: bool>(d: &mut [f32; 64], a: &[u32; 4], b: u64) {
-            asm!(
-                concat!(
-                    "wgmma.mma_async.sync.aligned.m64n128k16.", $types, " {{", operands!(),
-                    "}}, {{{64}, {65}, {66}, {67}}}, {68}, {69}, 1, 1, 0;"
-                ),
-                $(inout(reg32) d[$i],)*
-                in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3], in(reg64) b, const ADD as u32,
-                options(nostack)
-            );
+            sys::$from_registers::<ADD>(d, a, b)
         }
 
         /// The same of 64 points in shared memory that `a` describes; `d` is added to unless `add` is 0.
@@ -189,15 +154,7 @@ macro_rules! products {
         #[doc = concat!("`wgmma.mma_async.sync.aligned.m64n128k16.", $types, "`")]
         #[inline(always)]
         pub unsafe fn $from_shared(d: &mut [f32; 64], a: u64, b: u64, add: u32) {
-            asm!(
-                concat!(
-                    "{{ .reg .pred p; setp.ne.b32 p, {66}, 0; wgmma.mma_async.sync.aligned.m64n128k16.", $types,
-                    " {{", operands!(), "}}, {64}, {65}, p, 1, 1, 0, 0; }}"
-                ),
-                $(inout(reg32) d[$i],)*
-                in(reg64) a, in(reg64) b, in(reg32) add,
-                options(nostack)
-            );
+            sys::$from_shared(d, a, b, add)
         }
 
         /// The same with 256 centroids, of two tiles one after the other, whose points are read once for both.
@@ -208,44 +165,25 @@ macro_rules! products {
         /// # PTX
         #[doc = concat!("`wgmma.mma_async.sync.aligned.m64n256k16.", $types, "`")]
         #[inline(always)]
-        pub unsafe fn $of_256([d, e]: [&mut [f32; 64]; 2], a: u64, b: u64, add: u32) {
-            asm!(
-                concat!(
-                    "{{ .reg .pred p; setp.ne.b32 p, {130}, 0; wgmma.mma_async.sync.aligned.m64n256k16.", $types,
-                    " {{", operands!(), ", ", more_operands!(), "}}, {128}, {129}, p, 1, 1, 0, 0; }}"
-                ),
-                $(inout(reg32) d[$i],)* $(inout(reg32) e[$i],)*
-                in(reg64) a, in(reg64) b, in(reg32) add,
-                options(nostack)
-            );
+        pub unsafe fn $of_256(d: [&mut [f32; 64]; 2], a: u64, b: u64, add: u32) {
+            sys::$of_256(d, a, b, add)
         }
     };
 }
-with_scores! { products! "f32.f16.f16", wgmma_m64n128k16_f16, wgmma_m64n128k16_f16_shared, wgmma_m64n256k16_f16_shared }
-with_scores! { products! "f32.bf16.bf16", wgmma_m64n128k16_bf16, wgmma_m64n128k16_bf16_shared, wgmma_m64n256k16_bf16_shared }
+products! { "f32.f16.f16", wgmma_m64n128k16_f16, wgmma_m64n128k16_f16_shared, wgmma_m64n256k16_f16_shared }
+products! { "f32.bf16.bf16", wgmma_m64n128k16_bf16, wgmma_m64n128k16_bf16_shared, wgmma_m64n256k16_bf16_shared }
 
-macro_rules! wait {
-    ([$($i:literal)*]) => {
-        /// Waits until at most `PENDING` committed groups are still running; `d` is of one that is not.
-        ///
-        /// # Safety
-        /// As [`wgmma_fence`].
-        ///
-        /// # PTX
-        /// `wgmma.wait_group.sync.aligned PENDING`
-        #[inline(always)]
-        pub unsafe fn wgmma_wait<const PENDING: u32>(d: &mut [f32; 64]) {
-            // The accumulators are operands so that no use of them moves above the wait.
-            asm!(
-                concat!("wgmma.wait_group.sync.aligned {64}; // ", operands!()),
-                $(inout(reg32) d[$i],)*
-                const PENDING,
-                options(nostack)
-            );
-        }
-    };
+/// Waits until at most `PENDING` committed groups are still running; `d` is of one that is not.
+///
+/// # Safety
+/// As [`wgmma_fence`].
+///
+/// # PTX
+/// `wgmma.wait_group.sync.aligned PENDING`
+#[inline(always)]
+pub unsafe fn wgmma_wait<const PENDING: u32>(d: &mut [f32; 64]) {
+    sys::wgmma_wait::<PENDING>(d)
 }
-with_scores! { wait! }
 
 /// Waits until at most `PENDING` committed groups are still running, whose scores stay theirs: what the others have read
 /// in shared memory may be overwritten.
@@ -257,7 +195,7 @@ with_scores! { wait! }
 /// `wgmma.wait_group.sync.aligned PENDING`
 #[inline(always)]
 pub unsafe fn wgmma_wait_reads<const PENDING: u32>() {
-    asm!("wgmma.wait_group.sync.aligned {0};", const PENDING, options(nostack));
+    sys::wgmma_wait_reads::<PENDING>()
 }
 
 /// A barrier in shared memory that completes a phase when its arrivals and its bytes are in.
@@ -277,7 +215,7 @@ impl Mbarrier {
     /// One thread, before [`fence_mbarrier_init`] and a barrier of the block.
     #[inline(always)]
     pub unsafe fn init(self, arrivals: u32) {
-        asm!("mbarrier.init.shared::cta.b64 [{0}], {1};", in(reg32) self.0, in(reg32) arrivals, options(nostack));
+        sys::mbarrier_init(self.0, arrivals)
     }
 
     /// Arrives, and adds `bytes` to what the phase waits for.
@@ -286,7 +224,7 @@ impl Mbarrier {
     /// The barrier is initialised.
     #[inline(always)]
     pub unsafe fn arrive_expect_tx(self, bytes: u32) {
-        asm!("mbarrier.arrive.expect_tx.shared::cta.b64 _, [{0}], {1};", in(reg32) self.0, in(reg32) bytes, options(nostack));
+        sys::mbarrier_arrive_expect_tx(self.0, bytes)
     }
 
     /// Arrives.
@@ -295,7 +233,7 @@ impl Mbarrier {
     /// The barrier is initialised.
     #[inline(always)]
     pub unsafe fn arrive(self) {
-        asm!("mbarrier.arrive.shared::cta.b64 _, [{0}];", in(reg32) self.0, options(nostack));
+        sys::mbarrier_arrive(self.0)
     }
 
     /// Arrives at the same barrier of the block of `rank` in the cluster. Orders nothing that other blocks see but the
@@ -309,11 +247,7 @@ impl Mbarrier {
     /// `mapa.shared::cluster.u32`, `mbarrier.arrive.shared::cluster.b64`
     #[inline(always)]
     pub unsafe fn arrive_at(self, rank: u32) {
-        asm!(
-            "{{ .reg .b32 a; mapa.shared::cluster.u32 a, {0}, {1}; \
-             mbarrier.arrive.shared::cluster.b64 _, [a]; }}",
-            in(reg32) self.0, in(reg32) rank, options(nostack)
-        );
+        sys::mbarrier_arrive_at(self.0, rank)
     }
 
     /// Arrives once all copies that this thread has started with `cp_async_cg_16` are in; counted among the
@@ -323,7 +257,7 @@ impl Mbarrier {
     /// The barrier is initialised.
     #[inline(always)]
     pub unsafe fn arrive_after_copies(self) {
-        asm!("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [{0}];", in(reg32) self.0, options(nostack));
+        sys::mbarrier_arrive_after_copies(self.0)
     }
 
     /// Waits for the phase of `parity` to complete.
@@ -332,16 +266,7 @@ impl Mbarrier {
     /// The barrier is initialised and `parity` is that of the phase under way or the one before.
     #[inline(always)]
     pub unsafe fn wait(self, parity: u32) {
-        loop {
-            let done: u32;
-            asm!(
-                "{{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [{1}], {2}; selp.u32 {0}, 1, 0, p; }}",
-                out(reg32) done, in(reg32) self.0, in(reg32) parity, options(nostack)
-            );
-            if done != 0 {
-                return;
-            }
-        }
+        sys::mbarrier_wait(self.0, parity)
     }
 }
 
@@ -351,7 +276,7 @@ impl Mbarrier {
 /// The thread that initialised them, before a barrier of the block.
 #[inline(always)]
 pub unsafe fn fence_mbarrier_init() {
-    asm!("fence.mbarrier_init.release.cluster;", options(nostack));
+    sys::fence_mbarrier_init()
 }
 
 /// Orders ordinary shared stores before bulk copies and products that touch the same memory.
@@ -360,7 +285,7 @@ pub unsafe fn fence_mbarrier_init() {
 /// Each thread that stored, before a barrier of the block.
 #[inline(always)]
 pub unsafe fn fence_proxy_async() {
-    asm!("fence.proxy.async.shared::cta;", options(nostack));
+    sys::fence_proxy_async()
 }
 
 /// Copies `bytes` from global to shared memory and counts them at `barrier`.
@@ -372,8 +297,7 @@ pub unsafe fn fence_proxy_async() {
 /// `cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes`
 #[inline(always)]
 pub unsafe fn bulk_copy(shared: u32, global: *const u8, bytes: u32, barrier: Mbarrier) {
-    asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{0}], [{1}], {2}, [{3}];",
-        in(reg32) shared, in(reg64) global, in(reg32) bytes, in(reg32) barrier.0, options(nostack));
+    sys::bulk_copy(shared, global, bytes, barrier.0)
 }
 
 /// Copies `bytes` from global memory to the same place in every block of the cluster that `blocks` has a bit for, and
@@ -392,8 +316,7 @@ pub unsafe fn bulk_copy_multicast(
     barrier: Mbarrier,
     blocks: u16,
 ) {
-    asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [{0}], [{1}], {2}, [{3}], {4};",
-        in(reg32) shared, in(reg64) global, in(reg32) bytes, in(reg32) barrier.0, in(reg16) blocks, options(nostack));
+    sys::bulk_copy_multicast(shared, global, bytes, barrier.0, blocks)
 }
 
 /// This block's number in its cluster.
@@ -402,10 +325,7 @@ pub unsafe fn bulk_copy_multicast(
 /// `%cluster_ctarank`
 #[inline(always)]
 pub fn cluster_rank() -> u32 {
-    let rank: u32;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov.u32 {0}, %cluster_ctarank;", out(reg32) rank, options(nostack, nomem, pure)) };
-    rank
+    sys::cluster_rank()
 }
 
 /// Sets a value in the shared memory of the block of `rank` in the cluster, in the place that `to` is in this one's.
@@ -417,10 +337,7 @@ pub fn cluster_rank() -> u32 {
 /// `mapa.shared::cluster.u32`, `st.shared::cluster.u64`
 #[inline(always)]
 pub unsafe fn store_to_block(to: Shared<u64>, rank: u32, value: u64) {
-    asm!(
-        "{{ .reg .b32 a; mapa.shared::cluster.u32 a, {0}, {1}; st.shared::cluster.u64 [a], {2}; }}",
-        in(reg32) to.address(), in(reg32) rank, in(reg64) value, options(nostack)
-    );
+    sys::store_to_block(to.address(), rank, value)
 }
 
 /// Tells the cluster that this thread's earlier writes are done; [`cluster_wait`] comes after it.
@@ -432,7 +349,7 @@ pub unsafe fn store_to_block(to: Shared<u64>, rank: u32, value: u64) {
 /// `barrier.cluster.arrive.release`
 #[inline(always)]
 pub unsafe fn cluster_arrive() {
-    asm!("barrier.cluster.arrive.release;", options(nostack));
+    sys::cluster_arrive()
 }
 
 /// Waits for all threads of the cluster to have come to [`cluster_arrive`], and makes their writes before that visible.
@@ -444,7 +361,7 @@ pub unsafe fn cluster_arrive() {
 /// `barrier.cluster.wait.acquire`
 #[inline(always)]
 pub unsafe fn cluster_wait() {
-    asm!("barrier.cluster.wait.acquire;", options(nostack));
+    sys::cluster_wait()
 }
 
 /// Waits for all threads of the cluster, and makes their earlier writes visible.

@@ -21,7 +21,8 @@ struct Source([u32; (TILE * TILES) as usize]);
 fn two_stages_see_every_tile() {
     let source = Source(core::array::from_fn(|i| i as u32 * 3));
     for schedule in [Schedule::Forward, Schedule::Reverse, Schedule::Seeded(4)] {
-        let config = Launch { grid: 2, block: THREADS, shared_bytes: 8 * TILE, schedule };
+        let config =
+            Launch { grid: 2, block: THREADS, shared_bytes: 8 * TILE, cluster: 1, together: false, schedule };
         launch(config, || unsafe {
             let stages = Layout::new().array::<u32>(2 * TILE).here();
             let thread = thread_idx_x();
@@ -53,7 +54,14 @@ fn two_stages_see_every_tile() {
 #[test]
 fn unfinished_copies_end_with_their_block() {
     let source = Source([5; (TILE * TILES) as usize]);
-    let config = Launch { grid: 3, block: 1, shared_bytes: 16, schedule: Schedule::Forward };
+    let config = Launch {
+        grid: 3,
+        block: 1,
+        shared_bytes: 16,
+        cluster: 1,
+        together: false,
+        schedule: Schedule::Forward,
+    };
     launch(config, || unsafe {
         let words = Layout::new().array::<u32>(4).here();
         words.set(0, 1);

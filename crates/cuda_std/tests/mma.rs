@@ -15,7 +15,7 @@ use cuda_std::warp::lane_id;
 const SCHEDULES: [Schedule; 3] = [Schedule::Forward, Schedule::Reverse, Schedule::Seeded(9)];
 
 fn config(schedule: Schedule) -> Launch {
-    Launch { grid: 1, block: 64, shared_bytes: 4096, schedule }
+    Launch { grid: 1, block: 64, shared_bytes: 4096, cluster: 1, together: false, schedule }
 }
 
 /// Small integers, exact in every type and sum.

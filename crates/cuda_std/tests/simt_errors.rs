@@ -18,7 +18,9 @@ const SCHEDULES: [Schedule; 4] =
 
 /// The errors of one kernel in two blocks, with 1 KiB of shared memory.
 fn errors(block: u32, kernel: impl Fn()) -> Vec<LaunchError> {
-    let run = |schedule| launch(Launch { grid: 2, block, shared_bytes: 1024, schedule }, &kernel);
+    let run = |schedule| {
+        launch(Launch { grid: 2, block, shared_bytes: 1024, cluster: 1, together: false, schedule }, &kernel)
+    };
     SCHEDULES.map(|schedule| run(schedule).expect_err("the fault must be found")).to_vec()
 }
 
@@ -267,7 +269,18 @@ fn races_within_a_warp() {
         }
     };
     let passes = || exchange(&|| unsafe { sync_warp(FULL_MASK) });
-    launch(Launch { grid: 1, block: 32, shared_bytes: 1024, schedule: Schedule::Forward }, passes).unwrap();
+    launch(
+        Launch {
+            grid: 1,
+            block: 32,
+            shared_bytes: 1024,
+            cluster: 1,
+            together: false,
+            schedule: Schedule::Forward,
+        },
+        passes,
+    )
+    .unwrap();
     // A fence lets nobody wait.
     assert_finds!(Race { .. }, 32, exchange(&|| device_fence()));
     // Nor do shuffles and votes order memory.
@@ -399,7 +412,7 @@ fn panics_become_errors() {
     });
     assert_finds!(Panicked { message, .. } if message.contains("cannot launch a kernel"), 1, {
         sync_threads();
-        let config = Launch { grid: 1, block: 1, shared_bytes: 0, schedule: Schedule::Forward };
+        let config = Launch { grid: 1, block: 1, shared_bytes: 0, cluster: 1, together: false, schedule: Schedule::Forward };
         launch(config, || ()).unwrap();
     });
 }
@@ -419,7 +432,14 @@ fn values_on_the_stacks_of_waiting_threads_are_dropped() {
 
 #[test]
 fn launches_that_no_hardware_takes() {
-    let good = Launch { grid: 1, block: 1024, shared_bytes: 227 << 10, schedule: Schedule::Forward };
+    let good = Launch {
+        grid: 1,
+        block: 1024,
+        shared_bytes: 227 << 10,
+        cluster: 1,
+        together: false,
+        schedule: Schedule::Forward,
+    };
     assert_eq!(launch(good, || ()), Ok(()));
     for bad in [
         Launch { grid: 0, ..good },

@@ -17,7 +17,7 @@ const SCHEDULES: [Schedule; 5] =
 
 fn run(grid: u32, block: u32, shared_bytes: u32, kernel: impl Fn()) {
     for schedule in SCHEDULES {
-        launch(Launch { grid, block, shared_bytes, schedule }, &kernel)
+        launch(Launch { grid, block, shared_bytes, cluster: 1, together: false, schedule }, &kernel)
             .unwrap_or_else(|error| panic!("{schedule:?}: {error}"));
     }
 }
@@ -55,7 +55,7 @@ fn block_sum_equals_the_reference() {
         for schedule in SCHEDULES {
             let mut totals = vec![f64::NAN; grid as usize];
             let out = totals.as_mut_ptr();
-            let config = Launch { grid, block, shared_bytes: 256, schedule };
+            let config = Launch { grid, block, shared_bytes: 256, cluster: 1, together: false, schedule };
             launch(config, || unsafe { block_sum(values.as_ptr(), n, out) }).unwrap();
             assert_eq!(totals, expected, "{schedule:?}, {block} threads");
         }
@@ -210,12 +210,15 @@ fn the_last_block_finishes_the_job() {
     for schedule in SCHEDULES {
         let (mut done, mut finishers) = (0u32, 0u32);
         let (done, finishers_out) = (&raw mut done, &raw mut finishers);
-        launch(Launch { grid: 17, block: 32, shared_bytes: 0, schedule }, || unsafe {
-            device_fence();
-            if thread_idx_x() == 0 && atomic::fetch_add_u32(done, 1) == grid_dim_x() - 1 {
-                *finishers_out += 1;
-            }
-        })
+        launch(
+            Launch { grid: 17, block: 32, shared_bytes: 0, cluster: 1, together: false, schedule },
+            || unsafe {
+                device_fence();
+                if thread_idx_x() == 0 && atomic::fetch_add_u32(done, 1) == grid_dim_x() - 1 {
+                    *finishers_out += 1;
+                }
+            },
+        )
         .unwrap();
         assert_eq!(finishers, 1);
     }
@@ -246,11 +249,14 @@ fn wide_accesses_round_trip() {
 fn a_schedule_repeats_itself() {
     let trace = |schedule| {
         let order = std::cell::RefCell::new(Vec::new());
-        launch(Launch { grid: 4, block: 64, shared_bytes: 0, schedule }, || unsafe {
-            order.borrow_mut().push((block_idx_x(), thread_idx_x()));
-            sync_threads();
-            order.borrow_mut().push((block_idx_x(), thread_idx_x()));
-        })
+        launch(
+            Launch { grid: 4, block: 64, shared_bytes: 0, cluster: 1, together: false, schedule },
+            || unsafe {
+                order.borrow_mut().push((block_idx_x(), thread_idx_x()));
+                sync_threads();
+                order.borrow_mut().push((block_idx_x(), thread_idx_x()));
+            },
+        )
         .unwrap();
         order.into_inner()
     };
@@ -266,7 +272,14 @@ fn a_schedule_repeats_itself() {
 
 #[test]
 fn a_launch_after_a_failed_one_is_clean() {
-    let config = Launch { grid: 2, block: 64, shared_bytes: 64, schedule: Schedule::Forward };
+    let config = Launch {
+        grid: 2,
+        block: 64,
+        shared_bytes: 64,
+        cluster: 1,
+        together: false,
+        schedule: Schedule::Forward,
+    };
     let failed = launch(config, || unsafe {
         if thread_idx_x() == 40 {
             return;

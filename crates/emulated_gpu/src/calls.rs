@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use cust_raw::{CUDA_MEMCPY2D, CUmemorytype_enum};
 use kernels_gpu::kernels::EMULATED;
+use libcuda::Manner;
 
 use crate::memory::Kind;
 use crate::streams::{From, OneLaunch, Rows, Work};
-use crate::{DEVICES, Driver, MEMORY_BYTES, Outcome, code, driver};
+use crate::{
+    BLOCKS_PER_MULTIPROCESSOR, DEVICES, Driver, Gpu, MEMORY_BYTES, MULTIPROCESSORS, Outcome, code, driver,
+};
 
 thread_local! {
     /// The device whose context is current on this thread.
@@ -97,6 +100,37 @@ fn row(to: usize, bytes: usize) -> Rows {
     Rows { to, to_pitch: bytes, from_pitch: bytes, bytes, rows: 1 }
 }
 
+/// Asks for a launch, if it is one that its function takes.
+///
+/// # Safety
+/// `arguments` are those of the function.
+#[allow(clippy::too_many_arguments)]
+unsafe fn launch(
+    driver: &mut Driver,
+    function: usize,
+    [grid, grid_y, grid_z]: [c_uint; 3],
+    [block, block_y, block_z]: [c_uint; 3],
+    shared_bytes: c_uint,
+    stream: usize,
+    arguments: *mut *mut c_void,
+    together: bool,
+) -> Outcome {
+    let kernel = EMULATED.get(function.wrapping_sub(1)).ok_or(code::INVALID_HANDLE)?;
+    let is_flat = [grid_y, grid_z, block_y, block_z] == [1; 4];
+    let spec = kernel.spec;
+    if !is_flat || grid == 0 || block != spec.threads || shared_bytes != spec.shared_bytes {
+        return Err(code::INVALID_VALUE);
+    }
+    if together && grid > MULTIPROCESSORS * BLOCKS_PER_MULTIPROCESSOR {
+        return Err(code::COOPERATIVE_LAUNCH_TOO_LARGE);
+    }
+    // SAFETY: this function's contract.
+    let launch = unsafe { kernel.launch(arguments) };
+    let (name, cluster) = (spec.name, spec.cluster);
+    let one = OneLaunch { name, grid, block, shared_bytes, cluster, together, launch };
+    driver.ask(stream, Work::Launch(Arc::new(one)))
+}
+
 /// Names of the entries in a module's text.
 fn has_entry(text: &str, name: &str) -> bool {
     let mark = format!(".entry {name}(");
@@ -112,18 +146,19 @@ mod rows {
     calls! {
         // Driver and devices.
         cuInit(_flags: c_uint) { code::SUCCESS }
-        cuDriverGetVersion(version: *mut c_int) { answer(|_| unsafe { give(version, 12_000) }) }
+        cuDriverGetVersion(version: *mut c_int) { answer(|_| unsafe { give(version, 12_040) }) }
         cuDeviceGetCount(count: *mut c_int) { answer(|_| unsafe { give(count, DEVICES) }) }
         cuDeviceGet(out: *mut c_int, ordinal: c_int) {
             answer(|_| unsafe { give(out, device(ordinal)? as c_int) })
         }
         cuDeviceGetAttribute(out: *mut c_int, attribute: c_uint, ordinal: c_int) {
-            answer(|_| {
+            answer(|driver| {
                 device(ordinal)?;
                 let value = match attribute {
-                    16 => 3,         // multiprocessors
+                    16 => MULTIPROCESSORS as c_int,
                     38 => 4 << 20,   // bytes of L2 cache
-                    75 => 8,         // compute capability
+                    // Compute capability.
+                    75 => if driver.gpu == Gpu::Hopper { 9 } else { 8 },
                     76 => 0,
                     97 => 227 << 10, // bytes of shared memory that a block may ask for
                     _ => return Err(code::INVALID_VALUE),
@@ -353,14 +388,35 @@ mod rows {
             block_z: c_uint, shared_bytes: c_uint, stream: usize, arguments: *mut *mut c_void, _extra: *mut *mut c_void,
         ) {
             in_context(|driver, _| {
+                let (grid, block) = ([grid, grid_y, grid_z], [block, block_y, block_z]);
+                unsafe { launch(driver, function, grid, block, shared_bytes, stream, arguments, false) }
+            })
+        }
+        cuLaunchKernelEx(
+            config: *const libcuda::LaunchConfig, function: usize, arguments: *mut *mut c_void, _extra: *mut *mut c_void,
+        ) {
+            in_context(|driver, _| {
+                let config = unsafe { &*config };
+                let attributes = unsafe { std::slice::from_raw_parts(config.attributes, config.attribute_count as usize) };
+                // One that may begin early may as well not.
+                let together = attributes.iter().any(|one| one.id == Manner::Together as c_uint && one.value != 0);
+                let (grid, block, stream) = (config.grid, config.block, config.stream as usize);
+                unsafe { launch(driver, function, grid, block, config.shared_bytes, stream, arguments, together) }
+            })
+        }
+        cuOccupancyMaxActiveBlocksPerMultiprocessor(
+            out: *mut c_int, function: usize, _block: c_int, _shared_bytes: usize,
+        ) {
+            in_context(|_, _| {
+                EMULATED.get(function.wrapping_sub(1)).ok_or(code::INVALID_HANDLE)?;
+                unsafe { give(out, BLOCKS_PER_MULTIPROCESSOR as c_int) }
+            })
+        }
+        cuOccupancyMaxActiveClusters(out: *mut c_int, function: usize, _config: *const libcuda::LaunchConfig) {
+            in_context(|_, _| {
                 let kernel = EMULATED.get(function.wrapping_sub(1)).ok_or(code::INVALID_HANDLE)?;
-                let is_flat = [grid_y, grid_z, block_y, block_z] == [1; 4];
-                if !is_flat || grid == 0 || block != kernel.spec.threads || shared_bytes != kernel.spec.shared_bytes {
-                    return Err(code::INVALID_VALUE);
-                }
-                let launch = unsafe { kernel.launch(arguments) };
-                let one = OneLaunch { name: kernel.spec.name, grid, block, shared_bytes, launch };
-                driver.ask(stream, Work::Launch(Arc::new(one)))
+                let clusters = MULTIPROCESSORS * BLOCKS_PER_MULTIPROCESSOR / kernel.spec.cluster;
+                unsafe { give(out, clusters as c_int) }
             })
         }
     }

@@ -1,8 +1,8 @@
 //! A CUDA driver whose GPUs are the SIMT emulation of `cuda_std`, for tests where there is no GPU.
 //!
 //! [`install`] has all of the process's driver calls come here. The library's own GPU code then runs as it would on two
-//! small GPUs of compute capability 8.0, kernels included: what allocates, copies, launches, captures, waits and frees is
-//! tested on any machine. What is not the same as on a GPU is time, and Hopper's own kernels, which have no emulation.
+//! small GPUs, of compute capability 8.0 or Hoppers, kernels included: what allocates, copies, launches, captures, waits and
+//! frees is tested on any machine. What is not the same as on a GPU is time.
 //!
 //! # How it differs from a driver
 //! - A stream's work is done as late as CUDA allows: when something waits for the stream, for an event on it, or for all of
@@ -32,8 +32,22 @@ pub enum Timing {
     Early,
 }
 
+/// What the GPUs are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gpu {
+    /// Compute capability 8.0.
+    #[default]
+    Ampere,
+    /// Compute capability 9.0: products of warpgroups, clusters of blocks, and launches whose blocks run together.
+    Hopper,
+}
+
 /// GPUs that the driver shows.
 pub const DEVICES: i32 = 2;
+/// Multiprocessors of each.
+pub const MULTIPROCESSORS: u32 = 3;
+/// Blocks that a multiprocessor runs at the same time, by the driver's word: enough for the largest cluster.
+pub const BLOCKS_PER_MULTIPROCESSOR: u32 = 6;
 /// Bytes of each one's memory.
 pub const MEMORY_BYTES: u64 = 1 << 30;
 
@@ -53,6 +67,7 @@ mod code {
     pub(crate) const ILLEGAL_ADDRESS: u32 = 700;
     pub(crate) const PEER_ACCESS_ALREADY_ENABLED: u32 = 704;
     pub(crate) const LAUNCH_FAILED: u32 = 719;
+    pub(crate) const COOPERATIVE_LAUNCH_TOO_LARGE: u32 = 720;
     pub(crate) const CAPTURE_UNSUPPORTED: u32 = 900;
     pub(crate) const CAPTURE_UNMATCHED: u32 = 903;
 }
@@ -62,6 +77,7 @@ type Outcome<T = ()> = Result<T, u32>;
 
 /// All of the driver.
 struct Driver {
+    gpu: Gpu,
     timing: Timing,
     memory: Memory,
     streams: Streams,
@@ -74,6 +90,7 @@ struct Driver {
 }
 
 static DRIVER: Mutex<Driver> = Mutex::new(Driver {
+    gpu: Gpu::Ampere,
     timing: Timing::Late,
     memory: Memory::new(),
     streams: Streams::new(),
@@ -96,11 +113,12 @@ impl Driver {
 }
 
 /// Has all driver calls of this process come here. Whether that was done: it is too late once anything was called.
-pub fn install(timing: Timing) -> bool {
+pub fn install(gpu: Gpu, timing: Timing) -> bool {
     // SAFETY: the functions have the driver's types, and do what it documents but for what this crate's page says.
     let is_first = unsafe { libcuda::use_driver(calls::address) };
     if is_first {
-        driver().timing = timing;
+        let mut driver = driver();
+        (driver.gpu, driver.timing) = (gpu, timing);
         kernels_gpu::spec::shorten_panels(PANEL_POINTS);
     }
     is_first

@@ -34,6 +34,9 @@ pub(crate) struct OneLaunch {
     pub(crate) grid: u32,
     pub(crate) block: u32,
     pub(crate) shared_bytes: u32,
+    pub(crate) cluster: u32,
+    /// Whether its blocks run at the same time.
+    pub(crate) together: bool,
     pub(crate) launch: AnyLaunch,
 }
 
@@ -276,6 +279,8 @@ fn run(one: &OneLaunch, memory: &Memory) -> Result<(), (u32, String)> {
         grid: one.grid,
         block: one.block,
         shared_bytes: one.shared_bytes,
+        cluster: one.cluster,
+        together: one.together,
         schedule: Schedule::Forward,
     };
     launch(config, &one.launch.run).map_err(|error| (code::LAUNCH_FAILED, error.to_string()))

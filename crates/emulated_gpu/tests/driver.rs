@@ -5,12 +5,12 @@ use cust::event::{Event, EventFlags};
 use cust::memory::{AsyncCopyDestination, CopyDestination, DeviceBuffer, LockedBuffer};
 use cust::stream::{Stream, StreamFlags, StreamWaitEventFlags};
 use cust::sys;
-use emulated_gpu::{DEVICES, Timing, install};
+use emulated_gpu::{DEVICES, Gpu, Timing, install};
 
 #[test]
 fn work_is_done_late_and_in_order() {
-    assert!(install(Timing::Late));
-    assert!(!install(Timing::Early), "there is a driver now");
+    assert!(install(Gpu::Ampere, Timing::Late));
+    assert!(!install(Gpu::Hopper, Timing::Early), "there is a driver now");
     cust::init(cust::CudaFlags::empty()).unwrap();
     assert_eq!(cust::device::Device::num_devices().unwrap(), DEVICES as u32);
     // SAFETY: the buffer is not read.

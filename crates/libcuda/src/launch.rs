@@ -8,21 +8,31 @@ use crate::{code, fault, forward};
 
 /// The driver's `CUlaunchConfig`.
 #[repr(C)]
-struct Config {
-    grid: [c_uint; 3],
-    block: [c_uint; 3],
-    shared_bytes: c_uint,
-    stream: CUstream,
-    attributes: *const Attribute,
-    attribute_count: c_uint,
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Blocks.
+    pub grid: [c_uint; 3],
+    /// Threads of a block.
+    pub block: [c_uint; 3],
+    /// Bytes of a block's dynamic shared memory.
+    pub shared_bytes: c_uint,
+    /// Where it is launched.
+    pub stream: CUstream,
+    /// So many of them.
+    pub attributes: *const Attribute,
+    /// How many there are.
+    pub attribute_count: c_uint,
 }
 
 /// The driver's `CUlaunchAttribute`, of an integer.
 #[repr(C, align(8))]
-struct Attribute {
-    id: c_uint,
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute {
+    /// Which one: see [`Manner`].
+    pub id: c_uint,
     pad: c_uint,
-    value: c_int,
+    /// Its value.
+    pub value: c_int,
     rest: [c_uint; 15],
 }
 const _: () = assert!(size_of::<Attribute>() == 72 && size_of::<Config>() == 56);

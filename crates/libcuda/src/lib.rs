@@ -25,7 +25,10 @@ mod launch;
 
 #[cfg(feature = "given-driver")]
 pub use forward::{AddressOf, use_driver};
-pub use launch::{Manner, active_clusters, allow_large_clusters, launch};
+pub use launch::{
+    Attribute as LaunchAttribute, Config as LaunchConfig, Manner, active_clusters, allow_large_clusters,
+    launch,
+};
 
 /// Nothing fails but what the driver fails, and nothing is counted.
 #[cfg(not(feature = "fault-injection"))]

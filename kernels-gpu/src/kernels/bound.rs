@@ -38,7 +38,7 @@ impl Bound {
     /// The same where the products of each panel of 64 features are added up by themselves, and then in f32: four steps of a
     /// panel cost `1.1·4·13u` of the lengths of its parts of both vectors, which over all panels come to no more than that of
     /// the vectors' own, and each of `panels` additions costs `u` of these. `terms` are those of the bias.
-    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
     #[inline(always)]
     pub(super) fn by_panels(panels: u32, terms: u32, norm: f32, residual: f32) -> Self {
         Self::of_sum((60.0 + 1.1 * panels as f32) * U, terms, norm, residual)

@@ -20,7 +20,6 @@ use super::{await_launch_before, my_thread};
 use crate::spec::*;
 use cuda_std::async_copy::cp_async_wait_group;
 use cuda_std::atomic;
-use cuda_std::float::Scalar;
 use cuda_std::thread::*;
 
 /// In place of how many iterations are left: only labels are.
@@ -99,6 +98,7 @@ pub(super) unsafe fn iterate<C: Operand<Scalar: Packed>>(
         panel.sum(results);
         group.meet(1);
 
+        panel.store_all_statistics(results);
         if ends::<C>() {
             let mut item = group.rank;
             while item < finish.blocks_of_problem() {
@@ -191,7 +191,9 @@ impl Group {
             let mine = if self.rank == 0 { (1 << 31) - (self.len - 1) } else { 1 };
             // Nobody waits for what it was.
             atomic::fetch_add_u32(self.counter, mine);
-            while self.counter.read_volatile() >> 31 != turn {}
+            while self.counter.read_volatile() >> 31 != turn {
+                pause();
+            }
             device_fence();
         }
         sync_threads();

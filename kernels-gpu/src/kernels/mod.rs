@@ -6,7 +6,7 @@
 
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod assign;
-#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
 mod assign_hopper;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod assign_mma;
@@ -28,7 +28,7 @@ mod fold_heads;
 mod gather;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod inertia;
-#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
 mod iterate;
 #[cfg(any(target_arch = "nvptx64", feature = "simt"))]
 mod lower_to;
@@ -224,7 +224,7 @@ macro_rules! kernels {
                 $tensor_entry $tensor_body, $tensor_arguments);)*
             kernels!(@arguments_operand [$(#[$tensor_doc])*] [$TensorArgs<$O>] $tensor_arguments);
             $(kernels!(@of $TensorFrom $TensorArgs $tensor_arguments);)?
-            $(kernels!(@kernel_tensor [$TensorArgs<$tensor_operand>]
+            $(kernels!(@kernel_operand [$TensorArgs<$tensor_operand>]
                 $tensor_shape(<$tensor_operand as HopperOperand>::STEPS).named(stringify!($tensor_entry)),
                 [type $O = $tensor_operand;] $tensor_body, $tensor_arguments);)*
         )*
@@ -232,8 +232,9 @@ macro_rules! kernels {
             $(kernels!(@entry [all(target_arch = "nvptx64", target_feature = "sm_90a")] [type $C = $operand;] $hopper_begins $hopper_entry $hopper_body, $hopper_arguments);)*
             kernels!(@arguments_operand [$(#[$hopper_doc])*] [$HopperArgs<$C>] $hopper_arguments);
             $(kernels!(@of $HopperFrom $HopperArgs $hopper_arguments);)?
-            $(kernels!(@kernel_hopper [$HopperArgs<$operand>] $hopper_shape(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
-                $hopper_arguments);)*
+            $(kernels!(@kernel_operand [$HopperArgs<$operand>]
+                $hopper_shape(<$operand as HopperOperand>::STEPS).named(stringify!($hopper_entry)),
+                [type $C = $operand;] $hopper_body, $hopper_arguments);)*
         )*
 
         /// What every entry point needs.
@@ -245,12 +246,13 @@ macro_rules! kernels {
             $($(<$HopperArgs<$operand> as Kernel>::SPEC,)*)*
         ];
 
-        /// The entry points that the emulation runs: all but Hopper's.
+        /// The entry points as the emulation runs them.
         #[cfg(all(feature = "simt", not(target_arch = "nvptx64")))]
         pub const EMULATED: &[AnyKernel] = &[
             $($(AnyKernel::of::<$Args<$type>>(),)*)*
             $(AnyKernel::of::<$PlainArgs>(),)*
             $($(AnyKernel::of::<$TensorArgs<$tensor_operand>>(),)*)*
+            $($(AnyKernel::of::<$HopperArgs<$operand>>(),)*)*
         ];
 
         /// A type of points that every kernel has an entry for.
@@ -351,7 +353,7 @@ macro_rules! kernels {
             }
         }
     };
-    (@kernel_tensor [$Args:ty] $spec:expr, [$alias:item] $body:path,
+    (@kernel_operand [$Args:ty] $spec:expr, [$alias:item] $body:path,
         ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
         #[cfg(not(target_arch = "nvptx64"))]
         impl Kernel for $Args {
@@ -361,19 +363,6 @@ macro_rules! kernels {
             unsafe fn run(self) {
                 $alias
                 $body($(self.$pointer,)* self.$params)
-            }
-        }
-    };
-    (@kernel_hopper [$Args:ty] $spec:expr,
-        ($($pointer:ident: $pointee:ty),*; $params:ident: $Params:ty)) => {
-        #[cfg(not(target_arch = "nvptx64"))]
-        impl Kernel for $Args {
-            const SPEC: KernelSpec = $spec;
-            kernels!(@host [$params] [$($pointer),*] [operand: core::marker::PhantomData]);
-            #[cfg(feature = "simt")]
-            unsafe fn run(self) {
-                // Hopper's own instructions have no emulation; a test that asks for one must fail.
-                unimplemented!("Hopper's kernels run on Hopper only")
             }
         }
     };

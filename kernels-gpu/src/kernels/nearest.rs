@@ -93,7 +93,7 @@ pub(super) struct Again {
 
 impl Again {
     /// Points are assigned once.
-    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
     #[inline(always)]
     pub(super) fn none(shape: Shape) -> Self {
         Again { rows: core::ptr::null(), many_rows: core::ptr::null_mut(), shape }

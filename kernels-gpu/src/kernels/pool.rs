@@ -18,7 +18,7 @@ use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
-#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
 use cuda_std::wgmma::{cluster_rank, cluster_sync, store_to_block};
 
 const SUMS: PoolSumsShared = PoolSumsShared::new();
@@ -399,7 +399,7 @@ alone!(Blocks<CHOOSE_HOLDS>, Held);
 alone!(Blocks<1>, *mut f64);
 
 /// A cluster of blocks.
-#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
 impl Team for Blocks<CHOOSE_CLUSTER> {
     const BLOCKS: u32 = CHOOSE_CLUSTER;
     type Distances = *mut f64;

@@ -10,7 +10,7 @@ use super::bound::share_of_bound;
 use super::nearest::{Again, List, Nearest, Results, Row};
 use crate::spec::*;
 use cuda_std::ptr::load_v4;
-#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
 use cuda_std::ptr::store_v4;
 use cuda_std::thread::*;
 use cuda_std::unroll;
@@ -27,7 +27,7 @@ impl Found {
     }
 
     /// Keeps what a unit has found of a point of its item.
-    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
     #[inline(always)]
     pub(super) unsafe fn put(self, units: Units, unit: u32, point: u32, found: Nearest, bound: f32) {
         let words = [found.score.to_bits(), found.label, found.other, bound.to_bits()];

@@ -25,7 +25,7 @@ use cuda_std::shared::Shared;
 use cuda_std::thread::*;
 use cuda_std::unroll;
 use cuda_std::warp::*;
-#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
 use cuda_std::wgmma::{cluster_arrive, cluster_rank, cluster_wait, store_to_block};
 
 /// No label.
@@ -123,7 +123,7 @@ pub(super) const fn way<C: Operand>() -> SweepWay {
 /// This block's number among those that share a panel.
 #[inline(always)]
 fn rank<C: Operand>() -> u32 {
-    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
     if const { way::<C>().blocks > 1 } {
         return cluster_rank();
     }
@@ -140,7 +140,7 @@ struct Labelled {
     cost: f32,
 }
 
-#[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+#[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
 impl Labelled {
     const NONE: Labelled = Labelled { label: 0, differs: false, cost: 0.0 };
 }
@@ -214,7 +214,7 @@ impl<C: Operand, const LOOPS: bool> Panel<C, LOOPS> {
     /// not.
     #[inline(always)]
     pub(super) unsafe fn arrive() {
-        #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+        #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
         if const { Self::WAY.blocks > 1 } {
             cluster_arrive();
         }
@@ -223,7 +223,7 @@ impl<C: Operand, const LOOPS: bool> Panel<C, LOOPS> {
     /// Before [`Self::label_all`].
     #[inline(always)]
     pub(super) unsafe fn meet() {
-        #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+        #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
         if const { Self::WAY.blocks > 1 } {
             cluster_wait();
         }
@@ -492,7 +492,7 @@ impl<C: Operand, const LOOPS: bool> Panel<C, LOOPS> {
         self.copy_features(arrays.points.cast());
         // A lane has a row, whose warp's are all there or none is: the last again, in place of those past it.
         let mut row = Self::thread();
-        #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+        #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
         if const { Self::WAY.blocks > 1 } {
             const { assert!(Self::WAY.blocks == 1 || Self::POINTS <= Self::WAY.threads) };
             let has_points = self.has_points(row);
@@ -575,16 +575,40 @@ impl<C: Operand, const LOOPS: bool> Panel<C, LOOPS> {
         let cost = warp_sum_f64(found.cost as f64);
         let changed = warp_vote_ballot(FULL_MASK, found.differs).count_ones();
         if row.is_multiple_of(WARP_SIZE) {
-            let entry = (self.first + self.own() + row) / STATISTICS_POINTS;
-            let shape = Shape { n: Self::here(self.params.shape.n), ..self.params.shape };
-            let entry = (self.batch * shape.statistics() + entry) as usize;
-            *results.cost.add(entry) = cost;
-            *results.changed.add(entry) = changed;
+            if LOOPS {
+                Self::SHARED.costs.here().set(row / WARP_SIZE, cost);
+                Self::SHARED.changes.here().set(row / WARP_SIZE, changed);
+            } else {
+                self.store_statistics(row, cost, changed, results);
+            }
+        }
+    }
+
+    /// A warp's statistics, whose first row is `row`.
+    #[inline(always)]
+    unsafe fn store_statistics(self, row: u32, cost: f64, changed: u32, results: Results) {
+        let entry = (self.first + self.own() + row) / STATISTICS_POINTS;
+        let shape = Shape { n: Self::here(self.params.shape.n), ..self.params.shape };
+        let entry = (self.batch * shape.statistics() + entry) as usize;
+        *results.cost.add(entry) = cost;
+        *results.changed.add(entry) = changed;
+    }
+
+    /// Stores the statistics of the block's warps. Of blocks that stay, another may still add up those of the iteration before when
+    /// this one labels; it no longer does once they have met.
+    #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
+    #[inline(always)]
+    pub(super) unsafe fn store_all_statistics(self, results: Results) {
+        let row = Self::thread() * WARP_SIZE;
+        if row < Self::POINTS && self.has_points(row) {
+            let cost = Self::SHARED.costs.here().get(row / WARP_SIZE);
+            let changed = Self::SHARED.changes.here().get(row / WARP_SIZE);
+            self.store_statistics(row, cost, changed, results);
         }
     }
 
     /// Tells the other blocks a warp's labels, of which the lane that has row `row` has one.
-    #[cfg(all(target_arch = "nvptx64", target_feature = "sm_90a"))]
+    #[cfg(any(all(target_arch = "nvptx64", target_feature = "sm_90a"), feature = "simt"))]
     #[inline(always)]
     unsafe fn tell(self, row: u32, label: u32) {
         let pair = row % 16 * 2;

@@ -143,8 +143,14 @@ impl Way {
             Grid::More => blocks + 3,
         };
         let spec = K::SPEC;
-        let config =
-            Launch { grid, block: spec.threads, shared_bytes: spec.shared_bytes, schedule: self.schedule };
+        let config = Launch {
+            grid: grid.next_multiple_of(spec.cluster),
+            block: spec.threads,
+            shared_bytes: spec.shared_bytes,
+            cluster: spec.cluster,
+            together: false,
+            schedule: self.schedule,
+        };
         // SAFETY: every array has the length that the launcher of the library gives it.
         launch(config, || unsafe { kernel.run() })
             .unwrap_or_else(|error| panic!("{} on {grid} blocks: {error}", spec.name));

@@ -1,8 +1,14 @@
-//! The PTX twin: the only file with `asm!` and LLVM intrinsics for portable operations.
+//! The PTX twin: this file and `ptx/hopper.rs` are the only ones with `asm!` and LLVM intrinsics.
 //!
 //! `simt.rs` beside it has the same functions with the same signatures and meaning.
 use core::arch::asm;
 use core::arch::nvptx;
+
+#[cfg(target_feature = "sm_90a")]
+#[path = "ptx/hopper.rs"]
+mod hopper;
+#[cfg(target_feature = "sm_90a")]
+pub(crate) use hopper::*;
 
 unsafe extern "C" {
     #[link_name = "llvm.nvvm.shfl.sync.bfly.i32"]
@@ -316,6 +322,8 @@ mma_m32n16k16! {
     mma_m32n16k16_f32_bf16: "bf16";
 }
 
+#[inline(always)]
+pub(crate) unsafe fn pause() {}
 #[inline(always)]
 pub(crate) unsafe fn opaque(mut value: u32) -> u32 {
     asm!("// {0}", inout(reg32) value, options(nostack, nomem));

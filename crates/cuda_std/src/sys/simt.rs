@@ -3,6 +3,8 @@
 //! [`launch`] documents the semantics; each function names the instruction that it stands for.
 #[path = "simt/error.rs"]
 mod error;
+#[path = "simt/hopper.rs"]
+mod hopper;
 #[path = "simt/launch.rs"]
 mod launch;
 #[path = "simt/machine.rs"]
@@ -11,6 +13,7 @@ mod machine;
 mod memory;
 
 pub use error::{LaunchError, Position};
+pub(crate) use hopper::*;
 pub use launch::{Launch, Schedule, launch};
 
 use launch::{check, machine, warp_op};
@@ -19,11 +22,11 @@ use memory::{Access, SHARED_BASE};
 
 #[inline]
 pub(crate) fn thread_idx_x() -> u32 {
-    machine(|m| m.thread)
+    machine(|m| m.position().thread)
 }
 #[inline]
 pub(crate) fn block_idx_x() -> u32 {
-    machine(|m| m.block)
+    machine(|m| m.position().block)
 }
 #[inline]
 pub(crate) fn block_dim_x() -> u32 {
@@ -120,9 +123,10 @@ pub(crate) unsafe fn global_fetch_max_u32(p: *mut u32, v: u32) -> u32 {
     // SAFETY: the caller's contract, valid and accessed atomically by all.
     unsafe { core::sync::atomic::AtomicU32::from_ptr(p).fetch_max(v, core::sync::atomic::Ordering::Relaxed) }
 }
-/// Nothing to do: the threads of a grid run in sequence.
-#[inline]
-pub(crate) unsafe fn device_fence() {}
+/// `fence.acq_rel.gpu`: behind all that came before it, as if an atomic access told of each.
+pub(crate) unsafe fn device_fence() {
+    machine(|m| m.fence());
+}
 
 #[inline]
 pub(crate) fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
@@ -248,6 +252,10 @@ fn mma_four(
         multiply(a[1], low, c[2]),
         multiply(a[1], high, c[3]),
     ]
+}
+/// The other threads have their turns.
+pub(crate) unsafe fn pause() {
+    launch::pause();
 }
 /// Nothing.
 pub(crate) unsafe fn opaque(value: u32) -> u32 {

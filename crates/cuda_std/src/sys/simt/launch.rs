@@ -8,7 +8,7 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use super::error::LaunchError;
-use super::machine::{Kind, MAX_THREADS, Machine};
+use super::machine::{Kind, MAX_RUNNING, MAX_THREADS, Machine};
 
 /// Address space only: pages are used once touched. Room for unoptimised kernels and a panic message.
 const STACK_BYTES: usize = 256 << 10;
@@ -37,6 +37,11 @@ pub struct Launch {
     pub block: u32,
     /// Bytes of dynamic shared memory of a block, up to 227 KiB.
     pub shared_bytes: u32,
+    /// Blocks of a cluster, which run at the same time; 1 where there are none. With more than one, `block` is a multiple of 32
+    /// and a cluster has no more than 16384 threads.
+    pub cluster: u32,
+    /// Whether all blocks of the grid run at the same time, of no more than 16384 threads.
+    pub together: bool,
     /// Who runs first.
     pub schedule: Schedule,
 }
@@ -106,7 +111,13 @@ fn fail(error: LaunchError) -> ! {
     unreachable!("a failed thread is never resumed, only unwound")
 }
 
-fn suspend() {
+/// Lets others run, and goes on in its turn.
+pub(super) fn pause() {
+    machine(|m| m.paused.push(m.thread));
+    suspend();
+}
+
+pub(super) fn suspend() {
     let running = running();
     // SAFETY: as in `machine`; the current thread's fiber set its entry, which points into its stack.
     unsafe {
@@ -120,7 +131,7 @@ fn suspend() {
 ///
 /// # Semantics
 /// One fiber runs for each thread of a block; the blocks of a grid run one after another on the calling
-/// OS thread. A fiber runs until a convergent operation and waits there for the other lanes, so
+/// OS thread, but for those of a cluster, and of a launch of blocks that run together. A fiber runs until a convergent operation and waits there for the other lanes, so
 /// everything between two such points is atomic in effect, and every run of a [`Schedule`] is the same.
 /// What a GPU leaves undefined is an error here, whatever the schedule:
 ///
@@ -136,8 +147,8 @@ fn suspend() {
 /// - **Races** in shared memory: two accesses to a word by two threads, not both reads and not both
 ///   atomic, must be ordered by `sync_threads` (all threads), a named barrier (those that arrive before
 ///   those that wait) or `sync_warp` (the lanes of its mask). Shuffles and votes order nothing, as the
-///   PTX manual says. Atomics and fences order nothing either, so a flag in shared memory that guards
-///   data is reported as a race.
+///   PTX manual says. Within a block, atomics and fences order nothing either, so a flag in shared
+///   memory that guards data is reported as a race.
 /// - **`cp.async`** writes when the issuing thread waits for its group; until then any access to those
 ///   bytes is an error, and afterwards it is that thread's write, for others to see behind a barrier.
 ///
@@ -146,9 +157,14 @@ fn suspend() {
 /// - Of a word, the last write and three readers are kept (the last, one more of its warp, one of another
 ///   warp), so a write that races with yet another reader only is missed. But for the flags above, what
 ///   is reported is a race on hardware too.
-/// - A loop that waits for another thread without a convergent operation never ends, and blocks run in
-///   sequence, so a grid-wide barrier does not work, while "the last block finishes the job" does.
-/// - `mma` sums in one order; hardware has its own.
+/// - A loop that waits for another thread without a convergent operation or a pause never ends, and blocks run in
+///   sequence unless the launch says otherwise, so a grid-wide barrier does not work, while "the last block finishes the job"
+///   does.
+/// - `mma` and `wgmma` sum in one order; hardware has its own. `wgmma` multiplies when it is issued, and reads its tiles once
+///   more when it is waited for, so that one that has been written over by then is a race; that nothing touches its results
+///   before is for `ptxas` to say; of what nothing has written, the products are NaN. Bulk copies write when they are issued, and others see it behind their barrier.
+/// - A thread that arrives at a barrier in shared memory or at a cluster's counts for all that its warp did before. Between
+///   blocks that run at the same time, a fence orders as if an atomic access told of every other.
 ///
 /// # Errors
 /// The first thing found wrong with the kernel; what it had written to global memory by then stays.
@@ -159,12 +175,9 @@ pub fn launch(config: Launch, kernel: impl Fn()) -> Result<(), LaunchError> {
     config.check()?;
     assert!(RUNNING.get().is_null(), "a kernel cannot launch a kernel");
 
-    let n_threads = config.block as usize;
-    let mut state = Running {
-        machine: Machine::new(config.grid, config.block, config.shared_bytes),
-        yielders: vec![core::ptr::null(); n_threads],
-        error: None,
-    };
+    let n_threads = (config.blocks() * config.block) as usize;
+    let mut state =
+        Running { machine: Machine::new(&config), yielders: vec![core::ptr::null(); n_threads], error: None };
     let running = &raw mut state;
     let mut fibers = Fibers { fibers: Vec::with_capacity(n_threads) };
     for thread in 0..n_threads {
@@ -182,6 +195,11 @@ pub fn launch(config: Launch, kernel: impl Fn()) -> Result<(), LaunchError> {
 }
 
 impl Launch {
+    /// Blocks that run at the same time.
+    pub(super) fn blocks(&self) -> u32 {
+        if self.together { self.grid } else { self.cluster }
+    }
+
     fn check(&self) -> Result<(), LaunchError> {
         let what = if self.grid == 0 {
             "no blocks".to_string()
@@ -189,6 +207,16 @@ impl Launch {
             format!("{} threads in a block, not 1 to {MAX_THREADS}", self.block)
         } else if self.shared_bytes > MAX_SHARED_BYTES {
             format!("{} bytes of shared memory, more than {MAX_SHARED_BYTES}", self.shared_bytes)
+        } else if self.cluster == 0 || !self.grid.is_multiple_of(self.cluster) {
+            format!("a grid of {} blocks, of clusters of {}", self.grid, self.cluster)
+        } else if self.blocks() > 1 && !self.block.is_multiple_of(32) {
+            format!("{} threads in a block, of several that run at the same time", self.block)
+        } else if self.blocks().saturating_mul(self.block) > MAX_RUNNING {
+            format!(
+                "{} blocks of {} threads at the same time, more than {MAX_RUNNING}",
+                self.blocks(),
+                self.block
+            )
         } else {
             return Ok(());
         };
@@ -252,18 +280,20 @@ fn run_grid(config: Launch, running: *mut Running, fibers: &mut [Fiber]) -> Resu
         Schedule::Seeded(seed) => seed,
         _ => 0,
     });
-    let stride = coprime_stride(config.grid, &mut random);
-    let start = random.below(config.grid);
-    for i in 0..config.grid {
-        let block = match config.schedule {
+    // Blocks that run at the same time come and go together.
+    let turns = config.grid / config.blocks();
+    let stride = coprime_stride(turns, &mut random);
+    let start = random.below(turns);
+    for i in 0..turns {
+        let turn = match config.schedule {
             Schedule::Forward => i,
-            Schedule::Reverse => config.grid - 1 - i,
+            Schedule::Reverse => turns - 1 - i,
             Schedule::Seeded(_) => {
-                ((u64::from(start) + u64::from(i) * u64::from(stride)) % u64::from(config.grid)) as u32
+                ((u64::from(start) + u64::from(i) * u64::from(stride)) % u64::from(turns)) as u32
             }
         };
         // SAFETY: as in `machine`, for each use of `running` in this function.
-        unsafe { (*running).machine.start_block(block) };
+        unsafe { (*running).machine.start_blocks(turn * config.blocks()) };
         loop {
             let next = unsafe { &mut (*running).machine }.take_runnable(config.schedule, &mut random);
             let Some(thread) = next else { break };

@@ -1,11 +1,18 @@
-//! One block: its threads, and the operations that they make together.
+//! Blocks that run at the same time: their threads, and the operations that they make together.
 use super::error::{LaunchError, Position};
-use super::launch::{Random, Schedule};
-use super::memory::{Access, Order, SharedMemory};
+use super::hopper::{Meetings, Product, Products};
+use super::launch::{Launch, Random, Schedule};
+use super::memory::{Access, Clock, Order, SharedMemory};
 use crate::mma;
 
 /// Threads in a block.
 pub(super) const MAX_THREADS: u32 = 1024;
+/// Threads in all blocks that run at the same time: sixteen blocks of the most there are.
+pub(super) const MAX_RUNNING: u32 = 16 * MAX_THREADS;
+/// How often threads look for what they wait for when nothing else runs any more.
+const IDLE_ROUNDS: u32 = 1000;
+/// Words that a lane gives to an operation.
+pub(super) const N_ARGUMENTS: usize = 12;
 /// Barriers of a block.
 const N_BARRIERS: u32 = 16;
 
@@ -22,6 +29,10 @@ pub(super) enum Kind {
     LdmatrixTrans,
     MmaF16,
     MmaBf16,
+    /// A warp's rows of a warpgroup's product.
+    Product(Product),
+    /// For all but the last so many groups of products.
+    AwaitProducts(u32),
     /// `threads` 0 stands for the whole block. The lanes of a warp arrive together.
     Barrier {
         id: u32,
@@ -53,98 +64,134 @@ struct Gathering {
     arrived: u32,
 }
 
-struct Warp {
+pub(super) struct Warp {
     /// Lanes that have exited, or that the block does not have.
-    gone: u32,
+    pub(super) gone: u32,
     gatherings: Vec<Gathering>,
+    pub(super) products: Products,
 }
 
-struct Lane {
-    arguments: [u32; 10],
-    results: [u32; 4],
+pub(super) struct Lane {
+    pub(super) arguments: [u32; N_ARGUMENTS],
+    pub(super) results: [u32; 4],
     /// Copies issued and not waited for, oldest first.
-    copies: Vec<PendingCopy>,
+    pub(super) copies: Vec<PendingCopy>,
     /// Groups of copies committed in this block.
     n_groups: u32,
 }
 
-struct PendingCopy {
-    address: u32,
-    values: [u32; 4],
+pub(super) struct PendingCopy {
+    pub(super) address: u32,
+    pub(super) values: [u32; 4],
     group: u32,
 }
 
 /// A barrier of the block with at least one warp at it.
-#[derive(Clone, Copy)]
 struct Barrier {
     /// As in [`Kind::Barrier`]; all arrivals agree.
     threads: u32,
     n_arrived: u32,
+    /// Bit `warp`, of the block's.
     waiting_warps: u32,
-    clock: [u32; 32],
+    clock: Clock,
 }
 
-/// The state of a launch while one of its blocks runs.
+/// The state of a launch while some of its blocks run: one, a cluster of them, or all.
+///
+/// Threads are numbered through these blocks, and so are warps.
 pub(super) struct Machine {
     pub(super) grid_dim: u32,
     pub(super) block_dim: u32,
-    pub(super) block: u32,
+    /// Blocks of a cluster.
+    pub(super) cluster: u32,
+    /// Blocks that run, and the first of them.
+    pub(super) blocks: u32,
+    pub(super) first_block: u32,
     /// The thread that runs.
     pub(super) thread: u32,
+    /// Threads that run once no other can.
+    pub(super) paused: Vec<u32>,
+    /// Threads that have run since these last did, and how often it was only them.
+    resumed: usize,
+    idle_rounds: u32,
     /// Bit `lane` of word `warp`: the thread can run.
-    runnable: [u32; 32],
+    pub(super) runnable: Vec<u32>,
     n_exited: u32,
-    lanes: Vec<Lane>,
-    warps: Vec<Warp>,
-    barriers: [Option<Barrier>; N_BARRIERS as usize],
-    shared: SharedMemory,
-    order: Order,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) warps: Vec<Warp>,
+    /// Of each block.
+    barriers: Vec<[Option<Barrier>; N_BARRIERS as usize]>,
+    pub(super) hopper: Meetings,
+    pub(super) shared: SharedMemory,
+    pub(super) order: Order,
 }
 
 impl Machine {
-    pub(super) fn new(grid_dim: u32, block_dim: u32, shared_bytes: u32) -> Self {
-        let lane = || Lane { arguments: [0; 10], results: [0; 4], copies: Vec::new(), n_groups: 0 };
-        let warp = || Warp { gone: 0, gatherings: Vec::with_capacity(32) };
+    pub(super) fn new(config: &Launch) -> Self {
+        let lane = || Lane { arguments: [0; N_ARGUMENTS], results: [0; 4], copies: Vec::new(), n_groups: 0 };
+        let warp = || Warp { gone: 0, gatherings: Vec::with_capacity(32), products: Products::default() };
+        let (blocks, block_dim) = (config.blocks(), config.block);
+        let n_warps = blocks * block_dim.div_ceil(32);
         Machine {
-            grid_dim,
+            grid_dim: config.grid,
             block_dim,
-            block: 0,
+            cluster: config.cluster,
+            blocks,
+            first_block: 0,
             thread: 0,
-            runnable: [0; 32],
+            paused: Vec::new(),
+            resumed: 0,
+            idle_rounds: 0,
+            runnable: vec![0; n_warps as usize],
             n_exited: 0,
-            lanes: (0..block_dim).map(|_| lane()).collect(),
-            warps: (0..block_dim.div_ceil(32)).map(|_| warp()).collect(),
-            barriers: [None; N_BARRIERS as usize],
-            shared: SharedMemory::new(shared_bytes),
-            order: Order::new(),
+            lanes: (0..blocks * block_dim).map(|_| lane()).collect(),
+            warps: (0..n_warps).map(|_| warp()).collect(),
+            barriers: (0..blocks).map(|_| Default::default()).collect(),
+            hopper: Meetings::default(),
+            shared: SharedMemory::new(blocks, block_dim, config.shared_bytes),
+            order: Order::new(n_warps as usize),
         }
     }
 
-    /// Makes every thread of `block` runnable.
-    pub(super) fn start_block(&mut self, block: u32) {
-        self.block = block;
+    /// Makes every thread of `block`, and of those that run with it, runnable.
+    pub(super) fn start_blocks(&mut self, block: u32) {
+        self.first_block = block;
         self.n_exited = 0;
-        self.barriers = [None; N_BARRIERS as usize];
+        self.idle_rounds = 0;
+        self.barriers.iter_mut().for_each(|of_block| *of_block = Default::default());
+        self.hopper =
+            Meetings::of(self.blocks / self.cluster, self.blocks * self.block_dim, &self.order.clock());
         self.order.next_epoch();
-        self.shared.start_block();
+        self.shared.start_blocks(block);
+        let of_block = self.warps_of_block();
         for (i, warp) in self.warps.iter_mut().enumerate() {
-            let n_lanes = (self.block_dim - 32 * i as u32).min(32);
+            let n_lanes = (self.block_dim - 32 * (i % of_block) as u32).min(32);
             let present = u32::MAX >> (32 - n_lanes);
             warp.gone = !present;
             warp.gatherings.clear();
+            warp.products = Products::default();
             self.runnable[i] = present;
         }
     }
 
+    fn warps_of_block(&self) -> usize {
+        self.block_dim.div_ceil(32) as usize
+    }
+
+    /// The block of a warp, among those that run.
+    fn block_of(&self, warp: usize) -> usize {
+        warp / self.warps_of_block()
+    }
+
     /// Ends a block in which nothing can run: all threads have exited, or it is stuck.
     pub(super) fn end_block(&mut self) -> Result<(), LaunchError> {
-        if self.n_exited < self.block_dim {
+        if self.n_exited < self.blocks * self.block_dim {
             return Err(self.stuck());
         }
-        for lane in &mut self.lanes {
+        for (thread, lane) in self.lanes.iter_mut().enumerate() {
             lane.n_groups = 0;
             for copy in lane.copies.drain(..) {
-                self.shared.forget_copy(copy.address);
+                self.shared.forget_copy(thread as u32, copy.address);
             }
         }
         Ok(())
@@ -152,8 +199,20 @@ impl Machine {
 
     /// Picks the thread to run next and makes it the current one.
     pub(super) fn take_runnable(&mut self, schedule: Schedule, random: &mut Random) -> Option<u32> {
+        if self.runnable.iter().all(|&lanes| lanes == 0) {
+            // Rounds in which nothing ran but those who wait.
+            self.idle_rounds = if self.resumed == self.paused.len() { self.idle_rounds + 1 } else { 0 };
+            self.resumed = 0;
+            if self.idle_rounds > IDLE_ROUNDS {
+                return None;
+            }
+            for thread in self.paused.drain(..) {
+                self.runnable[thread as usize / 32] |= 1 << (thread % 32);
+            }
+        }
+        self.resumed += 1;
         let n_warps = self.warps.len();
-        let lowest = |words: &[u32; 32], from: usize| {
+        let lowest = |words: &[u32], from: usize| {
             let warp = (from..n_warps).find(|&warp| words[warp] != 0)?;
             Some(32 * warp as u32 + words[warp].trailing_zeros())
         };
@@ -165,7 +224,7 @@ impl Machine {
             }
             Schedule::Seeded(_) => {
                 // The first runnable thread from a random one on, around the block.
-                let start = random.below(self.block_dim);
+                let start = random.below(self.blocks * self.block_dim);
                 let warp = start as usize / 32;
                 let ahead = self.runnable[warp] & (u32::MAX << (start % 32));
                 if ahead != 0 {
@@ -181,11 +240,11 @@ impl Machine {
     }
 
     pub(super) fn position(&self) -> Position {
-        Position { block: self.block, thread: self.thread }
+        self.shared.position(self.thread)
     }
 
-    fn position_of(&self, warp: usize, lanes: u32) -> Position {
-        Position { block: self.block, thread: 32 * warp as u32 + lanes.trailing_zeros() }
+    pub(super) fn position_of(&self, warp: usize, lanes: u32) -> Position {
+        self.shared.position(32 * warp as u32 + lanes.trailing_zeros())
     }
 
     /// Ends the current thread's part in this block.
@@ -205,9 +264,10 @@ impl Machine {
         }
         if self.warps[warp].gone == u32::MAX {
             for id in 0..N_BARRIERS {
-                self.complete_barrier(id)?;
+                self.complete_barrier(self.block_of(warp), id)?;
             }
         }
+        self.leave_cluster();
         Ok(())
     }
 
@@ -239,7 +299,7 @@ impl Machine {
                     (g.arrived & mask).trailing_zeros(),
                     g.kind.describe(g.mask)
                 );
-                let at = Position { block: self.block, thread: self.thread };
+                let at = self.shared.position(self.thread);
                 return Err(if kind.is_barrier() || g.kind.is_barrier() {
                     LaunchError::DivergentBarrier { at, what }
                 } else {
@@ -280,12 +340,13 @@ impl Machine {
                 self.sync_lanes(warp, mask);
                 return self.ldmatrix(warp, kind);
             }
+            Kind::Product(product) => return self.multiply(warp, product),
+            Kind::AwaitProducts(pending) => return self.await_products(warp, pending),
             _ => {}
         }
 
         let first = 32 * warp;
         let end = self.lanes.len().min(first + 32);
-        let block = self.block;
         let lanes = &mut self.lanes[first..end];
         let named = |lane: usize| mask >> lane & 1 == 1;
         match kind {
@@ -310,7 +371,7 @@ impl Machine {
                         _ => lane,
                     };
                     if !named(source) {
-                        let at = Position { block, thread: (first + lane) as u32 };
+                        let at = self.shared.position((first + lane) as u32);
                         return Err(LaunchError::ShuffleOutsideMask { at, source: source as u32, mask });
                     }
                     lanes[lane].results[0] = lanes[source].arguments[0];
@@ -330,8 +391,7 @@ impl Machine {
         let mut rows = [[0u32; 4]; 32];
         for (lane, row) in rows.iter_mut().enumerate() {
             let thread = 32 * warp + lane;
-            let at = Position { block: self.block, thread: thread as u32 };
-            *row = self.shared.load(&self.order, at, self.lanes[thread].arguments[0])?;
+            *row = self.shared.load(&self.order, thread as u32, self.lanes[thread].arguments[0])?;
         }
         let half = |row: usize, col: usize| rows[row][col / 2] >> (16 * (col % 2)) & 0xffff;
         for lane in 0..32 {
@@ -373,8 +433,9 @@ impl Machine {
         threads: u32,
         wait: bool,
     ) -> Result<(), LaunchError> {
-        let fresh = Barrier { threads, n_arrived: 0, waiting_warps: 0, clock: [0; 32] };
-        let barrier = self.barriers[id as usize].get_or_insert(fresh);
+        let (block, of_block) = (self.block_of(warp), self.warps_of_block());
+        let fresh = || Barrier { threads, n_arrived: 0, waiting_warps: 0, clock: self.order.clock() };
+        let barrier = self.barriers[block][id as usize].get_or_insert_with(fresh);
         if barrier.threads != threads {
             let what = format!("barrier {id} of {threads} threads, others arrived for {}", barrier.threads);
             let at = self.position_of(warp, lanes);
@@ -383,51 +444,65 @@ impl Machine {
         barrier.n_arrived += 32;
         self.order.release(warp, &mut barrier.clock);
         if wait {
-            barrier.waiting_warps |= 1 << warp;
+            barrier.waiting_warps |= 1 << (warp % of_block);
         } else {
             self.runnable[warp] |= lanes;
         }
-        self.complete_barrier(id)
+        self.complete_barrier(block, id)
     }
 
-    /// Lets the waiting warps of a barrier go on, if it is complete.
-    fn complete_barrier(&mut self, id: u32) -> Result<(), LaunchError> {
-        let Some(barrier) = self.barriers[id as usize] else { return Ok(()) };
+    /// Lets the waiting warps of a barrier of a block go on, if it is complete.
+    fn complete_barrier(&mut self, block: usize, id: u32) -> Result<(), LaunchError> {
+        let of_block = self.warps_of_block();
+        let warps = &self.warps[block * of_block..][..of_block];
+        let Some(barrier) = &self.barriers[block][id as usize] else { return Ok(()) };
         let complete = if barrier.threads == 0 {
-            let n_warps = self.warps.len();
-            (0..n_warps).all(|w| barrier.waiting_warps >> w & 1 == 1 || self.warps[w].gone == u32::MAX)
+            let mut warps = warps.iter().enumerate();
+            warps.all(|(w, warp)| barrier.waiting_warps >> w & 1 == 1 || warp.gone == u32::MAX)
         } else {
             barrier.n_arrived >= barrier.threads
         };
         if !complete {
             return Ok(());
         }
-        if barrier.threads == 0 {
+        // Of a block among several, the clock says it: an epoch is everybody's.
+        if barrier.threads == 0 && self.blocks == 1 {
             self.order.next_epoch();
         }
-        for (warp, state) in self.warps.iter().enumerate() {
-            if barrier.waiting_warps >> warp & 1 == 1 {
+        for (w, state) in warps.iter().enumerate() {
+            if barrier.waiting_warps >> w & 1 == 1 {
+                let warp = block * of_block + w;
                 self.order.acquire(warp, &barrier.clock);
                 self.runnable[warp] |= !state.gone;
             }
         }
-        self.barriers[id as usize] = None;
+        self.barriers[block][id as usize] = None;
         Ok(())
     }
 
     /// Says why nothing can run though threads are left.
     fn stuck(&self) -> LaunchError {
-        for (id, barrier) in self.barriers.iter().enumerate() {
+        let all = self.barriers.iter().enumerate();
+        for (block, (id, barrier)) in
+            all.flat_map(|(b, of_block)| of_block.iter().enumerate().map(move |i| (b, i)))
+        {
             let Some(barrier) = barrier else { continue };
             let warps = barrier.waiting_warps;
             if warps == 0 {
                 continue;
             }
-            let warp = warps.trailing_zeros() as usize;
+            let warp = block * self.warps_of_block() + warps.trailing_zeros() as usize;
             let at = self.position_of(warp, !self.warps[warp].gone);
             let kind = Kind::Barrier { id: id as u32, threads: barrier.threads, wait: true };
             let what = format!("{}: {} arrived, no other can", kind.describe(0), barrier.n_arrived);
             return LaunchError::DivergentBarrier { at, what };
+        }
+        if let Some(error) = self.stuck_meeting() {
+            return error;
+        }
+        if let Some(&thread) = self.paused.first() {
+            let what = format!("{} threads wait in loops, and nothing else runs", self.paused.len());
+            return LaunchError::DivergentBarrier { at: self.shared.position(thread), what };
         }
         let waiting = self.warps.iter().enumerate().find_map(|(i, w)| Some((i, w.gatherings.first()?)));
         let (warp, g) = waiting.expect("a thread that neither runs nor waits has exited");
@@ -437,8 +512,7 @@ impl Machine {
     }
 
     pub(super) fn load<const N: usize>(&mut self, address: u32) -> Result<[u32; N], LaunchError> {
-        let at = self.position();
-        self.shared.load(&self.order, at, address)
+        self.shared.load(&self.order, self.thread, address)
     }
 
     pub(super) fn store<const N: usize>(
@@ -446,13 +520,11 @@ impl Machine {
         address: u32,
         values: [u32; N],
     ) -> Result<(), LaunchError> {
-        let at = self.position();
-        self.shared.store(&self.order, at, address, values)
+        self.shared.store(&self.order, self.thread, address, values)
     }
 
     pub(super) fn fetch_add(&mut self, address: u32, value: u32) -> Result<u32, LaunchError> {
-        let at = self.position();
-        self.shared.fetch_add(&self.order, at, address, value)
+        self.shared.fetch_add(&self.order, self.thread, address, value)
     }
 
     /// A global address must be a multiple of the access's size.
@@ -471,8 +543,7 @@ impl Machine {
 
     /// Issues a copy; the values are those of now, and arrive when the thread waits for its group.
     pub(super) fn issue_copy(&mut self, address: u32, values: [u32; 4]) -> Result<(), LaunchError> {
-        let at = self.position();
-        self.shared.start_copy(&self.order, at, address)?;
+        self.shared.start_copy(&self.order, self.thread, address)?;
         let lane = &mut self.lanes[self.thread as usize];
         lane.copies.push(PendingCopy { address, values, group: lane.n_groups });
         Ok(())
@@ -485,12 +556,11 @@ impl Machine {
 
     /// Finishes all but the last `pending` groups of the current thread.
     pub(super) fn wait_copies(&mut self, pending: u32) {
-        let at = self.position();
         let lane = &mut self.lanes[self.thread as usize];
         let done = lane.n_groups.saturating_sub(pending);
         let n_done = lane.copies.partition_point(|copy| copy.group < done);
         for copy in lane.copies.drain(..n_done) {
-            self.shared.finish_copy(&self.order, at, copy.address, copy.values);
+            self.shared.finish_copy(&self.order, self.thread, copy.address, copy.values);
         }
     }
 }

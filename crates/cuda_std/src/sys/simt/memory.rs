@@ -9,30 +9,40 @@ const POISON: u32 = u32::MAX;
 /// Which events of other threads come before the next one of a thread.
 ///
 /// Vector clocks, at the coarsest grain that is exact: whole blocks meet at block barriers and whole
-/// warps at named ones, so only `sync_warp` of a part of a warp needs a clock for each lane. Time never
-/// goes back during a launch, so nothing is reset between blocks.
+/// warps at named ones, so only `sync_warp` of a part of a warp needs a clock for each lane. Single threads
+/// arrive at barriers in shared memory and at those of a cluster: what other lanes of their warps did before counts as
+/// ordered, too. Time never goes back during a launch, so nothing is reset between blocks.
 pub(super) struct Order {
     /// Everything before the current epoch is ordered for the whole block.
     epoch: u32,
     /// Time in each warp, which accesses are stamped with.
-    ticks: [u32; 32],
+    ticks: Clock,
     /// Accesses of a warp before this tick are ordered for all of its lanes.
-    converged: [u32; 32],
+    converged: Clock,
     /// `across[w][v]`: accesses of warp `v` before this tick are ordered for warp `w`.
-    across: [[u32; 32]; 32],
+    across: Vec<Clock>,
     /// `within[w][l][m]`: accesses of lane `m` before this tick are ordered for lane `l`. Made on use.
-    within: [Option<Box<[[u32; 32]; 32]>>; 32],
+    within: Vec<Option<Box<[[u32; 32]; 32]>>>,
 }
 
+/// A time in each warp.
+pub(super) type Clock = Vec<u32>;
+
 impl Order {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(warps: usize) -> Self {
+        let clock = vec![0; warps];
         Order {
             epoch: 0,
-            ticks: [0; 32],
-            converged: [0; 32],
-            across: [[0; 32]; 32],
-            within: [const { None }; 32],
+            ticks: clock.clone(),
+            converged: clock.clone(),
+            across: vec![clock; warps],
+            within: vec![None; warps],
         }
+    }
+
+    /// One that nothing comes before.
+    pub(super) fn clock(&self) -> Clock {
+        vec![0; self.ticks.len()]
     }
 
     /// All that was, comes before all that will be.
@@ -62,7 +72,7 @@ impl Order {
     }
 
     /// Adds what a warp has done and seen to a named barrier's clock.
-    pub(super) fn release(&mut self, warp: usize, clock: &mut [u32; 32]) {
+    pub(super) fn release(&mut self, warp: usize, clock: &mut Clock) {
         self.ticks[warp] += 1;
         for (clock, seen) in clock.iter_mut().zip(&self.across[warp]) {
             *clock = (*clock).max(*seen);
@@ -71,12 +81,19 @@ impl Order {
     }
 
     /// Orders what a named barrier's clock holds before a warp that waited for it.
-    pub(super) fn acquire(&mut self, warp: usize, clock: &[u32; 32]) {
+    pub(super) fn acquire(&mut self, warp: usize, clock: &Clock) {
         for (seen, clock) in self.across[warp].iter_mut().zip(clock) {
             *seen = (*seen).max(*clock);
         }
         // All its lanes waited together.
         self.converged[warp] = self.ticks[warp];
+    }
+
+    /// The same for a lane that waited by itself. What other lanes of its warp do next counts as ordered, too.
+    pub(super) fn acquire_alone(&mut self, warp: usize, clock: &Clock) {
+        for (seen, clock) in self.across[warp].iter_mut().zip(clock) {
+            *seen = (*seen).max(*clock);
+        }
     }
 
     /// Whether an access of this epoch comes before the next one of `thread`.
@@ -89,7 +106,9 @@ impl Order {
         if warp != other_warp {
             return access.tick < self.across[warp][other_warp];
         }
+        // The second: behind a barrier that its lanes come to one by one.
         access.tick < self.converged[warp]
+            || access.tick < self.across[warp][warp]
             || self.within[warp].as_ref().is_some_and(|within| access.tick < within[thread % 32][other % 32])
     }
 
@@ -175,18 +194,21 @@ impl Access {
     }
 }
 
-/// The dynamic shared memory of the running block.
+/// The dynamic shared memory of the running blocks, each of which sees its own at the same addresses.
 pub(super) struct SharedMemory {
+    /// Of a block.
     bytes: u32,
+    block_dim: u32,
+    first_block: u32,
     words: Vec<u32>,
     shadow: Vec<Shadow>,
-    /// Blocks started.
+    /// Times that blocks were started.
     n_blocks: u32,
 }
 
 impl SharedMemory {
-    pub(super) fn new(bytes: u32) -> Self {
-        let n_words = bytes.div_ceil(4) as usize;
+    pub(super) fn new(blocks: u32, block_dim: u32, bytes: u32) -> Self {
+        let n_words = (blocks * bytes.div_ceil(4)) as usize;
         let unknown = Shadow {
             written_in: 0,
             copied_by: None,
@@ -194,17 +216,31 @@ impl SharedMemory {
             reads: Recent::NONE,
             atomics: Recent::NONE,
         };
-        SharedMemory { bytes, words: vec![POISON; n_words], shadow: vec![unknown; n_words], n_blocks: 0 }
+        let (words, shadow) = (vec![POISON; n_words], vec![unknown; n_words]);
+        SharedMemory { bytes, block_dim, first_block: 0, words, shadow, n_blocks: 0 }
     }
 
-    /// Forgets what the block before wrote.
-    pub(super) fn start_block(&mut self) {
+    /// Forgets what the blocks before wrote.
+    pub(super) fn start_blocks(&mut self, first: u32) {
+        self.first_block = first;
         self.n_blocks += 1;
         self.words.fill(POISON);
     }
 
-    /// Index of the word at `address`, an access of `n_words` that must be aligned to its size.
-    pub(super) fn resolve(&self, at: Position, address: u32, n_words: u32) -> Result<usize, LaunchError> {
+    /// Where a thread is in the grid.
+    pub(super) fn position(&self, thread: u32) -> Position {
+        Position { block: self.first_block + thread / self.block_dim, thread: thread % self.block_dim }
+    }
+
+    /// The block of a thread, among those that run.
+    pub(super) fn block_of(&self, thread: u32) -> u32 {
+        thread / self.block_dim
+    }
+
+    /// Index of the word at `address` of block `block` of those that run, an access of `n_words` by `thread` that must be aligned to
+    /// its size.
+    fn resolve(&self, thread: u32, block: u32, address: u32, n_words: u32) -> Result<usize, LaunchError> {
+        let at = self.position(thread);
         let bytes = 4 * n_words;
         let offset = i64::from(address) - i64::from(SHARED_BASE);
         if offset < 0 || offset + i64::from(bytes) > i64::from(self.bytes) {
@@ -214,34 +250,61 @@ impl SharedMemory {
             let what = format!("shared access of {bytes} bytes at offset {offset}");
             return Err(LaunchError::Misaligned { at, what });
         }
-        Ok(offset as usize / 4)
+        Ok((block * self.bytes.div_ceil(4)) as usize + offset as usize / 4)
     }
 
     pub(super) fn load<const N: usize>(
         &mut self,
         order: &Order,
-        at: Position,
+        thread: u32,
         address: u32,
     ) -> Result<[u32; N], LaunchError> {
-        let first = self.resolve(at, address, N as u32)?;
+        let first = self.resolve(thread, self.block_of(thread), address, N as u32)?;
         let mut values = [0; N];
         for (i, value) in values.iter_mut().enumerate() {
-            self.access(order, at, first + i, Access::Read)?;
+            self.access(order, thread, first + i, Access::Read)?;
             *value = self.words[first + i];
         }
         Ok(values)
     }
 
+    /// [`Self::load`] of what may not have been written: not numbers then.
+    pub(super) fn load_any<const N: usize>(
+        &mut self,
+        order: &Order,
+        thread: u32,
+        address: u32,
+    ) -> Result<[u32; N], LaunchError> {
+        let first = self.resolve(thread, self.block_of(thread), address, N as u32)?;
+        let known = &self.shadow[first..first + N];
+        if known.iter().all(|shadow| shadow.written_in != self.n_blocks && shadow.copied_by.is_none()) {
+            return Ok([POISON; N]);
+        }
+        self.load(order, thread, address)
+    }
+
     pub(super) fn store<const N: usize>(
         &mut self,
         order: &Order,
-        at: Position,
+        thread: u32,
         address: u32,
         values: [u32; N],
     ) -> Result<(), LaunchError> {
-        let first = self.resolve(at, address, N as u32)?;
+        self.store_to(order, thread, self.block_of(thread), address, values)
+    }
+
+    /// [`Self::store`] to the memory of any of the blocks that run.
+    pub(super) fn store_to<const N: usize>(
+        &mut self,
+        order: &Order,
+        thread: u32,
+        block: u32,
+        address: u32,
+        values: [u32; N],
+    ) -> Result<(), LaunchError> {
+        let first = self.resolve(thread, block, address, N as u32)?;
         for (i, value) in values.into_iter().enumerate() {
-            self.access(order, at, first + i, Access::Write)?;
+            self.access(order, thread, first + i, Access::Write)?;
             self.words[first + i] = value;
         }
         Ok(())
@@ -250,46 +313,42 @@ impl SharedMemory {
     pub(super) fn fetch_add(
         &mut self,
         order: &Order,
-        at: Position,
+        thread: u32,
         address: u32,
         value: u32,
     ) -> Result<u32, LaunchError> {
-        let word = self.resolve(at, address, 1)?;
-        self.access(order, at, word, Access::Atomic)?;
+        let word = self.resolve(thread, self.block_of(thread), address, 1)?;
+        self.access(order, thread, word, Access::Atomic)?;
         let old = self.words[word];
         self.words[word] = old.wrapping_add(value);
         Ok(old)
     }
 
     /// Starts a copy of 16 bytes to `address`: from now on nobody may touch them.
-    pub(super) fn start_copy(
-        &mut self,
-        order: &Order,
-        at: Position,
-        address: u32,
-    ) -> Result<(), LaunchError> {
-        let first = self.resolve(at, address, 4)?;
+    pub(super) fn start_copy(&mut self, order: &Order, thread: u32, address: u32) -> Result<(), LaunchError> {
+        let first = self.resolve(thread, self.block_of(thread), address, 4)?;
         for word in first..first + 4 {
             // A copy may write at any time from its issue, so what came before must be ordered by now.
             let written_in = self.shadow[word].written_in;
-            self.access(order, at, word, Access::Write)?;
+            self.access(order, thread, word, Access::Write)?;
             self.shadow[word].written_in = written_in;
-            self.shadow[word].copied_by = Some(at.thread as u16);
+            self.shadow[word].copied_by = Some(thread as u16);
         }
         Ok(())
     }
 
     /// Ends a copy: the bytes are there, written by the thread that has waited for them.
-    pub(super) fn finish_copy(&mut self, order: &Order, at: Position, address: u32, values: [u32; 4]) {
-        self.forget_copy(address);
+    pub(super) fn finish_copy(&mut self, order: &Order, thread: u32, address: u32, values: [u32; 4]) {
+        self.forget_copy(thread, address);
         // The address was checked when the copy started, and nobody has touched the words since.
-        let stored = self.store(order, at, address, values);
+        let stored = self.store(order, thread, address, values);
         debug_assert_eq!(stored, Ok(()));
     }
 
     /// Ends a copy that nobody waited for.
-    pub(super) fn forget_copy(&mut self, address: u32) {
-        let first = (address - SHARED_BASE) as usize / 4;
+    pub(super) fn forget_copy(&mut self, thread: u32, address: u32) {
+        let of_block = self.block_of(thread) * self.bytes.div_ceil(4);
+        let first = (of_block + (address - SHARED_BASE) / 4) as usize;
         for shadow in &mut self.shadow[first..first + 4] {
             shadow.copied_by = None;
         }
@@ -297,15 +356,10 @@ impl SharedMemory {
 
     /// Judges an access to a word, and remembers it.
     #[inline]
-    fn access(
-        &mut self,
-        order: &Order,
-        at: Position,
-        word: usize,
-        access: Access,
-    ) -> Result<(), LaunchError> {
+    fn access(&mut self, order: &Order, thread: u32, word: usize, access: Access) -> Result<(), LaunchError> {
+        let at = self.position(thread);
         let shadow = &mut self.shadow[word];
-        let offset = 4 * word as u32;
+        let offset = 4 * (word as u32 % self.bytes.div_ceil(4));
         if let Some(other) = shadow.copied_by {
             return Err(LaunchError::CopyInFlight { at, other: u32::from(other), offset });
         }
@@ -314,18 +368,18 @@ impl SharedMemory {
         } else if shadow.written_in != self.n_blocks {
             return Err(LaunchError::UninitialisedRead { at, offset });
         }
-        let mut racing = shadow.writes.racing(order, at.thread).map(|other| (Access::Write, other));
+        let mut racing = shadow.writes.racing(order, thread).map(|other| (Access::Write, other));
         if access != Access::Read && racing.is_none() {
-            racing = shadow.reads.racing(order, at.thread).map(|other| (Access::Read, other));
+            racing = shadow.reads.racing(order, thread).map(|other| (Access::Read, other));
         }
         if access != Access::Atomic && racing.is_none() {
-            racing = shadow.atomics.racing(order, at.thread).map(|other| (Access::Atomic, other));
+            racing = shadow.atomics.racing(order, thread).map(|other| (Access::Atomic, other));
         }
         if let Some((kind, other)) = racing {
             let what = format!("{} after {} with no barrier between", access.name(), kind.name());
             return Err(LaunchError::Race { at, other, offset, what });
         }
-        let stamp = order.stamp(at.thread);
+        let stamp = order.stamp(thread);
         match access {
             Access::Read => shadow.reads.push(order.epoch, stamp),
             Access::Atomic => shadow.atomics.push(order.epoch, stamp),

@@ -539,7 +539,8 @@ impl Device {
 
     /// Clusters of a kernel's blocks, or blocks, that [`Self::launch_clusters`] launches for as many items or more.
     pub(super) fn teams(&self, spec: &KernelSpec) -> u32 {
-        self.multiprocessors() / spec.cluster
+        // A part of a GPU may have fewer multiprocessors than a cluster has blocks, and room for it all the same.
+        (self.multiprocessors() / spec.cluster).max(1)
     }
 
     /// Clusters of a kernel's blocks, or blocks, that run at a time: none where the GPU, or the part of it that this is, has no

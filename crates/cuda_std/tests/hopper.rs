@@ -35,13 +35,13 @@ fn value(row: u32, column: u32) -> f32 {
 }
 
 /// A tile of rows of 64 features in the 128-byte swizzle.
-unsafe fn put_tile<T: Scalar>(slot: Slot<u8>, rows: u32, first_row: u32, of_16_bits: fn(f32) -> u16) {
+unsafe fn put_tile(slot: Slot<u8>, rows: u32, first_row: u32, of_16_bits: fn(f32) -> u16) {
     let mut word = thread_idx_x();
     while word < rows * 32 {
         let (row, chunk, rest) = (word / 32, word % 32 / 4, word % 4);
         let column = chunk * 8 + rest * 2;
         let pair = [0, 1].map(|i| u32::from(of_16_bits(value(first_row + row, column + i))));
-        let place = slot.here().address() + row * 128 + (chunk ^ row % 8) * 16 + rest * 4;
+        let place = slot.here().address() + row * 128 + (chunk ^ (row % 8)) * 16 + rest * 4;
         cuda_std::shared::Shared::<u32>::of(place).set(0, pair[0] | pair[1] << 16);
         word += block_dim_x();
     }
@@ -55,8 +55,8 @@ fn check_products<T: TensorScalar>(of_16_bits: fn(f32) -> u16) {
         (0..64).map(|feature| value(1000 + row, feature) * value(column, feature)).sum()
     };
     outcome(1, 128, 1, || unsafe {
-        put_tile::<T>(centroids, 256, 0, of_16_bits);
-        put_tile::<T>(points, 64, 1000, of_16_bits);
+        put_tile(centroids, 256, 0, of_16_bits);
+        put_tile(points, 64, 1000, of_16_bits);
         fence_proxy_async();
         sync_threads();
         let c = Descriptor::swizzled_128b(centroids.here().address());
@@ -105,7 +105,7 @@ fn a_tile_must_stay_until_its_product_is_waited_for() {
     let centroids = Layout::new().aligned_array::<u8>(128 * 128, 1024);
     let overwrite = |waits_first: bool| {
         outcome(1, 160, 1, || unsafe {
-            put_tile::<F16>(centroids, 128, 0, |value| F16::from_f32(value).0);
+            put_tile(centroids, 128, 0, |value| F16::from_f32(value).0);
             sync_threads();
             let is_multiplier = thread_idx_x() < 128;
             let mut scores = [0.0; 64];

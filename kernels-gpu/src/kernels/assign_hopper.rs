@@ -306,14 +306,14 @@ impl<const STAGES: u32> Ring<STAGES> {
     /// Waits until the stage has been filled.
     #[inline(always)]
     unsafe fn wait_full(self, full: Shared<u64>) {
-        barrier(full, self.stage()).wait(self.0 / STAGES & 1);
+        barrier(full, self.stage()).wait((self.0 / STAGES) & 1);
     }
 
     /// Waits until the stage may be filled. A fresh barrier's phase before the first counts as complete: the first
     /// round does not wait.
     #[inline(always)]
     unsafe fn wait_empty(self, empty: Shared<u64>) {
-        barrier(empty, self.stage()).wait(self.0 / STAGES & 1 ^ 1);
+        barrier(empty, self.stage()).wait(((self.0 / STAGES) & 1) ^ 1);
     }
 
     /// The warp is done with the stage.

@@ -39,7 +39,7 @@ pub(super) unsafe fn assign<C: Operand>(arrays: Arrays, listing: Listing, params
     // Features past the pitch are never copied to: something finite there, to meet the zeros of the centroids.
     let words = SHARED.points.here();
     let mut word = thread_idx_x() * 4;
-    let has_rest = params.shape.pitch % HOPPER_PANEL_FEATURES != 0;
+    let has_rest = !params.shape.pitch.is_multiple_of(HOPPER_PANEL_FEATURES);
     while has_rest && word < SHARED.points.bytes() {
         Shared::<u32>::of(words.address() + word).set(0, 0);
         word += SHARED.rows.threads() * 4;
@@ -219,7 +219,7 @@ unsafe fn copy_rows<C: Operand>(
         const { assert!(WIDE_POINTS.div_ceil(STEP) == 11) };
         unroll!(I in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10] => {
             if I < 10 || row + 10 * STEP < WIDE_POINTS {
-                let to = (to ^ I as u32 % 2 * 64) + I as u32 * (STEP * 128);
+                let to = (to ^ (I as u32 % 2 * 64)) + I as u32 * (STEP * 128);
                 cp_async_cg_16(Shared::of(to), from.add(place as usize));
             }
             place = opaque(place + step);
@@ -229,7 +229,7 @@ unsafe fn copy_rows<C: Operand>(
     while row < WIDE_POINTS {
         unroll!(I in [0, 1] => {
             // Chunks change places every four rows.
-            let to = (swizzled ^ I as u32 * 64) + (row + I as u32 * STEP) * 128;
+            let to = (swizzled ^ (I as u32 * 64)) + (row + I as u32 * STEP) * 128;
             let below = row + I as u32 * STEP;
             let place = if below < rest { below } else { rest } as usize * pitch as usize;
             if I == 0 || below < WIDE_POINTS {

@@ -8,6 +8,7 @@
 //! - A stream's work is done as late as CUDA allows: when something waits for the stream, for an event on it, or for all of
 //!   the device. A buffer that is used again too early, and a result that is read too early, are then wrong on every run,
 //!   not on one in a thousand. [`Timing::Early`] does it at once.
+//! - The order in which a launch's threads and blocks run is another from launch to launch.
 //! - Memory is filled with bytes of 0xFF when it is given out, and when it is taken back.
 //! - Copies and fills outside of memory that was given out, launches with a pointer outside of it, and whatever the
 //!   emulation finds wrong with a kernel are said on standard error, and every later call fails as it does on a GPU that has

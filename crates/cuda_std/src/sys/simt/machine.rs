@@ -104,9 +104,8 @@ pub(super) struct Machine {
     pub(super) block_dim: u32,
     /// Blocks of a cluster.
     pub(super) cluster: u32,
-    /// Blocks that run, and the first of them.
+    /// Blocks that run.
     pub(super) blocks: u32,
-    pub(super) first_block: u32,
     /// The thread that runs.
     pub(super) thread: u32,
     /// Threads that run once no other can.
@@ -137,7 +136,6 @@ impl Machine {
             block_dim,
             cluster: config.cluster,
             blocks,
-            first_block: 0,
             thread: 0,
             paused: Vec::new(),
             resumed: 0,
@@ -155,7 +153,6 @@ impl Machine {
 
     /// Makes every thread of `block`, and of those that run with it, runnable.
     pub(super) fn start_blocks(&mut self, block: u32) {
-        self.first_block = block;
         self.n_exited = 0;
         self.idle_rounds = 0;
         self.barriers.iter_mut().for_each(|of_block| *of_block = Default::default());

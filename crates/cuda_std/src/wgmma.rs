@@ -110,22 +110,31 @@ setmaxnreg! {
 #[derive(Clone, Copy)]
 pub struct Descriptor(u32);
 
+/// Bits of any [`Descriptor`], beside the address: 16-byte chunks of a row, 1024 bytes a group of 8 rows, and the swizzle.
+const ROW_CHUNKS: u32 = 1 << 16;
+const GROUP_OF_8_ROWS: u64 = (1024 >> 4) << 32;
+const SWIZZLE_128B: u64 = 1 << 62;
+
 impl Descriptor {
     /// A tile whose rows are 128 bytes, in the 128-byte swizzle: 16-byte chunk `c` of row `r` lies at chunk
     /// `c ^ (r % 8)`. `address` is a multiple of 32 inside a tile aligned to 1024.
     #[inline(always)]
     pub fn swizzled_128b(address: u32) -> Self {
-        const ROW_CHUNKS: u32 = 1 << 16;
         Descriptor(ROW_CHUNKS | (address & 0x3ffff) >> 4)
     }
 
     /// The part of the tile that begins `bytes` further on.
     #[inline(always)]
     pub fn at(self, bytes: u32) -> u64 {
-        const SWIZZLE_128B: u64 = 1 << 62;
-        const GROUP_OF_8_ROWS: u64 = (1024 >> 4) << 32;
         // The upper half is a constant: additions in the lower one alone.
         SWIZZLE_128B | GROUP_OF_8_ROWS | (self.0 + (bytes >> 4)) as u64
+    }
+
+    /// The address of such a part; none where it is not one of a tile in this swizzle.
+    #[cfg(not(target_arch = "nvptx64"))]
+    pub(crate) fn address_in(part: u64) -> Option<u32> {
+        let is_swizzled = part & !0x3fff == SWIZZLE_128B | GROUP_OF_8_ROWS | u64::from(ROW_CHUNKS);
+        is_swizzled.then_some((part as u32 & 0x3fff) << 4)
     }
 }
 

@@ -170,6 +170,11 @@ pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(sign | (low * f32::from_bits((127 + 112) << 23)).to_bits())
 }
 
+/// A shift: exact.
+pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// `cvt.rn.f16.f32`: ties to even, 65520 and beyond to infinity, NaN to 0x7fff.
 pub(crate) fn f32_to_f16(v: f32) -> u16 {
     let sign = (v.to_bits() >> 16) as u16 & 0x8000;

@@ -35,6 +35,13 @@ pub enum LaunchError {
         /// The operation and its fault.
         what: String,
     },
+    /// A product's tile is not described as one in the 128-byte swizzle, of which the emulation knows no other.
+    InvalidTile {
+        /// A multiplying thread.
+        at: Position,
+        /// The descriptor.
+        descriptor: u64,
+    },
     /// Lanes wait for each other in different warp operations, or with different masks.
     DivergentWarpOp {
         /// The thread that came last, or one that waits for ever.
@@ -131,6 +138,9 @@ impl fmt::Display for LaunchError {
             Self::InvalidLaunch { what } => write!(f, "invalid launch: {what}"),
             Self::DivergentBarrier { at, what } => write!(f, "{at}: divergent barrier: {what}"),
             Self::InvalidBarrier { at, what } => write!(f, "{at}: invalid barrier: {what}"),
+            Self::InvalidTile { at, descriptor } => {
+                write!(f, "{at}: product of a tile that is not in the 128-byte swizzle: {descriptor:#x}")
+            }
             Self::DivergentWarpOp { at, what } => write!(f, "{at}: divergent warp operation: {what}"),
             Self::ExitedLane { at, what } => {
                 write!(f, "{at}: warp operation without a lane it names: {what}")

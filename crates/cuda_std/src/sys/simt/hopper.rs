@@ -1,9 +1,10 @@
 //! Hopper's own instructions: warpgroup products, barriers in shared memory, bulk copies and clusters of blocks.
 use super::error::LaunchError;
 use super::launch::{check, machine, suspend, warp_op};
-use super::machine::{Kind, Machine};
-use super::memory::{Access, Clock};
+use super::machine::{Kind, Machine, a_of};
+use super::memory::{Access, Clock, Order};
 use crate::mma;
+use crate::wgmma::Descriptor;
 use std::collections::HashMap;
 
 /// What a product is of.
@@ -25,12 +26,8 @@ pub(super) struct Products {
     reads: Vec<(u32, u32, u32)>,
 }
 
-/// A barrier in shared memory.
-struct Mbarrier {
-    arrivals: u32,
-    /// Arrivals and bytes that the phase still waits for.
-    missing: u32,
-    bytes: i64,
+/// The phases of a barrier that threads come to and wait for one by one.
+struct Phases {
     phase: u32,
     /// What those who have arrived had done, and what they had when the last phase ended.
     clock: Clock,
@@ -38,14 +35,49 @@ struct Mbarrier {
     waiting: Vec<u32>,
 }
 
+impl Phases {
+    /// `clock` is one that nothing comes before.
+    fn new(clock: &Clock) -> Self {
+        Phases { phase: 0, clock: clock.clone(), passed: clock.clone(), waiting: Vec::new() }
+    }
+
+    /// Ends the phase, and lets those go on that have waited for it.
+    fn end(&mut self, order: &mut Order, runnable: &mut [u32]) {
+        self.phase += 1;
+        self.passed.clone_from(&self.clock);
+        for thread in self.waiting.drain(..) {
+            let warp = thread as usize / 32;
+            order.acquire_alone(warp, &self.passed);
+            runnable[warp] |= 1 << (thread % 32);
+        }
+    }
+
+    /// Whether a thread has to wait for the phase under way, which it is among those to do then; otherwise it is behind the last.
+    fn holds(&mut self, thread: u32, is_under_way: bool, order: &mut Order) -> bool {
+        if is_under_way {
+            self.waiting.push(thread);
+        } else {
+            order.acquire_alone(thread as usize / 32, &self.passed);
+        }
+        is_under_way
+    }
+}
+
+/// A barrier in shared memory.
+struct Mbarrier {
+    arrivals: u32,
+    /// Arrivals and bytes that the phase still waits for.
+    missing: u32,
+    bytes: i64,
+    phases: Phases,
+}
+
 /// The barrier of a cluster.
 struct ClusterBarrier {
+    /// Threads that have arrived and not exited since.
     n_arrived: u32,
     n_gone: u32,
-    phase: u32,
-    clock: Clock,
-    passed: Clock,
-    waiting: Vec<u32>,
+    phases: Phases,
 }
 
 /// Where threads of the running blocks meet.
@@ -63,14 +95,7 @@ pub(super) struct Meetings {
 impl Meetings {
     /// `clock` is one that nothing comes before.
     pub(super) fn of(clusters: u32, threads: u32, clock: &Clock) -> Self {
-        let barrier = || ClusterBarrier {
-            n_arrived: 0,
-            n_gone: 0,
-            phase: 0,
-            clock: clock.clone(),
-            passed: clock.clone(),
-            waiting: Vec::new(),
-        };
+        let barrier = || ClusterBarrier { n_arrived: 0, n_gone: 0, phases: Phases::new(clock) };
         Meetings {
             mbarriers: HashMap::new(),
             fences: clock.clone(),
@@ -78,50 +103,35 @@ impl Meetings {
             arrived: vec![None; threads as usize],
         }
     }
+
+    fn mbarrier(&mut self, block: u32, address: u32) -> Result<&mut Mbarrier, String> {
+        let what = || format!("none was begun at {address:#x} of block {block}");
+        self.mbarriers.get_mut(&(block, address)).ok_or_else(what)
+    }
 }
 
 /// Bytes of a row of a tile in the 128-byte swizzle.
 const ROW_BYTES: u32 = 128;
 
-/// A tile's first byte, by its descriptor.
-fn tile_of(descriptor: u64) -> Result<u32, String> {
-    const SWIZZLE_128B: u64 = 1 << 62;
-    const GROUP_OF_8_ROWS: u64 = (1024 >> 4) << 32;
-    const ROW_CHUNKS: u64 = 1 << 16;
-    if descriptor & !0x3fff != SWIZZLE_128B | GROUP_OF_8_ROWS | ROW_CHUNKS {
-        return Err(format!("a product of a tile that is not in the 128-byte swizzle: {descriptor:#x}"));
-    }
-    Ok((descriptor as u32 & 0x3fff) << 4)
-}
-
 impl Machine {
     /// Carries out a warp's rows of a product.
     pub(super) fn multiply(&mut self, warp: usize, product: Product) -> Result<(), LaunchError> {
         let first = 32 * warp;
-        let to_f32 = |bits: u16| {
-            if product.is_bf16 { f32::from_bits(u32::from(bits) << 16) } else { super::f16_to_f32(bits) }
-        };
+        let to_f32 = if product.is_bf16 { super::bf16_to_f32 } else { super::f16_to_f32 };
         let words = self.lanes[first].arguments;
-        let descriptor = |at: usize| u64::from(words[at + 1]) << 32 | u64::from(words[at]);
         let at = self.position_of(warp, 1);
-        let fault = |what| LaunchError::InvalidBarrier { at, what };
-        let tile = tile_of(descriptor(4)).map_err(fault)?;
-        let b = self.read_tile(warp, tile, product.columns, to_f32)?;
-        let mut a = vec![[0.0f32; 16]; 16];
-        if product.is_shared {
-            let tile = tile_of(descriptor(0)).map_err(fault)?;
+        let tile = |at_word: usize| {
+            let descriptor = u64::from(words[at_word + 1]) << 32 | u64::from(words[at_word]);
+            Descriptor::address_in(descriptor).ok_or(LaunchError::InvalidTile { at, descriptor })
+        };
+        let b = self.read_tile(warp, tile(4)?, product.columns, to_f32)?;
+        let a = if product.is_shared {
             // Groups of eight rows are 1024 bytes.
-            let rows = tile + (warp % 4) as u32 * 16 * ROW_BYTES;
-            a = self.read_tile(warp, rows, 16, to_f32)?;
+            let rows = tile(0)? + (warp % 4) as u32 * 16 * ROW_BYTES;
+            self.read_tile(warp, rows, 16, to_f32)?
         } else {
-            for lane in 0..32 {
-                for index in 0..8 {
-                    let word = self.lanes[first + lane].arguments[index as usize / 2];
-                    let (row, column) = mma::a_element(lane as u32, index);
-                    a[row as usize][column as usize] = to_f32((word >> (16 * (index % 2))) as u16);
-                }
-            }
-        }
+            a_of(&self.lanes[first..][..32], to_f32).to_vec()
+        };
         for lane in 0..32 {
             let words = self.lanes[first + lane].arguments;
             let adds = words[6] != 0;
@@ -200,70 +210,37 @@ impl Machine {
     fn init_mbarrier(&mut self, address: u32, arrivals: u32) -> Result<(), LaunchError> {
         // What it is made of is nobody else's.
         self.store(address, [0; 2])?;
-        let barrier = Mbarrier {
-            arrivals,
-            missing: arrivals,
-            bytes: 0,
-            phase: 0,
-            clock: self.order.clock(),
-            passed: self.order.clock(),
-            waiting: Vec::new(),
-        };
+        let barrier =
+            Mbarrier { arrivals, missing: arrivals, bytes: 0, phases: Phases::new(&self.order.clock()) };
         self.hopper.mbarriers.insert((self.shared.block_of(self.thread), address), barrier);
         Ok(())
     }
 
-    fn mbarrier(&mut self, block: u32, address: u32) -> Result<&mut Mbarrier, LaunchError> {
-        let at = self.position();
-        let what = || format!("no barrier was begun at {address:#x} of block {block}");
-        let barrier = self.hopper.mbarriers.get_mut(&(block, address));
-        barrier.ok_or_else(|| LaunchError::InvalidBarrier { at, what: what() })
-    }
-
     /// Counts arrivals and bytes that come (less than 0) or are to come.
     fn arrive_at(&mut self, block: u32, address: u32, arrivals: u32, bytes: i64) -> Result<(), LaunchError> {
-        let (at, warp) = (self.position(), self.thread as usize / 32);
-        let mut clock = core::mem::take(&mut self.mbarrier(block, address)?.clock);
-        self.order.release(warp, &mut clock);
-        let barrier = self.mbarrier(block, address)?;
-        barrier.clock = clock;
+        let at = self.position();
+        let barrier = self.hopper.mbarrier(block, address);
+        let barrier = barrier.map_err(|what| LaunchError::InvalidBarrier { at, what })?;
+        self.order.release(self.thread as usize / 32, &mut barrier.phases.clock);
         if arrivals > barrier.missing {
             let what = format!("more arrivals at {address:#x} than the {} it waits for", barrier.arrivals);
             return Err(LaunchError::InvalidBarrier { at, what });
         }
         barrier.missing -= arrivals;
         barrier.bytes += bytes;
-        if barrier.missing > 0 || barrier.bytes != 0 {
-            return Ok(());
-        }
-        barrier.missing = barrier.arrivals;
-        barrier.phase += 1;
-        barrier.passed.clone_from(&barrier.clock);
-        let (waiting, passed) = (core::mem::take(&mut barrier.waiting), barrier.passed.clone());
-        for thread in waiting {
-            self.go_on(thread, &passed);
+        if barrier.missing == 0 && barrier.bytes == 0 {
+            barrier.missing = barrier.arrivals;
+            barrier.phases.end(&mut self.order, &mut self.runnable);
         }
         Ok(())
     }
 
-    /// Lets a thread go on that waited by itself, behind what a clock holds.
-    fn go_on(&mut self, thread: u32, clock: &Clock) {
-        let warp = thread as usize / 32;
-        self.order.acquire_alone(warp, clock);
-        self.runnable[warp] |= 1 << (thread % 32);
-    }
-
     /// Whether the thread has to wait for the phase of `parity`; it is among those that do then.
     fn waits_at(&mut self, address: u32, parity: u32) -> Result<bool, LaunchError> {
-        let (thread, block) = (self.thread, self.shared.block_of(self.thread));
-        let barrier = self.mbarrier(block, address)?;
-        if barrier.phase % 2 == parity {
-            barrier.waiting.push(thread);
-            return Ok(true);
-        }
-        let passed = barrier.passed.clone();
-        self.order.acquire_alone(thread as usize / 32, &passed);
-        Ok(false)
+        let at = self.position();
+        let barrier = self.hopper.mbarrier(self.shared.block_of(self.thread), address);
+        let phases = &mut barrier.map_err(|what| LaunchError::InvalidBarrier { at, what })?.phases;
+        Ok(phases.holds(self.thread, phases.phase % 2 == parity, &mut self.order))
     }
 
     /// Ends all copies of the current thread.
@@ -290,22 +267,27 @@ impl Machine {
 
     fn arrive_at_cluster(&mut self) -> Result<(), LaunchError> {
         let (thread, at) = (self.thread, self.position());
-        let cluster = (self.shared.block_of(thread) / self.cluster) as usize;
+        let cluster = self.cluster_of(thread);
         let barrier = &mut self.hopper.clusters[cluster];
-        if self.hopper.arrived[thread as usize].replace(barrier.phase).is_some() {
+        if self.hopper.arrived[thread as usize].replace(barrier.phases.phase).is_some() {
             let what = "arrived at the cluster's barrier twice without a wait".into();
             return Err(LaunchError::InvalidBarrier { at, what });
         }
         barrier.n_arrived += 1;
-        self.order.release(thread as usize / 32, &mut barrier.clock);
+        self.order.release(thread as usize / 32, &mut barrier.phases.clock);
         self.complete_cluster(cluster);
         Ok(())
     }
 
     /// The current thread has exited: nobody waits for it.
     pub(super) fn leave_cluster(&mut self) {
-        let cluster = (self.shared.block_of(self.thread) / self.cluster) as usize;
-        self.hopper.clusters[cluster].n_gone += 1;
+        let cluster = self.cluster_of(self.thread);
+        let barrier = &mut self.hopper.clusters[cluster];
+        barrier.n_gone += 1;
+        // It has arrived once, not twice.
+        if self.hopper.arrived[self.thread as usize] == Some(barrier.phases.phase) {
+            barrier.n_arrived -= 1;
+        }
         self.complete_cluster(cluster);
     }
 
@@ -316,29 +298,23 @@ impl Machine {
             return;
         }
         barrier.n_arrived = 0;
-        barrier.phase += 1;
-        barrier.passed.clone_from(&barrier.clock);
-        let (waiting, passed) = (core::mem::take(&mut barrier.waiting), barrier.passed.clone());
-        for thread in waiting {
-            self.go_on(thread, &passed);
-        }
+        barrier.phases.end(&mut self.order, &mut self.runnable);
+    }
+
+    /// The cluster of a thread, among those that run.
+    fn cluster_of(&self, thread: u32) -> usize {
+        (self.shared.block_of(thread) / self.cluster) as usize
     }
 
     /// Whether the thread has to wait for its cluster's barrier; it is among those that do then.
     fn waits_at_cluster(&mut self) -> Result<bool, LaunchError> {
-        let (thread, at) = (self.thread, self.position());
-        let barrier = &mut self.hopper.clusters[(self.shared.block_of(thread) / self.cluster) as usize];
+        let (thread, at, cluster) = (self.thread, self.position(), self.cluster_of(self.thread));
+        let phases = &mut self.hopper.clusters[cluster].phases;
         let Some(phase) = self.hopper.arrived[thread as usize].take() else {
             let what = "a wait for the cluster's barrier without an arrival".into();
             return Err(LaunchError::InvalidBarrier { at, what });
         };
-        if barrier.phase == phase {
-            barrier.waiting.push(thread);
-            return Ok(true);
-        }
-        let passed = barrier.passed.clone();
-        self.order.acquire_alone(thread as usize / 32, &passed);
-        Ok(false)
+        Ok(phases.holds(thread, phases.phase == phase, &mut self.order))
     }
 
     /// Orders what the current thread does next behind what came before the fences of other blocks.
@@ -354,14 +330,14 @@ impl Machine {
     pub(super) fn stuck_meeting(&self) -> Option<LaunchError> {
         let of_cluster = self.hopper.clusters.iter().find_map(|barrier| {
             let what = format!("the cluster's barrier: {} arrived, no other can", barrier.n_arrived);
-            Some((*barrier.waiting.first()?, what))
+            Some((*barrier.phases.waiting.first()?, what))
         });
         let waiting = of_cluster.or_else(|| {
             self.hopper.mbarriers.iter().find_map(|((_, address), barrier)| {
                 let (missing, bytes) = (barrier.missing, barrier.bytes);
                 let what =
                     format!("the barrier at {address:#x}: {missing} arrivals and {bytes} bytes missing");
-                Some((*barrier.waiting.first()?, what))
+                Some((*barrier.phases.waiting.first()?, what))
             })
         });
         waiting.map(|(thread, what)| LaunchError::DivergentBarrier { at: self.shared.position(thread), what })

@@ -80,6 +80,13 @@ pub(super) struct Lane {
     n_groups: u32,
 }
 
+impl Lane {
+    /// Of the 16-bit values in the arguments from word `first` on, the one with this index.
+    fn half(&self, first: usize, index: u32) -> u16 {
+        (self.arguments[first + index as usize / 2] >> (16 * (index % 2))) as u16
+    }
+}
+
 pub(super) struct PendingCopy {
     pub(super) address: u32,
     pub(super) values: [u32; 4],
@@ -348,7 +355,7 @@ impl Machine {
         let named = |lane: usize| mask >> lane & 1 == 1;
         match kind {
             Kind::MmaF16 => mma_m16n8k16(lanes, super::f16_to_f32),
-            Kind::MmaBf16 => mma_m16n8k16(lanes, |bits| f32::from_bits(u32::from(bits) << 16)),
+            Kind::MmaBf16 => mma_m16n8k16(lanes, super::bf16_to_f32),
             Kind::Ballot => {
                 let votes = (0..lanes.len()).filter(|&lane| named(lane));
                 let ballot = votes.fold(0, |ballot, lane| ballot | lanes[lane].arguments[0] << lane);
@@ -562,21 +569,26 @@ impl Machine {
     }
 }
 
-/// `D = A B + C` from the fragments in the lanes' arguments: A in 4 words, B in 2, C in 4.
-fn mma_m16n8k16(lanes: &mut [Lane], to_f32: impl Fn(u16) -> f32) {
-    let half = |lane: &Lane, first: usize, index: u32| {
-        to_f32((lane.arguments[first + index as usize / 2] >> (16 * (index % 2))) as u16)
-    };
+/// The 16 x 16 values of A, from the fragments in the first 4 words of the lanes' arguments.
+pub(super) fn a_of(lanes: &[Lane], to_f32: impl Fn(u16) -> f32) -> [[f32; 16]; 16] {
     let mut a = [[0f32; 16]; 16];
-    let mut b = [[0f32; 8]; 16];
     for (lane, state) in lanes.iter().enumerate() {
         for index in 0..8 {
             let (row, col) = mma::a_element(lane as u32, index);
-            a[row as usize][col as usize] = half(state, 0, index);
+            a[row as usize][col as usize] = to_f32(state.half(0, index));
         }
+    }
+    a
+}
+
+/// `D = A B + C` from the fragments in the lanes' arguments: A in 4 words, B in 2, C in 4.
+fn mma_m16n8k16(lanes: &mut [Lane], to_f32: impl Fn(u16) -> f32) {
+    let a = a_of(lanes, &to_f32);
+    let mut b = [[0f32; 8]; 16];
+    for (lane, state) in lanes.iter().enumerate() {
         for index in 0..4 {
             let (row, col) = mma::b_element(lane as u32, index);
-            b[row as usize][col as usize] = half(state, 4, index);
+            b[row as usize][col as usize] = to_f32(state.half(4, index));
         }
     }
     for (lane, state) in lanes.iter_mut().enumerate() {

@@ -82,9 +82,7 @@ impl Order {
 
     /// Orders what a named barrier's clock holds before a warp that waited for it.
     pub(super) fn acquire(&mut self, warp: usize, clock: &Clock) {
-        for (seen, clock) in self.across[warp].iter_mut().zip(clock) {
-            *seen = (*seen).max(*clock);
-        }
+        self.acquire_alone(warp, clock);
         // All its lanes waited together.
         self.converged[warp] = self.ticks[warp];
     }
